@@ -37,14 +37,16 @@ impl AdminAddr {
     /// # Errors
     /// [`CredsError::AdminAddr`], which says what such an address looks like.
     pub fn parse(text: &str) -> Result<Self, CredsError> {
-        let bad = |why| CredsError::AdminAddr(why);
+        let bad = CredsError::AdminAddr;
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
-                let (host, rest) = rest.split_once(']').ok_or(bad("the closing ] is missing"))?;
+                let (host, rest) = rest.split_once(']').ok_or_else(|| bad("the closing ] is missing"))?;
                 host.parse::<std::net::Ipv6Addr>().map_err(|_| bad("no IPv6 address between [ and ]"))?;
                 match rest {
                     "" => (host, None),
-                    rest => (host, Some(rest.strip_prefix(':').ok_or(bad("a : belongs behind the ]"))?)),
+                    rest => {
+                        (host, Some(rest.strip_prefix(':').ok_or_else(|| bad("a : belongs behind the ]"))?))
+                    }
                 }
             }
             None => match text.split_once(':') {
@@ -63,7 +65,7 @@ impl AdminAddr {
                 .parse::<u16>()
                 .ok()
                 .filter(|&port| port != 0 && digits.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or(bad("the port must be a number from 1 to 65535"))?,
+                .ok_or_else(|| bad("the port must be a number from 1 to 65535"))?,
         };
         Ok(Self { host: host.to_owned(), port })
     }

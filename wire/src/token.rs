@@ -236,7 +236,7 @@ impl Token {
         // Reserved in full, so that no half-written copy is left behind by a growing string.
         let mut text = Zeroizing::new(String::with_capacity(TOKEN_TEXT_MAX));
         text.push_str(self.kind.prefix());
-        URL_SAFE_NO_PAD.encode_string(&*body, &mut text);
+        URL_SAFE_NO_PAD.encode_string(body.as_slice(), &mut text);
         text
     }
 

@@ -1,5 +1,6 @@
 //! Handshakes in memory against certificates made on the spot: what must pass passes, and each refusal
 //! names its cause.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step is a failed test")]
 
 use std::sync::Arc;
 
