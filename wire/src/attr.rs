@@ -1,0 +1,108 @@
+//! Attributes of an inode.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Ino;
+use crate::time::Time;
+
+/// File type bits of a mode (`S_IFMT`).
+pub const S_IFMT: u32 = 0o170_000;
+/// Socket.
+pub const S_IFSOCK: u32 = 0o140_000;
+/// Symbolic link.
+pub const S_IFLNK: u32 = 0o120_000;
+/// Regular file.
+pub const S_IFREG: u32 = 0o100_000;
+/// Block device.
+pub const S_IFBLK: u32 = 0o060_000;
+/// Directory.
+pub const S_IFDIR: u32 = 0o040_000;
+/// Character device.
+pub const S_IFCHR: u32 = 0o020_000;
+/// FIFO.
+pub const S_IFIFO: u32 = 0o010_000;
+/// Set user id on execution.
+pub const S_ISUID: u32 = 0o4_000;
+/// Set group id on execution; on a directory: new entries take its group.
+pub const S_ISGID: u32 = 0o2_000;
+/// Restricted deletion.
+pub const S_ISVTX: u32 = 0o1_000;
+
+/// What `stat` shows, and the data version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attr {
+    /// Inode number.
+    pub ino: Ino,
+    /// Type and permission bits, as `st_mode`.
+    pub mode: u32,
+    /// Hard links; of a directory 2 and one for each subdirectory.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device node, as the kernel encodes it.
+    pub rdev: u32,
+    /// Size in bytes; of a directory its number of entries, of a symlink its target's length.
+    pub size: u64,
+    /// Space used in units of 512 bytes.
+    pub blocks: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of data.
+    pub mtime: Time,
+    /// Last change of attributes.
+    pub ctime: Time,
+    /// Creation.
+    pub btime: Time,
+    /// Raised by every change of data or size: equal versions mean equal bytes and equal extents.
+    pub version: u64,
+}
+
+impl Attr {
+    /// Type bits of the mode.
+    #[must_use]
+    pub fn kind(&self) -> u32 {
+        self.mode & S_IFMT
+    }
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind() == S_IFDIR
+    }
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.kind() == S_IFREG
+    }
+}
+
+/// A time to set: now by the server's clock, or a given one (`utimensat(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetTime {
+    /// The server's now (`UTIME_NOW`).
+    Now,
+    /// This time.
+    At(Time),
+}
+
+/// Attributes to change; `None` is left as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAttr {
+    /// Permission bits (07777).
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<SetTime>,
+    /// Modification time.
+    pub mtime: Option<SetTime>,
+    /// Change time (only the kernel's writeback asks for it).
+    pub ctime: Option<SetTime>,
+    /// Clear set-uid, and set-gid where group execution is on (`FATTR_KILL_SUIDGID`).
+    pub kill_privileges: bool,
+}

@@ -1,0 +1,72 @@
+//! Every bound the processes share, with unit and reason. Relations are asserted at compile time.
+
+/// Protocol version spoken by this build; the golden-byte tests pin its encoding.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// Oldest version still understood.
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
+/// Longest file name in bytes (`NAME_MAX` of Linux).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest symbolic link target in bytes (`PATH_MAX` less its NUL).
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// Longest path in bytes, as in `PATH_MAX`.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Longest extended attribute value in bytes (`XATTR_SIZE_MAX`).
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Longest extended attribute name in bytes (`XATTR_NAME_MAX`).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+/// Longest list of extended attribute names in bytes (`XATTR_LIST_MAX`).
+pub const XATTR_LIST_BYTES_MAX: usize = 64 * 1024;
+/// Most hard links of one file: as ext4, so that programs meet a limit they know.
+pub const LINK_COUNT_MAX: u32 = 65_000;
+/// Largest file size in bytes (`i64::MAX` of `off_t`, rounded down to a page).
+pub const FILE_BYTES_MAX: u64 = 0x7fff_ffff_ffff_f000;
+/// Largest frame in bytes, header included: one block of the largest size and its index fit.
+pub const FRAME_BYTES_MAX: usize = 9 * 1024 * 1024;
+/// Largest message body in bytes; the rest of a frame is raw payload.
+pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes read from a peer before it was granted a session.
+pub const HELLO_BYTES_MAX: usize = 4096;
+/// Time for a handshake to finish, milliseconds.
+pub const HANDSHAKE_MS_MAX: u64 = 5_000;
+/// Smallest block size of a volume in bytes.
+pub const BLOCK_BYTES_MIN: u32 = 256 * 1024;
+/// Largest block size of a volume in bytes.
+pub const BLOCK_BYTES_MAX: u32 = 8 * 1024 * 1024;
+/// Block size of a volume when none is chosen, in bytes.
+pub const BLOCK_BYTES_DEFAULT: u32 = 4 * 1024 * 1024;
+/// A block is a row of segments of this many raw bytes; the last one may be shorter.
+pub const SEGMENT_BYTES: u32 = 64 * 1024;
+/// Files up to this many bytes live inline in meta's engine.
+pub const INLINE_BYTES_MAX: usize = 16 * 1024;
+/// Largest FUSE read or write in bytes: 256 pages, the kernel's `max_pages_limit`.
+pub const FUSE_IO_BYTES_MAX: usize = 1024 * 1024;
+/// Life of a session without a heartbeat, milliseconds.
+pub const LEASE_MS: u64 = 10_000;
+/// Time between two heartbeats of an idle session, milliseconds.
+pub const HEARTBEAT_MS: u64 = 3_000;
+/// Dirty data older than this is written back, milliseconds.
+pub const WRITEBACK_MS: u64 = 5_000;
+/// Inode numbers given to a client at once.
+pub const INODE_GRANT: u64 = 4_096;
+/// Block ids given to a client at once.
+pub const BLOCK_GRANT: u64 = 256;
+/// Most extents in one write message; bounds the body and the time the namespace thread is held.
+pub const EXTENTS_PER_WRITE_MAX: usize = 4_096;
+/// Most links (TCP connections) of one session.
+pub const LINKS_PER_SESSION_MAX: usize = 256;
+/// Requests one link may have in flight.
+pub const REQUESTS_PER_LINK_MAX: u32 = 1_024;
+/// Default port of admin.
+pub const ADMIN_PORT: u16 = 7440;
+/// Default port of meta.
+pub const META_PORT: u16 = 7441;
+/// Default port of meta's metrics.
+pub const METRICS_PORT: u16 = 7442;
+
+const _: () = {
+    assert!(FRAME_BYTES_MAX >= BLOCK_BYTES_MAX as usize + crate::frame::HEADER_BYTES + 64 * 1024);
+    assert!(BODY_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(BLOCK_BYTES_MIN.is_multiple_of(SEGMENT_BYTES));
+    assert!(INLINE_BYTES_MAX <= SEGMENT_BYTES as usize);
+    assert!(HEARTBEAT_MS * 3 < LEASE_MS);
+};
