@@ -1,1 +1,2 @@
-//! Skeleton.
+//! Measurements. The benches are in `benches/`; the side-by-side comparison comes with the next issue.
+#![forbid(unsafe_code)]
