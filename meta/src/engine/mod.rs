@@ -1,0 +1,11 @@
+//! The engine under a volume: ordered keys, atomic batches, a sequence that says what is durable. Five calls.
+//!
+//! Absent on purpose: transactions, snapshots, reverse scans, concurrent writers. One thread owns a store.
+
+mod durable;
+pub mod fjall;
+pub mod memory;
+mod store;
+
+pub use durable::{Durable, Publisher};
+pub use store::{Batch, Store};

@@ -1,0 +1,118 @@
+//! What goes into the machine beside a request, and what comes out beside an answer.
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::{Commit, RequestId, SessionId};
+use flexfs_wire::message::{Answer, Caller, Reply};
+use flexfs_wire::time::Time;
+
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Time of the call: goes into time stamps and the answer. A replay gives the original's.
+    pub now: Time,
+    /// The session.
+    pub session: SessionId,
+    /// Number of the call in its session; the same for a resend and for a replay.
+    pub request: RequestId,
+    /// Who acts, already mapped (root squash).
+    pub caller: Caller,
+    /// The caller was mapped, so the client's kernel checked the rights of somebody else: mode bits are checked here.
+    /// Otherwise they are not: the mount runs with `default_permissions`.
+    pub squashed: bool,
+    /// Mode bits taken off everything made (the flag `umask` of volume, token and command line).
+    pub umask: u32,
+}
+
+/// What a request led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Outcome {
+    /// The answer, nodes not yet sealed. `None`: a lock is waited for; the answer comes as a [`Wakeup`] of a later call.
+    pub answer: Option<Answer>,
+    /// Lock waits that ended by this request.
+    pub wakeups: Vec<Wakeup>,
+}
+
+/// The late answer of a `Lock` request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Wakeup {
+    /// Session to be told.
+    pub session: SessionId,
+    /// The waiting request.
+    pub request: RequestId,
+    /// Its answer.
+    pub answer: Answer,
+}
+
+/// Bounds of a volume that its settings give. May change while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Block size in bytes.
+    pub block_bytes: u32,
+    /// Bytes that files may have allocated (`max_blocks` x block size), `u64::MAX` = no limit.
+    pub bytes_max: u64,
+    /// Inodes, the root counted; `u64::MAX` = no limit.
+    pub inodes_max: u64,
+    /// What the store can still take, bytes: shown by `statfs` where there is no smaller limit. Measured by the caller.
+    pub store_free_bytes: u64,
+}
+
+impl Limits {
+    /// From the volume's settings, where 0 stands for no limit.
+    #[must_use]
+    pub fn new(block_bytes: u32, max_blocks: u64, max_inodes: u64) -> Self {
+        let or_none = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+        Self {
+            block_bytes,
+            bytes_max: or_none(max_blocks.saturating_mul(u64::from(block_bytes))),
+            inodes_max: or_none(max_inodes),
+            store_free_bytes: 1 << 50,
+        }
+    }
+}
+
+/// Figures for metrics and for `statfs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Inodes, the root and orphans counted.
+    pub inodes: u64,
+    /// Bytes allocated by files: extents and inline parts, shared extents counted once per file.
+    pub bytes: u64,
+    /// Orphans: inodes without a name, open or waiting to be reclaimed.
+    pub orphans: u64,
+    /// Opens counted over all sessions.
+    pub opens: u64,
+    /// Locks held.
+    pub locks: u64,
+    /// Lock requests that wait.
+    pub lock_waits: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Answers kept for resends.
+    pub dedup: u64,
+}
+
+/// A session as it was persisted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its number.
+    pub session: SessionId,
+    /// What the session layer wants to find again: opaque here, never shown.
+    pub bytes: Vec<u8>,
+}
+
+/// What is known of a block's file, for the service that keeps hosted blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockState {
+    /// Referred to by a file, or garbage whose retention runs: keep it.
+    Kept,
+    /// Granted to a living session and not yet referred to: keep it.
+    Granted,
+    /// Nobody can refer to it any more: the file may go.
+    Stray,
+}
+
+pub(crate) fn answered(now: Time, commit: Commit, result: Result<Reply, Errno>) -> Answer {
+    Answer { commit, at: now, result }
+}
