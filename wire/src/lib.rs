@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attr;
+pub mod block;
 pub mod creds;
 pub mod creds_file;
 pub mod errno;
@@ -15,6 +16,7 @@ pub mod id;
 pub mod limits;
 pub mod message;
 pub mod name;
+pub mod record;
 pub mod seal;
 pub mod settings;
 pub mod time;
