@@ -3,10 +3,14 @@
 //! Each takes any bytes, must not panic, and asserts what must hold of what it parsed.
 #![forbid(unsafe_code)]
 
+use flexfs_wire::block;
 use flexfs_wire::creds::Creds;
 use flexfs_wire::frame::{self, HEADER_BYTES, Header, Kind};
 use flexfs_wire::hello::{Hello, Welcome};
+use flexfs_wire::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES};
 use flexfs_wire::message::{Answer, Call, Notice, Recovery, Replay};
+use flexfs_wire::record::{Opener, RECORD_BYTES_MAX, RECORD_HEADER_BYTES};
+use flexfs_wire::settings::Compression;
 use flexfs_wire::token::{Token, TokenKind};
 
 /// Token texts: what parses prints the same text again.
@@ -56,6 +60,51 @@ pub fn message(data: &[u8]) {
     let kinds =
         [Kind::Hello, Kind::Welcome, Kind::Request, Kind::Reply, Kind::Notice, Kind::Replay, Kind::Recovery];
     decode(kinds[usize::from(*kind) % kinds.len()], body);
+}
+
+/// Blocks: a foreign block is refused or its segments are; our own block gives its bytes back.
+pub fn block(data: &[u8]) {
+    if let Ok(index) = block::Index::parse(data) {
+        let mut at = index.stored_range(0, 1).map_or(0, |range| range.start);
+        let mut out = vec![0; SEGMENT_BYTES as usize];
+        for segment in index.segments() {
+            let end = at + segment.stored_bytes as usize;
+            if let Some(stored) = data.get(at..end) {
+                // The verdict does not matter, only that there is one.
+                let _verdict = block::open_segment(segment, stored, &mut out[..segment.raw_bytes as usize]);
+            }
+            at = end;
+        }
+    }
+    let Some((choice, raw)) = data.split_first() else { return };
+    let compression = [Compression::None, Compression::Lz4, Compression::Zstd][usize::from(*choice) % 3];
+    let mut stored = Vec::new();
+    if block::seal(raw, compression, &mut stored).is_err() {
+        assert!(raw.is_empty() || raw.len() > BLOCK_BYTES_MAX as usize);
+        return;
+    }
+    let index = block::Index::parse(&stored).expect("what we seal, we parse");
+    let mut opened = Vec::new();
+    for number in 0..index.segments().len() {
+        let number = u32::try_from(number).expect("few segments");
+        let range = index.stored_range(number, 1).expect("a segment of the index");
+        let segment = &index.segments()[number as usize];
+        let start = opened.len();
+        opened.resize(start + segment.raw_bytes as usize, 0);
+        block::open_segment(segment, &stored[range], &mut opened[start..]).expect("what we seal, we open");
+    }
+    assert_eq!(opened, raw);
+}
+
+/// Records: lengths of arbitrary bytes are within bounds or refused.
+pub fn record(data: &[u8]) {
+    let mut rest = data;
+    while let Ok(Some(bytes)) = Opener::record_len(rest) {
+        assert!((RECORD_HEADER_BYTES..=RECORD_BYTES_MAX).contains(&bytes));
+        assert!(Opener::plain_bytes_max(bytes) < bytes);
+        let Some(next) = rest.get(bytes..) else { return };
+        rest = next;
+    }
 }
 
 fn decode(kind: Kind, body: &[u8]) {
@@ -120,6 +169,15 @@ mod tests {
         check("message", message);
     }
 
+    #[test]
+    fn block_seeds() {
+        check("block", block);
+    }
+    #[test]
+    fn record_seeds() {
+        check("record", record);
+    }
+
     /// `cargo test -p flexfs-fuzz -- --ignored write_seeds` makes the seeds anew from today's types.
     #[test]
     #[ignore = "writes into the tree"]
@@ -169,5 +227,18 @@ mod tests {
             put("message", &format!("call-{index}"), &body);
         }
         put("frame", "calls", &stream);
+        let text = b"the same line again and again\n".repeat(20);
+        for (name, compression) in
+            [("none", Compression::None), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)]
+        {
+            let mut stored = Vec::new();
+            block::seal(&text, compression, &mut stored).unwrap();
+            put("block", name, &stored);
+        }
+        put(
+            "record",
+            "two",
+            &[23, 3, 3, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23, 3, 3, 64, 1],
+        );
     }
 }
