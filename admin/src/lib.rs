@@ -1,1 +1,31 @@
-//! Skeleton.
+//! admin.flexfs: the only authority on tokens. Tables in SQLite, REST over TLS, the cluster's CA.
+//!
+//! `clock problem verdict flags` <- `fields query table token` <- `noun` <- `rest auth validate certificate events` <- `serve` <- `cli`.
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod ca;
+mod certificate;
+pub mod cli;
+mod clock;
+mod daemon;
+mod db;
+mod events;
+mod expiry;
+mod fields;
+pub mod flags;
+mod init;
+mod metric;
+mod noun;
+mod openapi;
+pub mod problem;
+mod query;
+mod rest;
+mod serve;
+mod systemd;
+mod table;
+mod token;
+mod used;
+mod validate;
+pub mod verdict;

@@ -1,2 +1,8 @@
-//! Skeleton.
-fn main() {}
+//! admin.flexfs.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flexfs_admin::cli::main()
+}

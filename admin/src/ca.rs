@@ -1,0 +1,193 @@
+//! The cluster's CA: one P-256 key under `--dbFolder`, made by `init`. Signs servers for their roles.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use flexfs_wire::tls::{self, Role};
+use flexfs_wire::token::CaPin;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+/// File of the CA's certificate.
+const CERT_FILE: &str = "ca.pem";
+/// File of the CA's key.
+const KEY_FILE: &str = "ca.key";
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Life of the CA's certificate. Tokens pin its key, not its dates, so this only has to be long.
+const CA_LIFE: Duration = Duration::from_secs(86_400 * 365 * 30);
+/// Life of admin's own certificate; renewed in memory at a third of it.
+pub(crate) const ADMIN_LIFE: Duration = Duration::from_secs(86_400 * 90);
+/// Life of a metadata server's certificate.
+const META_LIFE: Duration = Duration::from_secs(86_400 * 30);
+/// Certificates begin so long ago, for clocks that are behind.
+const SKEW: Duration = Duration::from_secs(3600);
+
+/// The CA, ready to sign.
+pub(crate) struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    cert: CertificateDer<'static>,
+    /// The same in PEM.
+    cert_pem: String,
+    pin: CaPin,
+}
+
+/// A leaf, the CA's certificate, and the leaf's key.
+pub(crate) struct Identity {
+    /// Leaf first.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// Of the leaf.
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+impl Ca {
+    /// Makes a new CA and writes it into `folder`, both files 0600.
+    pub(crate) fn create(folder: &Path, now: SystemTime) -> anyhow::Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "flexfs cluster CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = (now - DAY).into();
+        params.not_after = (now + CA_LIFE).into();
+        let cert = params.self_signed(&key)?;
+        write_private(&folder.join(KEY_FILE), &Zeroizing::new(key.serialize_pem()))?;
+        write_private(&folder.join(CERT_FILE), &cert.pem())?;
+        Self::assemble(cert.der().clone(), cert.pem(), key)
+    }
+
+    /// Reads the CA that `init` made.
+    pub(crate) fn load(folder: &Path) -> anyhow::Result<Self> {
+        let (cert_file, key_file) = (folder.join(CERT_FILE), folder.join(KEY_FILE));
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .map(Zeroizing::new)
+                .with_context(|| format!("read {}", path.display()))
+        };
+        let cert_pem = read(&cert_file)?.to_string();
+        let cert = CertificateDer::from_pem_slice(cert_pem.as_bytes())
+            .with_context(|| format!("{} holds no certificate", cert_file.display()))?;
+        let key = KeyPair::from_pem(&read(&key_file)?)
+            .with_context(|| format!("{} holds no private key", key_file.display()))?;
+        Self::assemble(cert, cert_pem, key)
+    }
+
+    fn assemble(cert: CertificateDer<'static>, cert_pem: String, key: KeyPair) -> anyhow::Result<Self> {
+        let pin = tls::ca_pin(&cert)?;
+        let issuer = Issuer::from_ca_cert_der(&cert, key)?;
+        Ok(Self { issuer, cert, cert_pem, pin })
+    }
+
+    /// The pin that tokens of this cluster carry.
+    pub(crate) fn pin(&self) -> CaPin {
+        self.pin
+    }
+
+    /// A new key and certificate for admin itself: its role, `localhost`, and the address it is bound to.
+    pub(crate) fn admin_identity(&self, bound: IpAddr, now: SystemTime) -> anyhow::Result<Identity> {
+        let key = KeyPair::generate()?;
+        let mut names = vec![SanType::DnsName("localhost".try_into()?)];
+        if !bound.is_unspecified() {
+            names.push(SanType::IpAddress(bound));
+        }
+        let leaf = self.leaf(Role::Admin, names, &key, now, ADMIN_LIFE)?;
+        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
+        Ok(Identity { chain: vec![leaf.der().clone(), self.cert.clone()], key })
+    }
+
+    /// Signs a metadata server's key for its role, and for its own name `<id>.meta.flexfs.internal`. Answers PEM.
+    pub(crate) fn sign_meta(
+        &self,
+        csr: &str,
+        meta_store: &str,
+        now: SystemTime,
+    ) -> Result<String, rcgen::Error> {
+        // Parsing checks the signature: whoever asks holds the key.
+        let csr = CertificateSigningRequestParams::from_pem(csr)?;
+        let own = format!("{meta_store}.{}", Role::Meta.name());
+        let names = vec![SanType::DnsName(own.try_into()?)];
+        let leaf = self.leaf(Role::Meta, names, &csr.public_key, now, META_LIFE)?;
+        Ok(leaf.pem() + &self.cert_pem)
+    }
+
+    fn leaf(
+        &self,
+        role: Role,
+        mut names: Vec<SanType>,
+        key: &impl PublicKeyData,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Certificate, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        names.insert(0, SanType::DnsName(role.name().try_into()?));
+        params.subject_alt_names = names;
+        params.distinguished_name.push(DnType::CommonName, role.name());
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = (now - SKEW).into();
+        params.not_after = (now + life).into();
+        params.signed_by(key, &self.issuer)
+    }
+}
+
+/// Writes a file that only its owner may read, synced.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file: File =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flexfs_wire::tls::{ALPN_META, ALPN_REST};
+
+    #[test]
+    fn made_once_loaded_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::UNIX_EPOCH + DAY * 20_000;
+        let made = Ca::create(dir.path(), now).unwrap();
+        let ca = Ca::load(dir.path()).unwrap();
+        assert_eq!(made.pin(), ca.pin());
+        let id = ca.admin_identity("127.0.0.1".parse().unwrap(), now).unwrap();
+        assert_eq!(tls::ca_pin(&id.chain[1]).unwrap(), ca.pin());
+        tls::server_config(id.chain, id.key, ALPN_REST).unwrap();
+    }
+
+    #[test]
+    fn requests_are_signed_for_the_role_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::UNIX_EPOCH + DAY * 20_000;
+        let ca = Ca::create(dir.path(), now).unwrap();
+        let key = KeyPair::generate().unwrap();
+        // The names a server asks for play no part: it must not become admin.
+        let wish = CertificateParams::new(vec![Role::Admin.name().to_owned()]).unwrap();
+        let csr = wish.serialize_request(&key).unwrap().pem().unwrap();
+        let chain = ca.sign_meta(&csr, "0b5e0000-0000-4000-8000-000000000000", now).unwrap();
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
+        assert_eq!(chain.len(), 2);
+        let der: &[u8] = &chain[0];
+        let holds = |name: &str| der.windows(name.len()).any(|window| window == name.as_bytes());
+        assert!(holds(Role::Meta.name()) && !holds(Role::Admin.name()));
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        tls::server_config(chain, key, ALPN_META).unwrap();
+        assert!(ca.sign_meta("garbage", "x", now).is_err());
+    }
+}

@@ -1,0 +1,180 @@
+//! Volume tokens: each opens one volume, perhaps one directory of it, perhaps with flags, perhaps until a day.
+
+use flexfs_wire::settings::Flags;
+use flexfs_wire::token::TokenKind;
+use rusqlite::{Row, Transaction};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Volume;
+use crate::fields::{Fields, NOTES_BYTES_MAX, PATH_BYTES_MAX, check_scope, need};
+use crate::problem::Problem;
+use crate::table::FieldKind::{Flags as FlagsField, Number, Text};
+use crate::table::{self, Columns, Created, FieldDoc, Noun, Scene, field, needed, refer};
+use crate::token::{self, Grant, Minted, flags_json, json};
+
+/// A volume token, without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct VolumeToken {
+    /// Id, 32 hex digits.
+    id: String,
+    /// Name of the volume.
+    volume: String,
+    /// UUID of the volume.
+    volume_id: String,
+    /// Directory of the volume that the holder sees as its root.
+    mount_path: String,
+    /// Flags of mounts with this token.
+    #[schema(value_type = Object)]
+    flags: Flags,
+    /// The operator's words.
+    notes: String,
+    /// Seconds since 1970, as all times.
+    created_at: i64,
+    /// End of validity.
+    expires_at: Option<i64>,
+    /// Last use, accurate to some seconds.
+    last_used_at: Option<i64>,
+    /// By whom.
+    last_used_by: String,
+}
+
+impl Noun for VolumeToken {
+    const NOUN: &'static str = "volume token";
+    const PATH: &'static str = "volume-tokens";
+    const COLUMNS: &'static str = "t.id, v.name, v.id, t.mount_path, t.flags, t.notes, t.created_at, t.expires_at, \
+        t.last_used_at, t.last_used_by";
+    const FROM: &'static str = "tokens t JOIN volumes v ON v.id = t.volume";
+    const KEY: &'static str = "t.id";
+    const NAMED: &'static str = "t.id = ?1";
+    const FILTERS: &'static [(&'static str, &'static str)] =
+        &[("volume", "v.name"), ("volumeId", "v.id"), ("mountPath", "t.mount_path"), ("notes", "t.notes")];
+    const FIELDS: &'static [FieldDoc] = &[
+        needed("volume", Text, "Name or id of the volume; fixed."),
+        field("mountPath", Text, "Directory that the holder sees as its root, absolute; / when left out."),
+        field("flags", FlagsField, "Flags of mounts with this token."),
+        field("notes", Text, "The operator's words."),
+        field("expiresAt", Number, "End of validity, seconds since 1970; null takes it away."),
+    ];
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            volume: row.get(1)?,
+            volume_id: row.get(2)?,
+            mount_path: row.get(3)?,
+            flags: json(row, 4)?,
+            notes: row.get(5)?,
+            created_at: row.get(6)?,
+            expires_at: row.get(7)?,
+            last_used_at: row.get(8)?,
+            last_used_by: row.get(9)?,
+        })
+    }
+
+    fn create(
+        tables: &Transaction<'_>,
+        mut fields: Fields,
+        scene: &mut Scene<'_>,
+    ) -> Result<Created, Problem> {
+        let volume = need("volume", refer::<Volume>(tables, &mut fields, "volume")?)?;
+        let changes = Changes::parse(&mut fields)?;
+        fields.finish()?;
+        let grant = Grant {
+            kind: TokenKind::Volume,
+            owner: volume,
+            mount_path: changes.mount_path.unwrap_or_else(|| "/".to_owned()),
+            flags: changes.flags.unwrap_or_default(),
+            notes: changes.notes.unwrap_or_default(),
+            expires_at: changes.expires_at.flatten(),
+        };
+        if grant.expires_at.is_some_and(|end| end <= scene.now) {
+            return Err(Problem::field("expiresAt", "lies in the past"));
+        }
+        let minted = token::mint(tables, &grant, scene)?;
+        Ok(Created { key: minted.id.clone(), minted: Some(minted) })
+    }
+
+    fn update(
+        tables: &Transaction<'_>,
+        key: &str,
+        mut fields: Fields,
+        scene: &mut Scene<'_>,
+    ) -> Result<(), Problem> {
+        fields.fixed(&["volume"])?;
+        let changes = Changes::parse(&mut fields)?;
+        fields.finish()?;
+        let before = table::show::<Self>(tables, key)?;
+        // What a session may do was fixed when it was granted: a change of that ends it, a remount gets the new.
+        let narrowed = changes.mount_path.as_ref().is_some_and(|path| *path != before.mount_path)
+            || changes.flags.is_some_and(|flags| flags != before.flags);
+        let over = changes.expires_at.flatten().is_some_and(|end| end <= scene.now);
+        let mut columns = Columns::default();
+        columns
+            .set("mount_path", changes.mount_path)
+            .set("flags", changes.flags.map(flags_json))
+            .set("notes", changes.notes)
+            .set("expires_at", changes.expires_at);
+        columns.update(tables, "tokens", "id", key)?;
+        if over {
+            token::announce_end(tables, key, "expired", scene)?;
+        } else if narrowed {
+            token::announce_end(tables, key, "its path or flags were changed: mount again", scene)?;
+        }
+        Ok(())
+    }
+
+    fn delete(tables: &Transaction<'_>, key: &str, scene: &mut Scene<'_>) -> Result<(), Problem> {
+        token::retire(tables, key, 0, "deleted", scene)
+    }
+}
+
+impl VolumeToken {
+    /// Makes a token that permits the same, and ends this one after `overlap` seconds.
+    pub(crate) fn rotate(
+        tables: &Transaction<'_>,
+        key: &str,
+        overlap: i64,
+        scene: &mut Scene<'_>,
+    ) -> Result<Minted, Problem> {
+        let old = table::show::<Self>(tables, key)?;
+        if old.expires_at.is_some_and(|end| end <= scene.now) {
+            return Err(Problem::conflict("this token has expired: create a new one"));
+        }
+        let grant = Grant {
+            kind: TokenKind::Volume,
+            owner: old.volume_id,
+            mount_path: old.mount_path,
+            flags: old.flags,
+            notes: old.notes,
+            expires_at: old.expires_at,
+        };
+        let minted = token::mint(tables, &grant, scene)?;
+        token::retire(tables, key, overlap, "rotated", scene)?;
+        Ok(minted)
+    }
+}
+
+/// What may be given at creation and changed later.
+struct Changes {
+    mount_path: Option<String>,
+    flags: Option<Flags>,
+    notes: Option<String>,
+    expires_at: Option<Option<i64>>,
+}
+
+impl Changes {
+    fn parse(fields: &mut Fields) -> Result<Self, Problem> {
+        let mount_path = match fields.text("mountPath", PATH_BYTES_MAX)? {
+            None => None,
+            Some(path) => Some(check_scope(&path).map_err(|text| Problem::field("mountPath", text))?),
+        };
+        Ok(Self {
+            mount_path,
+            flags: fields.flags("flags")?,
+            notes: fields.text("notes", NOTES_BYTES_MAX)?,
+            expires_at: fields.time("expiresAt")?,
+        })
+    }
+}

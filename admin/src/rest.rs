@@ -1,0 +1,281 @@
+//! The routes of the API and the handlers that all nouns share.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use flexfs_wire::token::TokenKind;
+use rusqlite::Transaction;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::auth::{Peer, Principal, authenticate};
+use crate::fields::Fields;
+use crate::noun::{Account, BlockStore, MetaStore, Provider, Region, Volume, VolumeToken};
+use crate::problem::Problem;
+use crate::query::Page;
+use crate::table::{self, Created, Noun, Scene};
+use crate::token::{self, Grant, Minted, OVERLAP, OVERLAP_MAX};
+use crate::{certificate, clock, events, metric, openapi, validate};
+
+/// Largest body, bytes; the largest real one is a certificate signing request.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Time from the head of a request to the head of its answer; bounds slow bodies too.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Header of a full page: the value for `?after=` of the next one.
+const NEXT: &str = "x-flexfs-next";
+
+/// All routes.
+pub(crate) fn router(app: App) -> Router {
+    let configure = Router::new()
+        .merge(noun::<Account>("{id}"))
+        .merge(noun::<Provider>("{id}"))
+        .merge(noun::<Region>("{*id}"))
+        .merge(noun::<BlockStore>("{id}"))
+        .merge(noun::<MetaStore>("{id}"))
+        .merge(noun::<Volume>("{id}"))
+        .merge(noun::<VolumeToken>("{id}"))
+        .route("/v1/configure/accounts/{id}/rotate", post(rotate_account))
+        .route("/v1/configure/meta-stores/{id}/rotate", post(rotate_meta_store))
+        .route("/v1/configure/volume-tokens/{id}/rotate", post(rotate_volume_token))
+        .route_layer(from_fn_with_state(app.clone(), require_account));
+    configure
+        .route("/v1/volumes/for-token", get(validate::for_token))
+        .route("/v1/tokens/validate", post(validate::validate))
+        .route("/v1/events", get(event_stream))
+        .route("/v1/certificates/meta", post(certificate::sign_meta))
+        .route("/v1/openapi.json", get(async || Json(openapi::document())))
+        .route("/metrics", get(render_metrics))
+        .route("/healthz", get(health))
+        .method_not_allowed_fallback(async || Problem::no_such_path().into_response())
+        .fallback(async || Problem::no_such_path())
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn(limit_time))
+        .layer(from_fn(metric::count))
+        .with_state(app)
+}
+
+fn noun<N: Noun>(id: &str) -> Router<App> {
+    let path = format!("/v1/configure/{}", N::PATH);
+    Router::new()
+        .route(&path, get(list::<N>).post(create::<N>))
+        .route(&format!("{path}/{id}"), get(show::<N>).put(update::<N>).delete(delete::<N>))
+}
+
+/// A body, read whole within the limit.
+pub(crate) struct Body(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(BytesRejection::FailedToBufferBody(error))
+                if error.status() == StatusCode::PAYLOAD_TOO_LARGE =>
+            {
+                Err(Problem::too_large(BODY_BYTES_MAX))
+            }
+            Err(_) => Err(Problem::request("the body could not be read")),
+        }
+    }
+}
+
+async fn limit_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::timeout().into_response(),
+    }
+}
+
+/// Lets only holders of an account token pass, and writes the audit line of every change.
+async fn require_account(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let principal = authenticate(&app, TokenKind::Account, &headers, peer).await?;
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (token, account) = (principal.token, principal.owner.clone());
+    request.extensions_mut().insert(principal);
+    let response = next.run(request).await;
+    if method != axum::http::Method::GET {
+        let status = response.status().as_u16();
+        tracing::info!(target: "audit", %method, path, status, account, %token, peer = %peer.0, "change");
+    }
+    Ok(response)
+}
+
+async fn list<N: Noun>(
+    State(app): State<App>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(pairs) = query.map_err(|_| Problem::request("the query cannot be read"))?;
+    let page = Page::parse(pairs, N::FILTERS)?;
+    let limit = page.limit as usize;
+    let (rows, next) = app
+        .db
+        .read(move |tables, _| {
+            let rows = table::list::<N>(tables, &page)?;
+            let rows: Vec<Value> =
+                rows.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unwritable)?;
+            let next = if rows.len() == limit { rows.last().and_then(key_of) } else { None };
+            Ok((rows, next))
+        })
+        .await?;
+    let mut response = Json(rows).into_response();
+    if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+        response.headers_mut().insert(NEXT, next);
+    }
+    Ok(response)
+}
+
+/// The key in an object's JSON: its id, or its code where that is the key.
+fn key_of(row: &Value) -> Option<String> {
+    row.get("id").or_else(|| row.get("code"))?.as_str().map(str::to_owned)
+}
+
+async fn show<N: Noun>(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let shown =
+        app.db.read(move |tables, _| table::show::<N>(tables, &table::resolve::<N>(tables, &id)?)).await?;
+    Ok(Json(shown).into_response())
+}
+
+async fn create<N: Noun>(State(app): State<App>, Body(body): Body) -> Result<Json<Value>, Problem> {
+    let fields = Fields::parse(&body)?;
+    change(&app, move |tables, scene| {
+        let Created { key, minted } = N::create(tables, fields, scene)?;
+        let made = serde_json::to_value(table::show::<N>(tables, &key)?).map_err(unwritable)?;
+        Ok(Json(match minted {
+            Some(minted) => with_token(made, &minted),
+            None => made,
+        }))
+    })
+    .await
+}
+
+async fn update<N: Noun>(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> Result<StatusCode, Problem> {
+    let fields = Fields::parse(&body)?;
+    change(&app, move |tables, scene| N::update(tables, &table::resolve::<N>(tables, &id)?, fields, scene))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn delete<N: Noun>(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    change(&app, move |tables, scene| N::delete(tables, &table::resolve::<N>(tables, &id)?, scene)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn rotate_account(
+    State(app): State<App>,
+    Extension(by): Extension<Principal>,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> Result<Json<Value>, Problem> {
+    tracing::debug!(token = %by.token, "rotates an account");
+    rotate::<Account>(&app, id, &body, |tables, key, overlap, scene| {
+        rotate_owner(tables, TokenKind::Account, key, overlap, scene)
+    })
+    .await
+}
+
+async fn rotate_meta_store(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> Result<Json<Value>, Problem> {
+    rotate::<MetaStore>(&app, id, &body, |tables, key, overlap, scene| {
+        rotate_owner(tables, TokenKind::Meta, key, overlap, scene)
+    })
+    .await
+}
+
+async fn rotate_volume_token(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> Result<Json<Value>, Problem> {
+    rotate::<VolumeToken>(&app, id, &body, VolumeToken::rotate).await
+}
+
+/// A new token; the old ones end after `overlapSeconds`.
+async fn rotate<N: Noun>(
+    app: &App,
+    id: String,
+    body: &[u8],
+    turn: impl FnOnce(&Transaction<'_>, &str, i64, &mut Scene<'_>) -> Result<Minted, Problem> + Send + 'static,
+) -> Result<Json<Value>, Problem> {
+    let mut fields = Fields::parse(body)?;
+    let overlap = fields.number("overlapSeconds", 0, OVERLAP_MAX)?.unwrap_or(OVERLAP);
+    fields.finish()?;
+    change(app, move |tables, scene| {
+        let key = table::resolve::<N>(tables, &id)?;
+        let minted = turn(tables, &key, overlap, scene)?;
+        let ends = scene.now + overlap;
+        Ok(Json(with_token(json!({ "oldEndsAt": ends }), &minted)))
+    })
+    .await
+}
+
+fn rotate_owner(
+    tables: &Transaction<'_>,
+    kind: TokenKind,
+    owner: &str,
+    overlap: i64,
+    scene: &mut Scene<'_>,
+) -> Result<Minted, Problem> {
+    let minted = token::mint(tables, &Grant::plain(kind, owner), scene)?;
+    token::retire_others(tables, owner, &minted.id, overlap, scene)?;
+    Ok(minted)
+}
+
+/// Runs a change in a transaction, with the time and the cluster at hand.
+async fn change<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(&Transaction<'_>, &mut Scene<'_>) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let (now, pin) = (clock::now(), app.ca.pin());
+    app.db.write(move |tables, events| work(tables, &mut Scene { now, pin, events })).await
+}
+
+/// The one place where a token's text enters an answer.
+fn with_token(mut made: Value, minted: &Minted) -> Value {
+    made["tokenId"] = Value::from(minted.id.clone());
+    made["token"] = Value::from(minted.text.0.as_str());
+    made
+}
+
+fn unwritable(error: serde_json::Error) -> Problem {
+    Problem::internal("writing the answer", &error)
+}
+
+async fn event_stream(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let server = authenticate(&app, TokenKind::Meta, &headers, peer).await?;
+    let lines = events::open(&app, server.owner, server.token.to_string(), clock::now()).await?;
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+}
+
+async fn render_metrics(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render()).into_response()
+}
+
+async fn health(State(app): State<App>) -> Result<Json<Value>, Problem> {
+    app.db.read(|tables, _| Ok(tables.query_row("SELECT 1", [], |_| Ok(()))?)).await?;
+    Ok(Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })))
+}
