@@ -506,14 +506,14 @@ mod tests {
     use super::*;
 
     fn mixed(bytes: usize) -> Vec<u8> {
-        // Text, noise, zeros in turn of 50 000 bytes: some segments shrink, some do not.
+        // Text, noise, zeros in turn of 100 000 bytes: some segments shrink, some do not.
         let mut state = 1u64;
         (0..bytes)
-            .map(|i| match i / 50_000 % 3 {
+            .map(|i| match i / 100_000 % 3 {
                 0 => b"flexfs "[i % 7],
                 1 => {
                     state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    (state >> 33) as u8
+                    state.to_be_bytes()[0]
                 }
                 _ => 0,
             })

@@ -1,5 +1,4 @@
 //! The block format: golden bytes, round trips, hostile bytes.
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step is a failed test")]
 
 use flexfs_wire::block::{self, BlockError, Index};
 use flexfs_wire::settings::Compression;

@@ -121,7 +121,7 @@ fn open_all(opener: &mut Opener, mut bytes: &[u8]) -> Result<Vec<u8>, RecordErro
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|i| (i % 251) as u8).collect()
+    (0..=250u8).cycle().take(bytes).collect()
 }
 
 #[test]
@@ -273,12 +273,12 @@ proptest! {
     fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600), typed: bool) {
         let mut bytes = bytes;
         if typed && bytes.len() > 30 {
-            let length = (bytes.len() - 5) as u16;
+            let length = u16::try_from(bytes.len() - 5).unwrap();
             bytes[..3].copy_from_slice(&[23, 3, 3]);
             bytes[3..5].copy_from_slice(&length.to_be_bytes());
         }
         let (mut client, mut server) = both(100_000);
-        prop_assert!(!matches!(server.opener.open_in_place(&mut bytes.clone()), Ok(_)));
+        prop_assert!(server.opener.open_in_place(&mut bytes.clone()).is_err());
         prop_assert!(client.opener.open_into(&bytes, &mut [0; 1000]).is_err());
         let (_, config) = configs(None);
         let _ = Handshake::server(config).unwrap().receive(&bytes);
