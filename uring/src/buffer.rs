@@ -143,3 +143,61 @@ impl Drop for Lease {
         waiters.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use crate::shard::current;
+    use crate::socket::{TcpListener, TcpStream};
+    use crate::timer::sleep;
+    use crate::{Shard, ShardConfig, spawn};
+
+    /// Whatever happens to a stream, its buffers come back: taken, not taken, arrived after it was dropped.
+    #[test]
+    fn every_buffer_comes_back() {
+        let config = ShardConfig { cpu: None, sq_entries: 8, recv_buffers: 4, recv_buffer_bytes: 64 };
+        Shard::new(&config).unwrap().block_on(async {
+            let pool = Rc::clone(current().pool.as_ref().unwrap());
+            let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let accepting = spawn(async move { listener.accept().await.unwrap() });
+            let client = TcpStream::connect(address).await.unwrap();
+            let server = accepting.await;
+            for round in 0..50 {
+                let mut received = server.recv_stream();
+                client.send_all(vec![1; 200]).await.0.unwrap();
+                let lease = received.next().await.unwrap().unwrap();
+                assert!(!lease.is_empty() && lease.len() <= 64);
+                assert!(pool.lent() >= 1);
+                if round % 2 == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                drop(received);
+                client.send_all(vec![2; 50]).await.0.unwrap();
+                sleep(Duration::from_millis(1)).await;
+                assert_eq!(pool.lent(), 1, "only the lease at hand");
+                drop(lease);
+                assert_eq!(pool.lent(), 0);
+                // What was left in the socket is of no interest here.
+                let mut rest = server.recv_stream();
+                while crate::timer::timeout(Duration::from_millis(1), rest.next()).await.is_ok() {}
+            }
+            assert!(current().slots.borrow().count() < 8, "slots of dropped futures are freed");
+        });
+    }
+
+    #[test]
+    fn a_lease_outlives_its_shard() {
+        let config = ShardConfig { cpu: None, sq_entries: 8, recv_buffers: 4, recv_buffer_bytes: 64 };
+        let lease = Shard::new(&config).unwrap().block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let server = TcpStream::from_std(listener.accept().unwrap().0).unwrap();
+            std::io::Write::write_all(&mut client, b"kept").unwrap();
+            server.recv_stream().next().await.unwrap().unwrap()
+        });
+        assert_eq!(&*lease, b"kept");
+    }
+}
