@@ -5,20 +5,19 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use io_uring::opcode;
-use io_uring::types::{Fd, FsyncFlags};
+use io_uring::types::FsyncFlags;
 use rustix::event::{EventfdFlags, PollFlags};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::op::{self, Op, SharedFd};
+use crate::call::{Drain, Fill, Plain, Walk};
+use crate::op::SharedFd;
 use crate::shard::current;
-use crate::slot::Kind;
 use crate::sys;
 
 /// `offset` that means the file's own position (`-1` in io_uring_enter(2)); also right where there is none.
@@ -61,23 +60,13 @@ impl File {
     /// Those of `open(2)`; InvalidInput for a path with a NUL byte.
     pub async fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<Self> {
         let flags = (flags | OFlags::CLOEXEC).bits().cast_signed();
-        let op = op::walk(c_path(path)?, None, Kind::Descriptor, |path, _| {
-            opcode::OpenAt::new(here(), path).flags(flags).mode(mode).build()
-        });
+        let op = Walk::Open { path: c_path(path)?, flags, mode }.start();
         op.into_descriptor().await.map(Self::from)
-    }
-
-    fn target(&self) -> Fd {
-        Fd(self.fd.as_raw_fd())
     }
 
     /// Reads what one `pread(2)` gives, into the spare capacity of `buffer`; 0 is the end of the file.
     pub async fn read_at(&self, buffer: Vec<u8>, offset: u64) -> (io::Result<usize>, Vec<u8>) {
-        let target = self.target();
-        op::fill(&self.fd, buffer, usize::MAX, |address, length| {
-            opcode::Read::new(target, address, length).offset(offset).build()
-        })
-        .await
+        Fill::Read { offset }.run(&self.fd, buffer, usize::MAX).await
     }
 
     /// Appends exactly `count` bytes from `offset` on. UnexpectedEof when the file ends before; what was read until
@@ -89,14 +78,10 @@ impl File {
         offset: u64,
     ) -> (io::Result<()>, Vec<u8>) {
         buffer.reserve(count);
-        let target = self.target();
         let mut done = 0;
         while done < count {
             let position = offset + done as u64;
-            let (read, back) = op::fill(&self.fd, buffer, count - done, |address, length| {
-                opcode::Read::new(target, address, length).offset(position).build()
-            })
-            .await;
+            let (read, back) = Fill::Read { offset: position }.run(&self.fd, buffer, count - done).await;
             buffer = back;
             match read {
                 Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buffer),
@@ -110,23 +95,15 @@ impl File {
 
     /// Writes what one `pwrite(2)` takes of `buffer`.
     pub async fn write_at(&self, buffer: Vec<u8>, offset: u64) -> (io::Result<usize>, Vec<u8>) {
-        let target = self.target();
-        op::drain(&self.fd, buffer, 0, |address, length| {
-            opcode::Write::new(target, address, length).offset(offset).build()
-        })
-        .await
+        Drain::Write { offset }.run(&self.fd, buffer, 0).await
     }
 
     /// Writes all of `buffer` at `offset`. WriteZero when the file takes no more.
     pub async fn write_all_at(&self, mut buffer: Vec<u8>, offset: u64) -> (io::Result<()>, Vec<u8>) {
-        let target = self.target();
         let mut done = 0;
         while done < buffer.len() {
             let position = offset + done as u64;
-            let (written, back) = op::drain(&self.fd, buffer, done, |address, length| {
-                opcode::Write::new(target, address, length).offset(position).build()
-            })
-            .await;
+            let (written, back) = Drain::Write { offset: position }.run(&self.fd, buffer, done).await;
             buffer = back;
             match written {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
@@ -141,12 +118,9 @@ impl File {
     /// Reads once from a pipe, an eventfd, /dev/fuse or the file's position, into the spare capacity of `buffer`.
     /// On a descriptor with O_NONBLOCK that has nothing it waits until it has.
     pub async fn read(&self, mut buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let target = self.target();
         loop {
-            let (read, back) = op::fill(&self.fd, buffer, usize::MAX, |address, length| {
-                opcode::Read::new(target, address, length).offset(CURRENT_POSITION).build()
-            })
-            .await;
+            let (read, back) =
+                Fill::Read { offset: CURRENT_POSITION }.run(&self.fd, buffer, usize::MAX).await;
             match read {
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => buffer = back,
                 _ => return (read, back),
@@ -160,11 +134,7 @@ impl File {
     /// Writes once to a pipe, a device or the file's position. A message (an answer or a notice to /dev/fuse) goes
     /// out whole or not at all.
     pub async fn write(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let target = self.target();
-        op::drain(&self.fd, buffer, 0, |address, length| {
-            opcode::Write::new(target, address, length).offset(CURRENT_POSITION).build()
-        })
-        .await
+        Drain::Write { offset: CURRENT_POSITION }.run(&self.fd, buffer, 0).await
     }
 
     /// Waits until a read would not block, or would fail.
@@ -172,8 +142,8 @@ impl File {
     /// # Errors
     /// Those of `poll(2)`; EPERM for descriptors that cannot be polled.
     pub async fn readable(&self) -> io::Result<()> {
-        let entry = opcode::PollAdd::new(self.target(), u32::from(PollFlags::IN.bits())).build();
-        let (res, _) = Op::start_plain(&current(), entry, &self.fd, Kind::Plain).await;
+        let poll = Plain::Poll { events: u32::from(PollFlags::IN.bits()) };
+        let (res, _) = poll.start(&current(), &self.fd).await;
         sys::outcome(res).map(drop)
     }
 
@@ -194,8 +164,7 @@ impl File {
     }
 
     async fn sync(&self, flags: FsyncFlags) -> io::Result<()> {
-        let entry = opcode::Fsync::new(self.target()).flags(flags).build();
-        let (res, _) = Op::start_plain(&current(), entry, &self.fd, Kind::Plain).await;
+        let (res, _) = Plain::Sync { flags }.start(&current(), &self.fd).await;
         sys::outcome(res).map(drop)
     }
 }
@@ -205,9 +174,7 @@ impl File {
 /// # Errors
 /// Those of `rename(2)`; InvalidInput for a path with a NUL byte.
 pub async fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    let op = op::walk(c_path(from)?, Some(c_path(to)?), Kind::Plain, |from, to| {
-        opcode::RenameAt::new(here(), from, here(), to).build()
-    });
+    let op = Walk::Rename { from: c_path(from)?, to: c_path(to)? }.start();
     sys::outcome(op.await.0).map(drop)
 }
 
@@ -216,8 +183,7 @@ pub async fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of `unlink(2)`; InvalidInput for a path with a NUL byte.
 pub async fn unlink(path: &Path) -> io::Result<()> {
-    let op =
-        op::walk(c_path(path)?, None, Kind::Plain, |path, _| opcode::UnlinkAt::new(here(), path).build());
+    let op = Walk::Unlink { path: c_path(path)? }.start();
     sys::outcome(op.await.0).map(drop)
 }
 
@@ -226,9 +192,7 @@ pub async fn unlink(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of `mkdir(2)`; InvalidInput for a path with a NUL byte.
 pub async fn mkdir(path: &Path, mode: u32) -> io::Result<()> {
-    let op = op::walk(c_path(path)?, None, Kind::Plain, |path, _| {
-        opcode::MkDirAt::new(here(), path).mode(mode).build()
-    });
+    let op = Walk::MkDir { path: c_path(path)?, mode }.start();
     sys::outcome(op.await.0).map(drop)
 }
 
@@ -272,11 +236,6 @@ impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
-}
-
-/// The working directory, from which relative paths count.
-fn here() -> Fd {
-    Fd(rustix::fs::CWD.as_raw_fd())
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

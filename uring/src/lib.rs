@@ -11,6 +11,7 @@
 //! This is the only crate of the workspace with unsafe code.
 
 mod buffer;
+mod call;
 pub mod clock;
 pub mod cpu;
 mod executor;

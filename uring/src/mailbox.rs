@@ -62,6 +62,12 @@ impl Mailbox {
             return false;
         }
         self.queue.push(letter);
+        if self.closed.load(Ordering::SeqCst) {
+            // Closed between the look and the push: nobody will open it, and a letter may hold a handle of this
+            // very mailbox, which would keep both for ever.
+            self.close();
+            return false;
+        }
         // Pairs with the fence in `announce_sleep`: either the shard sees the letter or we see it asleep.
         fence(Ordering::SeqCst);
         if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
@@ -121,7 +127,7 @@ impl Mailbox {
 
     /// Refuses further letters and drops those in the box.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::SeqCst);
         while self.queue.pop().is_some() {}
     }
 

@@ -1,7 +1,6 @@
 //! An operation in flight, as a future. The future holds the slot's key; the slot holds the memory.
 #![expect(unsafe_code, reason = "starts kernel operations on memory that their slots own")]
 
-use std::ffi::{CString, c_char};
 use std::future::Future;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -14,12 +13,9 @@ use io_uring::squeue::Entry128;
 use io_uring::{opcode, types};
 
 use crate::ring::wide;
-use crate::shard::{Core, current};
+use crate::shard::Core;
 use crate::slot::{Completion, Hold, IGNORED, Kind, SlotKey};
 use crate::sys;
-
-/// Bytes of one read, write, send or receive at most: what read(2) transfers, a page below 2 GiB.
-const LENGTH_MAX: u32 = 0x7fff_f000;
 
 /// The descriptor an operation works on, kept open until it has completed.
 pub(crate) type SharedFd = Arc<OwnedFd>;
@@ -57,18 +53,6 @@ impl Op {
             core.file(key.user_data(), Completion { res, flags: 0 });
         }
         Self { core: Rc::clone(core), key, kind, finished: false }
-    }
-
-    /// Like [`Op::start`] for operations without memory of their own.
-    pub(crate) fn start_plain(
-        core: &Rc<Core>,
-        entry: io_uring::squeue::Entry,
-        fd: &SharedFd,
-        kind: Kind,
-    ) -> Self {
-        // SAFETY: callers pass entries of operations that refer to no memory (see their uses), or whose memory is
-        // the shard's buffer pool.
-        unsafe { Self::start(core, wide(entry), Hold::Nothing, Some(Arc::clone(fd)), kind) }
     }
 
     /// The next completion of a multishot operation, and whether it was the last.
@@ -165,85 +149,6 @@ pub(crate) unsafe fn adopt(res: i32) -> io::Result<OwnedFd> {
     sys::outcome(res)?;
     // SAFETY: the kernel made this descriptor for the operation, and the caller is its only taker.
     Ok(unsafe { OwnedFd::from_raw_fd(res) })
-}
-
-/// Runs an operation that writes into the spare capacity of `buffer`, at most `count` bytes, and appends what came.
-///
-/// `build` makes the entry from the address and the number of bytes; it must use the memory for nothing else.
-pub(crate) async fn fill<B>(
-    fd: &SharedFd,
-    mut buffer: Vec<u8>,
-    count: usize,
-    build: B,
-) -> (io::Result<usize>, Vec<u8>)
-where
-    B: FnOnce(*mut u8, u32) -> io_uring::squeue::Entry,
-{
-    let spare = buffer.spare_capacity_mut();
-    let count = spare.len().min(count).min(LENGTH_MAX as usize);
-    if count == 0 {
-        // A result of 0 would be read as the end of the stream.
-        return (
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "the buffer has no room to read into")),
-            buffer,
-        );
-    }
-    let length = u32::try_from(count).unwrap_or(LENGTH_MAX);
-    let entry = build(spare.as_mut_ptr().cast(), length);
-    let filled = buffer.len();
-    let hold = Hold::Bytes(buffer);
-    // SAFETY: the entry refers to `count` bytes of spare capacity of the vector in the hold, whose heap block does
-    // not move with it; `build` is this crate's own and keeps to its contract.
-    let op = unsafe { Op::start(&current(), wide(entry), hold, Some(Arc::clone(fd)), Kind::Plain) };
-    let (res, hold) = op.await;
-    let mut buffer = bytes_of(hold);
-    let outcome = sys::outcome(res);
-    if let Ok(read) = outcome {
-        assert!(read <= count, "the kernel wrote more than it was asked to");
-        // SAFETY: the kernel has initialized `read` bytes behind the old length, within the capacity.
-        unsafe { buffer.set_len(filled + read) };
-    }
-    (outcome, buffer)
-}
-
-/// Runs an operation that reads `buffer` from byte `from` to its end.
-///
-/// `build` makes the entry from the address and the number of bytes; it must use the memory for nothing else.
-pub(crate) async fn drain<B>(
-    fd: &SharedFd,
-    buffer: Vec<u8>,
-    from: usize,
-    build: B,
-) -> (io::Result<usize>, Vec<u8>)
-where
-    B: FnOnce(*const u8, u32) -> io_uring::squeue::Entry,
-{
-    let rest = &buffer[from..];
-    let length = u32::try_from(rest.len()).map_or(LENGTH_MAX, |length| length.min(LENGTH_MAX));
-    let entry = build(rest.as_ptr(), length);
-    let hold = Hold::Bytes(buffer);
-    // SAFETY: the entry refers to bytes of the vector in the hold, whose heap block does not move with it.
-    let op = unsafe { Op::start(&current(), wide(entry), hold, Some(Arc::clone(fd)), Kind::Plain) };
-    let (res, hold) = op.await;
-    (sys::outcome(res), bytes_of(hold))
-}
-
-/// Starts an operation on one or two paths, relative ones from the working directory.
-pub(crate) fn walk<B>(path: CString, second: Option<CString>, kind: Kind, build: B) -> Op
-where
-    B: FnOnce(*const c_char, *const c_char) -> io_uring::squeue::Entry,
-{
-    let entry = build(path.as_ptr(), second.as_ref().map_or(std::ptr::null(), |second| second.as_ptr()));
-    // SAFETY: the entry refers to the strings in the hold, whose heap blocks do not move with it.
-    unsafe { Op::start(&current(), wide(entry), Hold::Paths(path, second), None, kind) }
-}
-
-/// The vector that went in as [`Hold::Bytes`].
-fn bytes_of(hold: Hold) -> Vec<u8> {
-    match hold {
-        Hold::Bytes(bytes) => bytes,
-        _ => unreachable!("a slot gives back the hold it was given"),
-    }
 }
 
 /// Queues a cancellation; what it answers is of no interest (done, too late, or not cancellable).

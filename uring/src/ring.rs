@@ -17,8 +17,9 @@ type Uring = IoUring<Entry128, cqueue::Entry>;
 /// (IORING_FEAT_NODROP).
 const CQ_PER_SQ: u32 = 4;
 
-/// Places in the table of registered files: one per FUSE connection, with room for a few.
-const FIXED_FILES: u32 = 16;
+/// Places in the table of registered files: one per FUSE queue of the shard. A shard serves more than one only where
+/// there are fewer shards than possible CPUs; queues beyond this use the descriptor itself.
+const FIXED_FILES: u32 = 256;
 
 /// How often a full submission queue is flushed before the operation is refused. The kernel takes everything on the
 /// first try unless its own completion backlog is full, which each try empties.
@@ -123,7 +124,7 @@ impl Ring {
     /// its last completion was reaped or the ring was closed.
     pub(crate) unsafe fn push(&mut self, entry: &Entry128) -> io::Result<()> {
         for _ in 0..FLUSH_TRIES {
-            let Some(uring) = self.uring.as_mut() else { break };
+            let Some(uring) = self.uring.as_mut() else { return Err(Errno::CANCELED.into()) };
             // SAFETY: the caller vouches for the entry's memory.
             if unsafe { uring.submission().push(entry) }.is_ok() {
                 return Ok(());
@@ -132,7 +133,7 @@ impl Ring {
             self.enter(0, None)?;
             self.reap();
         }
-        Err(Errno::CANCELED.into())
+        Err(Errno::AGAIN.into())
     }
 
     /// Hands everything queued to the kernel; with `want` > 0 waits for that many completions or the timeout.

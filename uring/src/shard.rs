@@ -23,7 +23,7 @@ use crate::mailbox::{Letter, Mailbox};
 use crate::ring::{self, Ring, StartError};
 use crate::slot::{Completion, Filed, Hold, IGNORED, Kind, Slots, WAKE};
 use crate::timer::Timers;
-use crate::{clock, cpu, op};
+use crate::{clock, cpu, fuse, op};
 
 /// How long a leaving shard waits for cancelled operations. Sockets and pipes answer at once; a read of a dead
 /// network file system may never, and its memory is then leaked instead of freed.
@@ -270,6 +270,9 @@ impl Core {
     pub(crate) fn discard(&self, completion: Completion, kind: Kind, hold: Option<Hold>) {
         if let (Some(id), Some(pool)) = (cqueue::buffer_select(completion.flags), &self.pool) {
             drop(pool.lease(id, 0));
+        }
+        if let (0, Some(Hold::Place(place))) = (completion.res, &hold) {
+            fuse::refuse(place);
         }
         match kind {
             Kind::Plain => {}

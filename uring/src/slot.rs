@@ -227,7 +227,11 @@ impl Slots {
         for (_, slot) in slots {
             if !slot.finished {
                 leaked += 1;
-                std::mem::forget(slot.hold);
+                match slot.hold {
+                    // Its descriptor is let go all the same: the device must be released.
+                    Hold::Place(place) => place.abandon(),
+                    hold => std::mem::forget(hold),
+                }
             }
         }
         leaked

@@ -1,26 +1,24 @@
 //! TCP: connect, accept, send with owned buffers, receive by multishot into the shard's buffers or plainly into an
 //! owned one.
-#![expect(unsafe_code, reason = "connects to an address that the operation's slot owns")]
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use io_uring::types::Fd;
-use io_uring::{cqueue, opcode};
+use io_uring::cqueue;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto};
 
-use crate::buffer::{self, Lease};
-use crate::op::{self, Op, SharedFd};
-use crate::ring::wide;
+use crate::buffer::Lease;
+use crate::call::{self, Drain, Fill, Plain};
+use crate::op::{Op, SharedFd};
 use crate::shard::{Core, current};
-use crate::slot::{Completion, Hold, Kind};
+use crate::slot::Completion;
 use crate::sys;
 
 /// `ioprio` bit of receives: poll first instead of trying to read at once. A large answer is never there already, so
@@ -44,12 +42,7 @@ impl TcpStream {
             rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
         rustix::net::sockopt::set_tcp_nodelay(&fd, true)?;
         let fd = Arc::new(fd);
-        let raw = Box::new(RawAddress::new(address));
-        let entry = opcode::Connect::new(Fd(fd.as_raw_fd()), raw.bytes.as_ptr().cast(), raw.length).build();
-        let hold = Hold::Address(raw);
-        // SAFETY: the entry refers to the boxed address in the hold, which does not move with it.
-        let op = unsafe { Op::start(&current(), wide(entry), hold, Some(Arc::clone(&fd)), Kind::Plain) };
-        sys::outcome(op.await.0)?;
+        sys::outcome(call::connect(&fd, RawAddress::new(address)).await.0)?;
         Ok(Self { fd })
     }
 
@@ -62,21 +55,13 @@ impl TcpStream {
         Ok(Self { fd: Arc::new(OwnedFd::from(stream)) })
     }
 
-    fn target(&self) -> Fd {
-        Fd(self.fd.as_raw_fd())
-    }
-
     /// Sends all of `buffer` and gives it back. After an error an unknown part was sent: close the connection.
     pub async fn send_all(&self, mut buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
-        let target = self.target();
         // WAITALL lets the kernel retry short sends itself; the loop is for what even then comes back short.
         let flags = SendFlags::NOSIGNAL.bits().cast_signed() | RecvFlags::WAITALL.bits().cast_signed();
         let mut done = 0;
         while done < buffer.len() {
-            let (sent, back) = op::drain(&self.fd, buffer, done, |address, length| {
-                opcode::Send::new(target, address, length).flags(flags).build()
-            })
-            .await;
+            let (sent, back) = Drain::Send { flags }.run(&self.fd, buffer, done).await;
             buffer = back;
             match sent {
                 Ok(sent) => done += sent,
@@ -90,25 +75,18 @@ impl TcpStream {
     /// Receives what is there, waiting for at least a byte, into the spare capacity of `buffer`; 0 is the end.
     /// Not while a [`RecvStream`] of this socket is armed: the two would tear the stream apart.
     pub async fn recv(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let target = self.target();
-        op::fill(&self.fd, buffer, usize::MAX, |address, length| {
-            opcode::Recv::new(target, address, length).build()
-        })
-        .await
+        Fill::Recv { flags: 0, ioprio: 0 }.run(&self.fd, buffer, usize::MAX).await
     }
 
     /// Appends exactly `count` bytes to `buffer`. UnexpectedEof when the stream ends before; what came until then is
     /// in the buffer. As [`TcpStream::recv`], only while no [`RecvStream`] is armed.
     pub async fn recv_exact(&self, mut buffer: Vec<u8>, count: usize) -> (io::Result<()>, Vec<u8>) {
         buffer.reserve(count);
-        let target = self.target();
         let flags = RecvFlags::WAITALL.bits().cast_signed();
         let mut done = 0;
         while done < count {
-            let (received, back) = op::fill(&self.fd, buffer, count - done, |address, length| {
-                opcode::Recv::new(target, address, length).flags(flags).ioprio(RECV_POLL_FIRST).build()
-            })
-            .await;
+            let (received, back) =
+                Fill::Recv { flags, ioprio: RECV_POLL_FIRST }.run(&self.fd, buffer, count - done).await;
             buffer = back;
             match received {
                 Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buffer),
@@ -240,8 +218,7 @@ impl RecvStream {
             return Poll::Ready(Err(io::Error::other("this shard was made without receive buffers")));
         };
         ready!(pool.poll_available(cx));
-        let entry = opcode::RecvMulti::new(Fd(self.fd.as_raw_fd()), buffer::GROUP).build();
-        self.op = Some(Op::start_plain(&self.core, entry, &self.fd, Kind::Plain));
+        self.op = Some(Plain::RecvMulti.start(&self.core, &self.fd));
         Poll::Ready(Ok(()))
     }
 
@@ -308,10 +285,7 @@ impl TcpListener {
     /// Those of `accept(2)`; ECONNABORTED, EMFILE and the like do not end the listener.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let flags = SocketFlags::CLOEXEC.bits().cast_signed();
-        let target = Fd(self.fd.as_raw_fd());
-        let entry =
-            opcode::Accept::new(target, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build();
-        let fd = Op::start_plain(&current(), entry, &self.fd, Kind::Descriptor).into_descriptor().await?;
+        let fd = Plain::Accept { flags }.start(&current(), &self.fd).into_descriptor().await?;
         rustix::net::sockopt::set_tcp_nodelay(&fd, true)?;
         Ok(TcpStream { fd: Arc::new(fd) })
     }
@@ -353,6 +327,14 @@ impl RawAddress {
         };
         bytes[..2].copy_from_slice(&family.as_raw().to_ne_bytes());
         Self { bytes, length }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 28] {
+        &self.bytes
+    }
+
+    pub(crate) fn length(&self) -> u32 {
+        self.length
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the crates below leave out: fields of a submission entry without a setter, anonymous mappings, errno.
 #![expect(unsafe_code, reason = "patches raw submission entries and owns raw memory mappings")]
 
+use std::cell::Cell;
 use std::io;
 use std::ptr::NonNull;
 
@@ -37,6 +38,7 @@ pub(crate) fn outcome(res: i32) -> io::Result<usize> {
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
+    abandoned: Cell<bool>,
 }
 
 impl Mapping {
@@ -49,17 +51,25 @@ impl Mapping {
         // JUSTIFICATION: the allocator neither promises page alignment cheaply nor leaves pages unreserved.
         let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, prot, flags) }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
-        Ok(Self { base, bytes })
+        Ok(Self { base, bytes, abandoned: Cell::new(false) })
     }
 
     /// First byte; valid for reads and writes of `bytes()` while the mapping lives.
     pub(crate) fn base(&self) -> *mut u8 {
         self.base.as_ptr()
     }
+
+    /// Leaves the memory mapped for ever, because the kernel may still use it.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.set(true);
+    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.abandoned.get() {
+            return;
+        }
         // SAFETY: base and bytes are those of the mapping made in `new`, and its only owner is going away. Whoever
         // lent the memory to the kernel keeps the mapping in a slot until the kernel has let go.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };

@@ -1,4 +1,9 @@
 //! Files over the ring, against plain file I/O.
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking; its patterns are cut to bytes"
+)]
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -2,6 +2,11 @@
 //!
 //! The file system is a root directory with one file, `data`, that reads as a pattern and takes any write. Accesses
 //! come from other processes: a shard thread that touched its own mount would wait for itself.
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking; its patterns are cut to bytes"
+)]
 
 use std::ffi::CString;
 use std::fs;
@@ -245,6 +250,10 @@ fn run(program: &str, args: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
+fn path_text(mounted: &Mounted) -> &str {
+    mounted.path().to_str().unwrap()
+}
+
 fn ends(threads: Vec<JoinHandle<usize>>) -> usize {
     threads.into_iter().map(|thread| thread.join().unwrap()).sum()
 }
@@ -358,6 +367,38 @@ fn a_shard_may_leave_a_live_mount() {
     // The last reference of the device: the connection is aborted.
     mounted.fd = Arc::new(fs::File::open("/dev/null").unwrap().into());
     assert!(!client.wait_with_output().unwrap().status.success());
+    let later = run("stat", &[path_text(&mounted)]).unwrap_err();
+    // ENOTCONN, or ECONNABORTED when it was asked just before the connection ended.
+    assert!(later.contains("not connected") || later.contains("connection abort"), "{later}");
     rustix::mount::unmount(mounted.path(), UnmountFlags::DETACH).unwrap();
+    mounted.end();
+}
+
+/// The kernel cannot be told that an entry is gone; whoever asks must get an error, not wait for ever.
+#[test]
+fn entries_nobody_serves_answer_with_eio() {
+    let mounted = Mounted::new();
+    let (fd, path) = (Arc::clone(&mounted.fd), mounted.path().to_owned());
+    let stop = EventFd::new().unwrap();
+    let stopped = stop.clone();
+    let (ready, registered) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let shard = Shard::new(&ShardConfig { recv_buffers: 0, ..ShardConfig::default() }).unwrap();
+        shard.block_on(async move {
+            initialize(&File::from(Arc::clone(&fd))).await;
+            for qid in 0..cpu::possible().unwrap().len() {
+                drop(Queue::register(&fd, &config(qid as u16, PAYLOAD)).unwrap());
+            }
+            ready.send(()).unwrap();
+            timeout(LIMIT, stopped.wait()).await.unwrap().unwrap();
+        });
+    });
+    registered.recv().unwrap();
+    for _ in 0..20 {
+        assert!(run("stat", &[path.to_str().unwrap()]).unwrap_err().contains("Input/output error"));
+    }
+    rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+    stop.notify().unwrap();
+    thread.join().unwrap();
     mounted.end();
 }

@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::ready;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry128;
@@ -38,24 +37,38 @@ pub enum EntryEnd {
     Failed(#[source] io::Error),
 }
 
+impl From<Errno> for EntryEnd {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOTCONN => Self::Unmounted,
+            Errno::CANCELED => Self::Cancelled,
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
 /// Where the entry's memory is.
 enum State {
     /// With the kernel, which fills in a request.
     Waiting(Op),
     /// With us: a request was fetched and is to be answered.
     Lent { unique: u64, commit_id: u64, payload_bytes: usize },
-    /// The last command ended; nothing will come.
-    Ended,
+    /// With us: the kernel wants the last command again, at this time.
+    Paused(Instant),
+    /// The last command ended with this errno; nothing will come.
+    Ended(Errno),
 }
 
-/// The place of one request at a time. Dropping it leaves its memory with the ring until the ring is closed; a
-/// request that is fetched is answered with EIO first.
+/// The place of one request at a time. Dropping it leaves its memory with the ring until the ring is closed: the
+/// kernel cannot be told that an entry is gone, so requests it still puts there are answered with EIO.
 pub struct Entry {
     core: Rc<Core>,
     place: Rc<Place>,
     state: State,
     /// The command in flight, to be repeated when the kernel says so.
     command: Entry128,
+    /// Until when "again" is accepted, from the first such answer on.
+    retry_until: Option<Instant>,
 }
 
 impl Entry {
@@ -63,14 +76,14 @@ impl Entry {
     pub(crate) fn register(core: &Rc<Core>, place: Rc<Place>) -> Self {
         let command = place.connection.register(&place);
         let state = State::Waiting(start(core, &place, &command));
-        Self { core: Rc::clone(core), place, state, command }
+        Self { core: Rc::clone(core), place, state, command, retry_until: None }
     }
 
     /// The error with which the kernel refused the registration, if it has already.
     pub(crate) fn refusal(&self) -> Option<io::Error> {
         match &self.state {
             State::Waiting(op) => op.peek().and_then(|completion| sys::outcome(completion.res).err()),
-            State::Lent { .. } | State::Ended => None,
+            State::Lent { .. } | State::Paused(_) | State::Ended(_) => None,
         }
     }
 
@@ -82,65 +95,57 @@ impl Entry {
     /// Waits for the next request. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`EntryEnd`]; from then on always an error.
+    /// [`EntryEnd`]; from then on always the same.
     pub async fn next(&mut self) -> Result<Fetched<'_>, EntryEnd> {
         self.answer_forgotten();
-        let mut retry_until = None;
         loop {
-            let State::Waiting(op) = &mut self.state else { return Err(EntryEnd::Unmounted) };
-            let res = poll_fn(|cx| {
-                let (res, _) = ready!(Pin::new(&mut *op).poll(cx));
-                std::task::Poll::Ready(res)
-            })
-            .await;
-            self.state = State::Ended;
-            match sys::outcome(res) {
-                Ok(_) => {
-                    self.lend()?;
-                    return Ok(Fetched { entry: self });
+            match &mut self.state {
+                State::Waiting(op) => {
+                    let res = poll_fn(|cx| Pin::new(&mut *op).poll(cx).map(|(res, _)| res)).await;
+                    self.after_command(res);
                 }
-                Err(error) => self.after_error(error, &mut retry_until).await?,
+                State::Paused(until) => {
+                    timer::sleep_until(*until).await;
+                    self.state = State::Waiting(start(&self.core, &self.place, &self.command));
+                }
+                State::Ended(errno) => return Err(EntryEnd::from(*errno)),
+                State::Lent { .. } => return Ok(Fetched { entry: self }),
             }
         }
     }
 
+    /// Decides what a completed command means.
+    fn after_command(&mut self, res: i32) {
+        let errno = match sys::outcome(res) {
+            Ok(_) => {
+                self.retry_until = None;
+                self.state = self.lend();
+                return;
+            }
+            Err(error) => Errno::from_io_error(&error).unwrap_or(Errno::IO),
+        };
+        let now = clock::now();
+        self.state = match errno {
+            Errno::INTR => State::Paused(now),
+            Errno::AGAIN if now < *self.retry_until.get_or_insert(now + RETRY_MAX) => {
+                State::Paused(now + RETRY_PAUSE)
+            }
+            _ => State::Ended(errno),
+        };
+    }
+
     /// Takes the request the kernel has put into the entry's memory.
-    fn lend(&mut self) -> Result<(), EntryEnd> {
+    fn lend(&self) -> State {
         // SAFETY: the command has completed, so the kernel does not have the entry, and no reference exists: the
         // only ones are lent through Fetched, which borrows the entry.
         let header = unsafe { self.place.header() };
         let (unique, commit_id, payload_bytes) =
             (header.unique(), header.commit_id(), header.payload_bytes());
         if payload_bytes > self.place.payload_bytes() {
-            let text =
-                format!("a request of {payload_bytes} bytes of payload in {}", self.place.payload_bytes());
-            return Err(EntryEnd::Failed(io::Error::new(io::ErrorKind::InvalidData, text)));
+            tracing::error!(unique, payload_bytes, "the kernel announced more payload than the entry holds");
+            return State::Ended(Errno::PROTO);
         }
-        self.state = State::Lent { unique, commit_id, payload_bytes };
-        Ok(())
-    }
-
-    /// Repeats the last command if the kernel wants that, or says how the entry ended.
-    async fn after_error(
-        &mut self,
-        error: io::Error,
-        retry_until: &mut Option<Instant>,
-    ) -> Result<(), EntryEnd> {
-        match Errno::from_io_error(&error) {
-            Some(Errno::NOTCONN) => return Err(EntryEnd::Unmounted),
-            Some(Errno::CANCELED) => return Err(EntryEnd::Cancelled),
-            Some(Errno::INTR) => {}
-            Some(Errno::AGAIN) => {
-                let until = *retry_until.get_or_insert_with(|| clock::now() + RETRY_MAX);
-                if clock::now() >= until {
-                    return Err(EntryEnd::Failed(error));
-                }
-                timer::sleep(RETRY_PAUSE).await;
-            }
-            _ => return Err(EntryEnd::Failed(error)),
-        }
-        self.state = State::Waiting(start(&self.core, &self.place, &self.command));
-        Ok(())
+        State::Lent { unique, commit_id, payload_bytes }
     }
 
     /// Writes the answer and queues COMMIT_AND_FETCH.
@@ -207,7 +212,7 @@ impl Fetched<'_> {
     pub fn payload_len(&self) -> usize {
         match self.entry.state {
             State::Lent { payload_bytes, .. } => payload_bytes,
-            State::Waiting(_) | State::Ended => 0,
+            State::Waiting(_) | State::Paused(_) | State::Ended(_) => 0,
         }
     }
 
@@ -248,4 +253,20 @@ fn start(core: &Rc<Core>, place: &Rc<Place>, command: &Entry128) -> Op {
     // SAFETY: the kernel uses the place's mapping, which the hold keeps and which never moves. Between the command's
     // completion and the next command it uses nothing. The descriptor is kept by the place's connection.
     unsafe { Op::start(core, command.clone(), hold, None, Kind::Plain) }
+}
+
+/// Answers the request that arrived in the place of a dropped entry with EIO, and lets the kernel have the place
+/// again. Without this the caller would wait until the file system is unmounted.
+pub(crate) fn refuse(place: &Rc<Place>) {
+    // SAFETY: a fetch has completed and its entry is gone, so neither the kernel nor anybody else has the place.
+    let header = unsafe { place.header() };
+    let (unique, commit_id) = (header.unique(), header.commit_id());
+    tracing::warn!(
+        unique,
+        qid = place.connection.qid,
+        "a FUSE request came to an entry nobody serves, it gets EIO"
+    );
+    // SAFETY: as above; the view of the header has ended.
+    unsafe { place.write_answer(-Errno::IO.raw_os_error(), unique, 0) };
+    start(&place.connection.core, place, &place.connection.commit(commit_id)).detach();
 }

@@ -11,6 +11,7 @@ mod entry;
 mod place;
 mod queue;
 
+pub(crate) use entry::refuse;
 pub use entry::{Entry, EntryEnd, Fetched};
 pub(crate) use place::Place;
 pub use place::ReqHeader;

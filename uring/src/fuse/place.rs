@@ -114,6 +114,11 @@ impl Place {
         self.mapping.base().wrapping_add(IOVEC_OFFSET)
     }
 
+    /// Leaves the memory mapped for ever: the ring was closed while the kernel had the entry.
+    pub(crate) fn abandon(&self) {
+        self.mapping.abandon();
+    }
+
     fn payload_base(&self) -> *mut u8 {
         self.mapping.base().wrapping_add(PAGE_BYTES)
     }

@@ -67,7 +67,7 @@ pub enum RegisterError {
 /// What the entries of a queue share. The descriptor is also registered with the ring where there is room, so that
 /// commits of different cores do not meet in the file's reference counter.
 pub(crate) struct Connection {
-    core: Rc<Core>,
+    pub(crate) core: Rc<Core>,
     fd: Arc<OwnedFd>,
     fixed: Option<u32>,
     pub(crate) qid: u16,
