@@ -209,6 +209,10 @@ pub struct Write {
     pub blocks: Vec<NewBlock>,
     /// Clear set-uid and set-gid (the writer is not privileged).
     pub kill_privileges: bool,
+    /// When the program wrote it, by the client's clock. mtime becomes the earlier of this and the server's now, ctime
+    /// never goes back; `None`: both become now. Without it every flush would move an mtime that programs have
+    /// already seen (git compares what `fstat` said before `close` with what `lstat` says later).
+    pub time: Option<Time>,
 }
 
 /// Bytes for the inline part of a file.

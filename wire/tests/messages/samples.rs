@@ -102,6 +102,7 @@ fn write() -> Write {
         extents: vec![extent()],
         blocks: vec![NewBlock { block: BlockId(5), raw_bytes: 196_608, stored_bytes: 70_000 }],
         kill_privileges: true,
+        time: Some(Time { secs: 1_700_000_000, nanos: 5 }),
     }
 }
 
