@@ -57,9 +57,6 @@ pub enum StartError {
         /// The errno of `sched_setaffinity(2)`.
         source: io::Error,
     },
-    /// The configuration asks for something no ring can have.
-    #[error("bad shard configuration: {0}")]
-    Config(String),
     /// Any other system call failed.
     #[error("{call} failed: {source}")]
     Call {

@@ -367,9 +367,8 @@ fn a_shard_may_leave_a_live_mount() {
     // The last reference of the device: the connection is aborted.
     mounted.fd = Arc::new(fs::File::open("/dev/null").unwrap().into());
     assert!(!client.wait_with_output().unwrap().status.success());
-    let later = run("stat", &[path_text(&mounted)]).unwrap_err();
-    // ENOTCONN, or ECONNABORTED when it was asked just before the connection ended.
-    assert!(later.contains("not connected") || later.contains("connection abort"), "{later}");
+    // Until the connection has ended (the ring is taken down in the background) any error is right, then ENOTCONN.
+    while !run("stat", &[path_text(&mounted)]).unwrap_err().contains("not connected") {}
     rustix::mount::unmount(mounted.path(), UnmountFlags::DETACH).unwrap();
     mounted.end();
 }
