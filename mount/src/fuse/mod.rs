@@ -3,5 +3,12 @@
 //! `abi` <- `request reply init` <- `dispatch` <- `queue device fallback attach`. What an operation does is `vfs`'s.
 
 pub(crate) mod abi;
+pub mod attach;
+pub mod device;
+pub mod fallback;
 pub mod init;
+pub(crate) mod dispatch;
+pub mod queue;
+pub(crate) mod reply;
 pub mod request;
+pub mod seat;

@@ -1,0 +1,160 @@
+//! Making inodes.
+
+use flexfs_wire::attr::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::message::{Entry, Make, Request};
+use flexfs_wire::name::Name;
+
+use super::answer::{Found, Opened};
+use super::handle::Handle;
+use super::inode::Inode;
+use super::state::{Ctx, Vfs};
+use crate::fuse::request::{MakeArgs, OpenFlags};
+
+impl Vfs {
+    /// `mknod(2)`: regular files, FIFOs, sockets, device nodes.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn make_node(
+        &self,
+        ctx: Ctx<'_>,
+        parent: u64,
+        name: Name,
+        args: MakeArgs,
+    ) -> Result<Found, Errno> {
+        let kind = if args.mode & S_IFMT == 0 { S_IFREG } else { args.mode & S_IFMT };
+        let make = self.make(kind, args, false);
+        self.make_named(ctx, parent, name, make).await
+    }
+
+    /// `mkdir(2)`.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn make_dir(
+        &self,
+        ctx: Ctx<'_>,
+        parent: u64,
+        name: Name,
+        args: MakeArgs,
+    ) -> Result<Found, Errno> {
+        let make = self.make(S_IFDIR, args, false);
+        self.make_named(ctx, parent, name, make).await
+    }
+
+    /// `symlink(2)`.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn make_symlink(
+        &self,
+        ctx: Ctx<'_>,
+        parent: u64,
+        name: Name,
+        target: Vec<u8>,
+    ) -> Result<Found, Errno> {
+        // Links have all permissions, whatever the umask.
+        let make =
+            Make { mode: S_IFLNK | 0o777, target, ..self.make(S_IFLNK, MakeArgs::default(), false) };
+        self.make_named(ctx, parent, name, make).await
+    }
+
+    /// Makes a regular file and opens it; opens the one that is there when it need not be new.
+    ///
+    /// # Errors
+    /// Those of `open(2)` with `O_CREAT`.
+    pub async fn create(
+        &self,
+        ctx: Ctx<'_>,
+        parent: u64,
+        name: Name,
+        args: MakeArgs,
+        flags: OpenFlags,
+    ) -> Result<(Found, Opened), Errno> {
+        let parent = self.inodes.get(parent)?;
+        loop {
+            let make = self.make(S_IFREG, args, true);
+            match self.make_in(ctx, &parent, Some(name.clone()), make).await {
+                Ok(entry) => return self.open_made(Some(&parent), &entry, flags),
+                // Another client made it since the kernel looked.
+                Err(Errno::EEXIST) if !flags.exclusive => {}
+                Err(errno) => return Err(errno),
+            }
+            match self.lookup(ctx, parent.nodeid, name.clone()).await {
+                Ok(found) => match self.open(ctx, found.nodeid, flags).await {
+                    Ok(opened) => return Ok((found, opened)),
+                    Err(errno) => {
+                        // The kernel will not hear of this lookup.
+                        self.unlook(found.nodeid);
+                        return Err(errno);
+                    }
+                },
+                // And removed it again.
+                Err(Errno::ENOENT) if !ctx.cancel.is_raised() => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Makes a file without a name (`O_TMPFILE`).
+    ///
+    /// # Errors
+    /// Those of `open(2)`.
+    pub async fn make_tmpfile(
+        &self,
+        ctx: Ctx<'_>,
+        parent: u64,
+        args: MakeArgs,
+        flags: OpenFlags,
+    ) -> Result<(Found, Opened), Errno> {
+        let parent = self.inodes.get(parent)?;
+        let make = self.make(S_IFREG, args, true);
+        let entry = self.make_in(ctx, &parent, None, make).await?;
+        self.open_made(None, &entry, flags)
+    }
+
+    async fn make_named(&self, ctx: Ctx<'_>, parent: u64, name: Name, make: Make) -> Result<Found, Errno> {
+        let parent = self.inodes.get(parent)?;
+        let entry = self.make_in(ctx, &parent, Some(name), make).await?;
+        self.found(Some(&parent), &entry)
+    }
+
+    async fn make_in(
+        &self,
+        ctx: Ctx<'_>,
+        parent: &Inode,
+        name: Option<Name>,
+        mut make: Make,
+    ) -> Result<Entry, Errno> {
+        make.ino = self.remote.next_ino().await?;
+        self.call_entry(ctx, Request::Make { parent: parent.node, name, make }).await
+    }
+
+    /// The server counted an open of a new, empty file.
+    fn open_made(
+        &self,
+        parent: Option<&Inode>,
+        entry: &Entry,
+        flags: OpenFlags,
+    ) -> Result<(Found, Opened), Errno> {
+        self.files.created(entry.node, &entry.attr);
+        let found = self.found(parent, entry)?;
+        let inode = self.inodes.get(found.nodeid)?;
+        let fh = self.handles.insert(Handle { inode, touches_atime: !flags.no_atime })?;
+        Ok((found, Opened { fh, keep_cache: true }))
+    }
+
+    fn make(&self, kind: u32, args: MakeArgs, open: bool) -> Make {
+        let mask = u32::from(self.flags.umask);
+        Make {
+            ino: Ino(0),
+            mode: kind | (args.mode & 0o7777 & !mask),
+            umask: args.umask | mask,
+            rdev: args.rdev,
+            target: Vec::new(),
+            open,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Open files and their bytes.
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::limits::FILE_BYTES_MAX;
+use flexfs_wire::message::{
+    FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LockFamily, Request,
+};
+
+use super::answer::Opened;
+use super::handle::Handle;
+use super::state::{Ctx, Vfs};
+use crate::data::OpenMode;
+use crate::fuse::request::{CopyArgs, OpenFlags, WriteArgs};
+
+/// `SEEK_DATA` of `lseek(2)`.
+const SEEK_DATA: u32 = 3;
+/// `SEEK_HOLE` of `lseek(2)`.
+const SEEK_HOLE: u32 = 4;
+
+impl Vfs {
+    /// `open(2)` of a regular file that is there.
+    ///
+    /// # Errors
+    /// Those of the system call; `ENFILE` when the mount has too many open files.
+    pub async fn open(&self, ctx: Ctx<'_>, nodeid: u64, flags: OpenFlags) -> Result<Opened, Errno> {
+        let inode = self.inodes.get(nodeid)?;
+        let mode = OpenMode {
+            write: flags.write,
+            truncate: flags.truncate,
+            kill_privileges: flags.kill_privileges,
+        };
+        // Before the call: a change noticed while it runs must not be forgotten.
+        let stale = inode.has_stale_pages();
+        let mut info = self.files.open(ctx.caller, inode.node, mode, Some(ctx.cancel)).await?;
+        inode.note_times(&mut info.attr);
+        let keep_cache = info.keep_cache && !stale && !inode.has_stale_pages();
+        let node = inode.node;
+        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime }) {
+            Ok(fh) => Ok(Opened { fh, keep_cache }),
+            Err(errno) => {
+                self.files.close(ctx.caller, node).await;
+                Err(errno)
+            }
+        }
+    }
+
+    /// `pread(2)` into `out`: short only at the end of the file.
+    ///
+    /// # Errors
+    /// `ESTALE` for a handle of another life of this program, `EIO`, `EINTR`.
+    pub async fn read(&self, ctx: Ctx<'_>, fh: u64, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
+        let handle = self.handles.get(fh)?;
+        let read = self.files.read(ctx.caller, handle.inode.node, offset, out, Some(ctx.cancel)).await?;
+        if handle.touches_atime && read > 0 {
+            self.touch_atime(&handle.inode);
+        }
+        Ok(read)
+    }
+
+    /// `pwrite(2)`: all of it, or an error.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn write(&self, ctx: Ctx<'_>, args: WriteArgs, data: &[u8]) -> Result<usize, Errno> {
+        let node = self.handles.get(args.fh)?.inode.node;
+        let end = args.offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
+        if end > FILE_BYTES_MAX {
+            return Err(Errno::EFBIG);
+        }
+        self.files
+            .write(ctx.caller, node, args.offset, data, args.kill_privileges, Some(ctx.cancel))
+            .await?;
+        if args.sync {
+            self.files.fsync(node, Some(ctx.cancel)).await?;
+        }
+        Ok(data.len())
+    }
+
+    /// One of the file's descriptors is closed: what was written goes out, POSIX locks of its owner end.
+    ///
+    /// # Errors
+    /// The first failure of writes since the last flush.
+    pub async fn flush(&self, ctx: Ctx<'_>, fh: u64, owner: u64) -> Result<(), Errno> {
+        let inode = &self.handles.get(fh)?.inode;
+        let flushed = self.files.flush(inode.node, Some(ctx.cancel)).await;
+        let gone = |one: &super::inode::Owner| one.family == LockFamily::Posix && one.owner == owner;
+        for owner in inode.take_owners(gone) {
+            self.call_done(ctx, Request::Unlock { node: inode.node, family: owner.family, owner: owner.owner })
+                .await?;
+        }
+        flushed
+    }
+
+    /// The last descriptor and mapping is gone. Nobody waits for this.
+    ///
+    /// # Errors
+    /// `ESTALE`.
+    pub async fn release(&self, ctx: Ctx<'_>, fh: u64) -> Result<(), Errno> {
+        let handle = self.handles.remove(fh).ok_or(Errno::ESTALE)?;
+        let node = handle.inode.node;
+        // flock and OFD locks belong to the description that ends here; the kernel does not send their unlocks.
+        for owner in handle.inode.take_owners(|one| one.fh == fh) {
+            let request = Request::Unlock { node, family: owner.family, owner: owner.owner };
+            self.remote.call_later(ctx.caller, request);
+        }
+        self.files.close(ctx.caller, node).await;
+        Ok(())
+    }
+
+    /// `fsync(2)`. `fdatasync(2)` is no cheaper: size and extents are data of the server's history.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn fsync(&self, ctx: Ctx<'_>, fh: u64) -> Result<(), Errno> {
+        let handle = self.handles.get(fh)?;
+        self.files.fsync(handle.inode.node, Some(ctx.cancel)).await
+    }
+
+    /// `fallocate(2)`: allocate, punch, zero.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn fallocate(
+        &self,
+        ctx: Ctx<'_>,
+        fh: u64,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Errno> {
+        if mode & !(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE) != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if offset.checked_add(length).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(Errno::EFBIG);
+        }
+        let handle = self.handles.get(fh)?;
+        let node = handle.inode.node;
+        self.files.fallocate(ctx.caller, node, mode, offset, length, Some(ctx.cancel)).await
+    }
+
+    /// `lseek(2)` to data or a hole.
+    ///
+    /// # Errors
+    /// `ENXIO` past the end, `EINVAL` for other kinds of seeking.
+    pub async fn seek(&self, ctx: Ctx<'_>, fh: u64, offset: u64, whence: u32) -> Result<u64, Errno> {
+        if !matches!(whence, SEEK_DATA | SEEK_HOLE) {
+            return Err(Errno::EINVAL);
+        }
+        let handle = self.handles.get(fh)?;
+        let hole = whence == SEEK_HOLE;
+        self.files.seek(ctx.caller, handle.inode.node, offset, hole, Some(ctx.cancel)).await
+    }
+
+    /// `copy_file_range(2)`: no data moves.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn copy_range(&self, ctx: Ctx<'_>, args: CopyArgs) -> Result<u64, Errno> {
+        let source = self.handles.get(args.fh)?;
+        let target = self.handles.get(args.target_fh)?;
+        // The narrow answer cannot say more; the system call may always copy less than asked.
+        let most = if args.wide { FILE_BYTES_MAX } else { u64::from(u32::MAX & !4095) };
+        self.files
+            .copy_range(
+                ctx.caller,
+                (source.inode.node, args.offset),
+                (target.inode.node, args.target_offset),
+                args.length.min(most),
+                Some(ctx.cancel),
+            )
+            .await
+    }
+}

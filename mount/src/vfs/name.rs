@@ -1,0 +1,78 @@
+//! Names: looking up, removing, moving, linking.
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::message::{RENAME_EXCHANGE, RENAME_NOREPLACE, Request};
+use flexfs_wire::name::Name;
+
+use super::answer::Found;
+use super::state::{Ctx, Vfs};
+
+impl Vfs {
+    /// Finds `name` in a directory. Absent names are not remembered: another client may make them.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `ESTALE`.
+    pub async fn lookup(&self, ctx: Ctx<'_>, parent: u64, name: Name) -> Result<Found, Errno> {
+        let parent = self.inodes.get(parent)?;
+        let entry = self.call_entry(ctx, Request::Lookup { parent: parent.node, name }).await?;
+        self.found(Some(&parent), &entry)
+    }
+
+    /// `unlink(2)`, or with `dir` `rmdir(2)`.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub async fn remove(&self, ctx: Ctx<'_>, parent: u64, name: Name, dir: bool) -> Result<(), Errno> {
+        let parent = self.inodes.get(parent)?;
+        self.call_done(ctx, Request::Remove { parent: parent.node, name, dir }).await
+    }
+
+    /// `renameat2(2)`. Whiteouts are not served.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn rename(
+        &self,
+        ctx: Ctx<'_>,
+        source: (u64, Name),
+        target: (u64, Name),
+        flags: u32,
+    ) -> Result<(), Errno> {
+        if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let parent = self.inodes.get(source.0)?;
+        let new_parent = self.inodes.get(target.0)?;
+        let request = Request::Rename {
+            parent: parent.node,
+            name: source.1,
+            new_parent: new_parent.node,
+            new_name: target.1,
+            flags,
+        };
+        self.call_done(ctx, request).await
+    }
+
+    /// `link(2)`.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn link(&self, ctx: Ctx<'_>, nodeid: u64, parent: u64, name: Name) -> Result<Found, Errno> {
+        let inode = self.inodes.get(nodeid)?;
+        let parent = self.inodes.get(parent)?;
+        let request = Request::Link { node: inode.node, parent: parent.node, name };
+        let entry = self.call_entry(ctx, request).await?;
+        self.found(Some(&parent), &entry)
+    }
+
+    /// `readlink(2)`.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub async fn read_link(&self, ctx: Ctx<'_>, nodeid: u64) -> Result<Vec<u8>, Errno> {
+        let inode = self.inodes.get(nodeid)?;
+        let target = self.call_bytes(ctx, Request::ReadLink { node: inode.node }).await?;
+        self.touch_atime(&inode);
+        Ok(target)
+    }
+}
