@@ -318,6 +318,17 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_without_deferred_task_work_works_too() {
+        let uring = Some(Ring::build(8, false).unwrap());
+        let mut ring = Ring { uring, reaped: VecDeque::new(), fixed_taken: Vec::new() };
+        // SAFETY: a NOP refers to no memory.
+        unsafe { ring.push(&wide(opcode::Nop::new().build().user_data(7))) }.unwrap();
+        ring.enter(1, Some(Duration::from_secs(5))).unwrap();
+        ring.reap();
+        assert_eq!(unpack(&ring.take_reaped().unwrap()).0, 7);
+    }
+
+    #[test]
     fn the_wait_ends_with_its_timeout() {
         let mut ring = Ring::new(8).unwrap();
         let before = crate::clock::now();
