@@ -48,6 +48,7 @@ pub(crate) fn run(start: &Start, folder: &Path) -> anyhow::Result<()> {
         let tasks = [
             tokio::spawn(expiry::run(app.clone())),
             tokio::spawn(used::run(app.clone())),
+            tokio::spawn(metric::upkeep(app.metrics.clone(), shutdown.clone())),
             tokio::spawn(renew(Arc::clone(&certs), ca, address.ip(), shutdown.clone())),
         ];
         let acceptor = TlsAcceptor::from(tls::server_config_with(certs, ALPN_REST));

@@ -1,11 +1,12 @@
 //! Metrics of admin, described once.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::sync::watch;
 
 /// Installs the recorder of this process.
 pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
@@ -30,6 +31,16 @@ pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     metrics::describe_gauge!("flexfs_admin_connections", "Open connections.");
     metrics::describe_gauge!("flexfs_admin_event_streams", "Standing streams of metadata servers.");
     Ok(handle)
+}
+
+/// Folds samples into buckets, which would pile up where nobody scrapes; until admin stops.
+pub(crate) async fn upkeep(handle: PrometheusHandle, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(5)) => handle.run_upkeep(),
+            _ = shutdown.wait_for(|down| *down) => return,
+        }
+    }
 }
 
 /// Counts and times a request. Labels are our own paths, so their number is bounded.

@@ -63,6 +63,15 @@ impl Problem {
         )
     }
 
+    /// The path is there, but not with this method.
+    pub(crate) fn no_such_method() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "urn:flexfs:problem:method",
+            "this path does not take this method; /v1/openapi.json lists which it takes",
+        )
+    }
+
     /// The state of the tables forbids it.
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "urn:flexfs:problem:conflict", detail)

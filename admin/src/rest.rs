@@ -53,7 +53,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/openapi.json", get(async || Json(openapi::document())))
         .route("/metrics", get(render_metrics))
         .route("/healthz", get(health))
-        .method_not_allowed_fallback(async || Problem::no_such_path().into_response())
+        .method_not_allowed_fallback(async || Problem::no_such_method())
         .fallback(async || Problem::no_such_path())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(limit_time))
@@ -268,7 +268,9 @@ async fn event_stream(
 ) -> Result<Response, Problem> {
     let server = authenticate(&app, TokenKind::Meta, &headers, peer).await?;
     let lines = events::open(&app, server.owner, server.token.to_string(), clock::now()).await?;
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+    // When the stream ends the connection has nothing left to carry.
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CONNECTION, "close")];
+    Ok((headers, lines).into_response())
 }
 
 async fn render_metrics(State(app): State<App>) -> Response {

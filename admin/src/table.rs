@@ -200,3 +200,96 @@ impl Columns {
 pub(crate) fn new_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::db::Db;
+    use crate::noun::{Account, BlockStore, MetaStore, Provider, Region, Volume, VolumeToken};
+
+    /// A database with one of everything.
+    fn furnished() -> Connection {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tables = Db::create(&dir.path().join("db")).unwrap();
+        let changes = tables.transaction().unwrap();
+        make::<Account>(&changes, r#"{"name":"a"}"#);
+        make::<Provider>(&changes, r#"{"code":"a"}"#);
+        make::<Region>(&changes, r#"{"provider":"a","code":"a"}"#);
+        make::<BlockStore>(&changes, r#"{"name":"a","region":"a/a"}"#);
+        make::<MetaStore>(&changes, r#"{"name":"a","address":"h:1"}"#);
+        make::<Volume>(&changes, r#"{"name":"a","metaStore":"a","blockStore":"a"}"#);
+        make::<VolumeToken>(&changes, r#"{"volume":"a"}"#);
+        changes.commit().unwrap();
+        tables
+    }
+
+    fn make<N: Noun>(tables: &Transaction<'_>, body: &str) {
+        let mut scene = Scene { now: 1000, pin: CaPin([0; 16]), events: &mut Vec::new() };
+        N::create(tables, Fields::parse(body.as_bytes()).unwrap(), &mut scene).unwrap();
+    }
+
+    /// Creates and updates with a body; whatever the answer is, an accepted object can be read again.
+    fn try_body<N: Noun>(tables: &mut Connection, body: &[u8]) {
+        let changes = tables.transaction().unwrap();
+        let mut scene = Scene { now: 1000, pin: CaPin([0; 16]), events: &mut Vec::new() };
+        if let Ok(created) = Fields::parse(body).and_then(|fields| N::create(&changes, fields, &mut scene)) {
+            serde_json::to_value(show::<N>(&changes, &created.key).unwrap()).unwrap();
+        }
+        let first: String = changes
+            .query_row(&format!("SELECT {} FROM {} LIMIT 1", N::KEY, N::FROM), [], |row| row.get(0))
+            .unwrap();
+        let _ = Fields::parse(body).and_then(|fields| N::update(&changes, &first, fields, &mut scene));
+        serde_json::to_value(show::<N>(&changes, &first).unwrap()).unwrap();
+    }
+
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
+            "(a|b|h:1|/a/b|hosted|s3|lz4|ro|ro,noExec|4194304)".prop_map(Into::into),
+            Just(4_194_304.into()),
+        ];
+        leaf.prop_recursive(2, 6, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Into::into),
+                proptest::collection::hash_map("(ro|umask|x)", inner, 0..3)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn body() -> impl Strategy<Value = Vec<u8>> {
+        let key = "(name|code|provider|region|kind|path|address|metaStore|blockStore|blockSize|compression|encryption|\
+            retention|maxBlocks|flags|notes|volume|mountPath|expiresAt|noToken|endpoint|bucket|zzz)";
+        prop_oneof![
+            proptest::collection::hash_map(key, value(), 0..6)
+                .prop_map(|map| serde_json::to_vec(&map).unwrap()),
+            proptest::collection::vec(any::<u8>(), 0..60),
+        ]
+    }
+
+    #[test]
+    fn any_body_is_answered() {
+        let mut tables = furnished();
+        let mut runner = proptest::test_runner::TestRunner::default();
+        let tables = std::cell::RefCell::new(&mut tables);
+        runner
+            .run(&body(), |body| {
+                let tables = &mut tables.borrow_mut();
+                try_body::<Account>(tables, &body);
+                try_body::<Provider>(tables, &body);
+                try_body::<Region>(tables, &body);
+                try_body::<BlockStore>(tables, &body);
+                try_body::<MetaStore>(tables, &body);
+                try_body::<Volume>(tables, &body);
+                try_body::<VolumeToken>(tables, &body);
+                Ok(())
+            })
+            .unwrap();
+    }
+}
