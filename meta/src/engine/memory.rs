@@ -1,13 +1,13 @@
 //! An engine in memory: for tests, for the fuzzer's world, and a model of what a crash leaves.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Commit;
 
 use super::store::SEQUENCE_JUMP;
-use super::{Batch, Durable, Publisher, Store};
+use super::{Batch, Durable, Publisher, Store, Visit};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -85,12 +85,7 @@ impl Store for Memory {
         Ok(self.visible.get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Errno> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Errno> {
         if from >= to {
             return Ok(());
         }

@@ -4,8 +4,9 @@
 
 mod durable;
 pub mod fjall;
+pub(crate) mod key;
 pub mod memory;
 mod store;
 
 pub use durable::{Durable, Publisher};
-pub use store::{Batch, Store};
+pub use store::{Batch, Store, Visit};

@@ -15,6 +15,9 @@ pub(crate) const SEQUENCE_KEY: &[u8] = &[0];
 /// Bounds what may be visible and not yet durable; at 100 k commits a second that is half a day of a hung disk.
 pub(crate) const SEQUENCE_JUMP: u64 = 1 << 32;
 
+/// What a scan calls with each key and value.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// An ordered map of bytes with atomic batches. Keys are not empty, do not start with 0 and are at most 1 KiB.
 ///
 /// One thread uses it; only [`Durable`] is shared.
@@ -29,12 +32,7 @@ pub trait Store: Send + std::fmt::Debug {
     ///
     /// # Errors
     /// `EIO` when the engine cannot read.
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Errno>;
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Errno>;
 
     /// Applies a batch, all or nothing. It is visible at once and durable when [`Durable::current`] has reached the
     /// sequence given back. Sequences ascend, survive a restart and are never given twice.

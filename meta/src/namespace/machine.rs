@@ -1,1 +1,334 @@
-//! The machine: one volume, one thread, no clock, no I/O but its store.
+//! The machine: requests in, answers out, one commit for each mutation.
+
+use std::collections::BTreeSet;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
+use flexfs_wire::message::{Answer, Reply, Request};
+use flexfs_wire::name::Name;
+use flexfs_wire::time::Time;
+
+use super::context::{Context, Figures, Limits, Outcome, answered};
+use super::record::{Dentry, Inode, Kept, State, decode, encode};
+use super::roster::Roster;
+use super::txn::{Effect, Txn};
+use crate::cache::Cache;
+use crate::dedup::{Dedup, Remembered};
+use crate::engine::{Durable, Store, key};
+use crate::lock::Locks;
+use crate::orphan::{Opens, Orphans};
+
+/// Dedup rows removed along with one commit: a few more than one commit adds, so that the queue shrinks.
+const PRUNED_PER_COMMIT: usize = 4;
+
+/// One volume. One thread owns it.
+#[derive(Debug)]
+pub struct Namespace<S> {
+    pub(super) store: S,
+    pub(super) limits: Limits,
+    /// Counters as they stand in the store.
+    pub(super) state: State,
+    pub(super) inodes: Cache<Ino, Inode>,
+    pub(super) dentries: Cache<(Ino, Name), Dentry>,
+    pub(super) opens: Opens,
+    pub(super) orphans: Orphans,
+    /// Inodes with dead ranges.
+    pub(super) dying: BTreeSet<Ino>,
+    pub(super) dedup: Dedup,
+    pub(super) locks: Locks,
+    pub(super) roster: Roster,
+    /// No garbage row is below this one: the scan need not cross the graves of those that were.
+    pub(super) garbage_from: Vec<u8>,
+    /// What was found when the store was opened; commits of this life are above it.
+    pub(super) survived: Commit,
+}
+
+impl<S: Store> Namespace<S> {
+    /// Answers any request of the namespace: all but `Heartbeat`, `GrantInodes`, `GrantBlocks`, `Sync`, `PutBlock`,
+    /// `ReadBlock`, `CancelWait` and `Leave`, which are the session layer's (`EPROTO`).
+    pub fn apply(&mut self, context: &Context, request: &Request) -> Outcome {
+        if request.is_once() && self.dedup.is_finished(context.session, context.request) {
+            return Outcome::refused(context, Errno::ECANCELED);
+        }
+        self.apply_replay(context, request)
+    }
+
+    /// Repeats a call that was answered and lost. `context` has the time and the request id of the original.
+    ///
+    /// Order: the session layer gathers the replays of all sessions first and applies them in ascending order of the
+    /// commits they were answered with; so every call finds what it found the first time. A call whose effect did survive
+    /// is answered from the dedup table, which lies in the same batch as the effect, and changes nothing. Requests of
+    /// sessions that are not recovering wait until `finish_recovery`. When a session never comes back, calls of others that
+    /// were built on its lost ones are refused with the errno the gap gives (`ENOENT` mostly).
+    pub fn apply_replay(&mut self, context: &Context, request: &Request) -> Outcome {
+        if request.is_once() {
+            if let Some(outcome) = self.resent(context, request) {
+                return outcome;
+            }
+            if self.dedup.is_full(context.session) {
+                return Outcome::refused(context, Errno::EPROTO);
+            }
+        }
+        if request.is_mutation() {
+            return Outcome::now(self.mutate(context, request));
+        }
+        match request {
+            Request::Open { node, write, .. } => {
+                let result = self.open_inode(context, node.ino, *write);
+                self.remember(context, result)
+            }
+            Request::Close { node, count } => {
+                self.close_inode(context, node.ino, *count);
+                self.remember(context, Ok(Reply::Done))
+            }
+            Request::Lock { node, lock, wait } => self.take_lock(context, node.ino, lock, *wait),
+            Request::Unlock { node, family, owner } => self.drop_locks(context, node.ino, *family, *owner),
+            _ => {
+                let result = self.read(context, request);
+                Outcome::now(answered(context.now, Commit(0), result))
+            }
+        }
+    }
+
+    /// A frame's `mark`: the client is done with every request below it.
+    pub fn finished(&mut self, session: SessionId, mark: RequestId) {
+        // While a recovery runs answers are kept: should the server die again, clients replay from where it began.
+        if !self.is_recovering() {
+            self.dedup.finish(session, mark);
+        }
+    }
+
+    /// The volume's bounds have changed.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The volume's bounds.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Figures of the moment.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures {
+            inodes: self.state.inodes,
+            bytes: self.state.bytes,
+            orphans: self.orphans.len() as u64,
+            opens: self.opens.sum(),
+            locks: self.locks.held(),
+            lock_waits: self.locks.waits(),
+            sessions: self.roster.len() as u64,
+            dedup: self.dedup.len() as u64,
+        }
+    }
+
+    /// The watch on what is durable.
+    pub fn durable(&self) -> &Durable {
+        self.store.durable()
+    }
+
+    /// The store, for `verify` and for tests.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, to steer it in tests. Changing rows behind the machine's back breaks it.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Gives the store back; what was only in memory is gone, as in a crash.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// Makes everything durable and ends.
+    ///
+    /// # Errors
+    /// `EIO` when that failed.
+    pub fn close(self) -> Result<(), Errno> {
+        self.store.close()
+    }
+
+    fn mutate(&mut self, context: &Context, request: &Request) -> Answer {
+        let mut txn = Txn::new(context.now, self.state);
+        let result = self
+            .perform(context, request, &mut txn)
+            .and_then(|reply| self.check_quota(&txn).map(|()| reply))
+            .and_then(|reply| {
+                let kept = encode(&Kept { at: context.now, reply: reply.clone() });
+                txn.batch.put(key::dedup(context.session, context.request), kept);
+                let commit = self.commit(&mut txn, Some(context.session))?;
+                Ok((commit, reply))
+            });
+        match result {
+            Ok((commit, reply)) => {
+                let remembered = Remembered::Stored { commit, fresh: true };
+                self.dedup.insert(context.session, context.request, remembered);
+                answered(context.now, commit, Ok(reply))
+            }
+            Err(errno) => answered(context.now, Commit(0), Err(errno)),
+        }
+    }
+
+    fn perform(&mut self, context: &Context, request: &Request, txn: &mut Txn) -> Result<Reply, Errno> {
+        match request {
+            Request::Open { node, write, kill_privileges, .. } => {
+                self.open_truncated(context, txn, node.ino, *write, *kill_privileges)
+            }
+            Request::Make { parent, name, make } => self.make(context, txn, parent.ino, name.as_ref(), make),
+            Request::Link { node, parent, name } => self.link(context, txn, node.ino, parent.ino, name),
+            Request::Remove { parent, name, dir } => self.remove(context, txn, parent.ino, name, *dir),
+            Request::Rename { parent, name, new_parent, new_name, flags } => {
+                self.rename(context, txn, (parent.ino, name), (new_parent.ino, new_name), *flags)
+            }
+            Request::SetAttr { node, change } => self.set_attr(context, txn, node.ino, change),
+            Request::SetXattr { node, name, value, mode } => {
+                self.set_xattr(context, txn, node.ino, (name, value), *mode)
+            }
+            Request::RemoveXattr { node, name } => self.remove_xattr(context, txn, node.ino, name),
+            Request::Write { node, write } => self.write(context, txn, node.ino, write),
+            Request::Fallocate { node, mode, offset, length } => {
+                self.fallocate(txn, node.ino, *mode, *offset, *length)
+            }
+            Request::CopyRange { source, source_offset, target, target_offset, length } => {
+                self.copy_range(txn, (source.ino, *source_offset), (target.ino, *target_offset), *length)
+            }
+            _ => Err(Errno::EPROTO),
+        }
+    }
+
+    /// The answer of a call that was done before.
+    fn resent(&mut self, context: &Context, request: &Request) -> Option<Outcome> {
+        if self.locks.is_waiting(context.session, context.request) {
+            return Some(Outcome::waiting());
+        }
+        let (commit, fresh) = match self.dedup.get(context.session, context.request)? {
+            Remembered::Here(answer) => return Some(Outcome::now((**answer).clone())),
+            Remembered::Stored { commit, fresh } => (*commit, *fresh),
+        };
+        let kept = self
+            .store
+            .get(&key::dedup(context.session, context.request))
+            .and_then(|row| row.map(|row| decode::<Kept>(&row)).transpose());
+        let Ok(Some(kept)) = kept else { return Some(Outcome::refused(context, Errno::EIO)) };
+        if !fresh {
+            self.count_again(context, request, &kept.reply);
+            let remembered = Remembered::Stored { commit, fresh: true };
+            self.dedup.insert(context.session, context.request, remembered);
+        }
+        Some(Outcome::now(answered(kept.at, commit, Ok(kept.reply))))
+    }
+
+    /// The open that a call of the server's last life had counted.
+    fn count_again(&mut self, context: &Context, request: &Request, reply: &Reply) {
+        let opened = match (request, reply) {
+            (Request::Open { node, .. }, _) => node.ino,
+            (Request::Make { make, name, .. }, Reply::Entry(entry)) if make.open || name.is_none() => {
+                entry.node.ino
+            }
+            _ => return,
+        };
+        self.opens.add(context.session, opened, 1);
+    }
+
+    /// Keeps the answer of a call that changes the session only.
+    pub(super) fn remember(&mut self, context: &Context, result: Result<Reply, Errno>) -> Outcome {
+        let answer = answered(context.now, Commit(0), result);
+        if answer.result.is_ok() {
+            let remembered = Remembered::Here(Box::new(answer.clone()));
+            self.dedup.insert(context.session, context.request, remembered);
+        }
+        Outcome::now(answer)
+    }
+
+    /// Commits what a request has gathered and lets memory follow. On an error nothing has changed.
+    pub(super) fn commit(&mut self, txn: &mut Txn, session: Option<SessionId>) -> Result<Commit, Errno> {
+        txn.pruned = self.dedup.take_obsolete(PRUNED_PER_COMMIT);
+        for (session, request) in &txn.pruned {
+            txn.batch.remove(key::dedup(*session, *request));
+        }
+        let mut batch = txn.take_batch(&self.state);
+        if txn.state.bytes < self.state.bytes || txn.state.inodes < self.state.inodes {
+            batch.set_frees();
+        }
+        let commit = match self.store.commit(batch) {
+            Ok(commit) => commit,
+            Err(errno) => {
+                for (session, request) in txn.pruned.drain(..) {
+                    self.dedup.discard(session, request);
+                }
+                self.forget(txn);
+                return Err(errno);
+            }
+        };
+        self.state = txn.state;
+        for (ino, inode) in &txn.inodes {
+            match inode {
+                Some(inode) => self.inodes.insert(*ino, *inode),
+                None => self.inodes.remove(ino),
+            }
+        }
+        for (place, dentry) in std::mem::take(&mut txn.dentries) {
+            match dentry {
+                Some(dentry) => self.dentries.insert(place, dentry),
+                None => self.dentries.remove(&place),
+            }
+        }
+        self.watch_garbage(txn);
+        for effect in std::mem::take(&mut txn.effects) {
+            self.follow(effect, session);
+        }
+        Ok(commit)
+    }
+
+    fn follow(&mut self, effect: Effect, session: Option<SessionId>) {
+        match effect {
+            Effect::Opened(ino) => {
+                if let Some(session) = session {
+                    self.opens.add(session, ino, 1);
+                }
+            }
+            Effect::Orphaned(ino) => {
+                self.orphans.insert(ino, !self.is_recovering() && !self.opens.is_open(ino))
+            }
+            Effect::Unorphaned(ino) => self.orphans.remove(ino),
+            Effect::Dying(ino) => {
+                self.dying.insert(ino);
+            }
+            Effect::Dead(ino) => {
+                self.dying.remove(&ino);
+            }
+        }
+    }
+
+    /// After a failed commit the caches are read anew: they never hold what the store does not.
+    fn forget(&mut self, txn: &Txn) {
+        for ino in txn.inodes.keys() {
+            self.inodes.remove(ino);
+        }
+        for place in txn.dentries.keys() {
+            self.dentries.remove(place);
+        }
+    }
+
+    pub(super) fn begin(&self, now: Time) -> Txn {
+        Txn::new(now, self.state)
+    }
+}
+
+impl Outcome {
+    pub(super) fn now(answer: Answer) -> Self {
+        Self { answer: Some(answer), wakeups: Vec::new() }
+    }
+
+    pub(super) fn waiting() -> Self {
+        Self { answer: None, wakeups: Vec::new() }
+    }
+
+    pub(super) fn refused(context: &Context, errno: Errno) -> Self {
+        Self::now(answered(context.now, Commit(0), Err(errno)))
+    }
+}

@@ -1,0 +1,112 @@
+//! Work that no request waits for: orphans, dead extents, obsolete answers.
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::time::Time;
+
+use super::machine::Namespace;
+use super::txn::{Effect, Txn};
+use crate::engine::{Batch, Store, key};
+
+/// Rows in one batch: some 100 KiB, and a few milliseconds of the volume's thread.
+const BATCH_ROWS: usize = 1_024;
+
+impl<S: Store> Namespace<S> {
+    /// Does about `budget` rows of work. True when more is left: call again soon.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `EIO`: the engine refuses; nothing is lost, call again later.
+    pub fn background(&mut self, now: Time, budget: usize) -> Result<bool, Errno> {
+        let mut left = budget.max(1);
+        while left > 0 && self.dedup.obsolete() > 0 {
+            left = left.saturating_sub(self.drop_obsolete(left.min(BATCH_ROWS))?);
+        }
+        while left > 0
+            && let Some(ino) = self.orphans.first_unused()
+        {
+            left = left.saturating_sub(self.reclaim(now, ino, left)?);
+        }
+        while left > 0
+            && let Some(ino) = self.dying.first().copied()
+        {
+            left = left.saturating_sub(self.bury(now, ino, left)?);
+        }
+        Ok(self.dedup.obsolete() > 0 || self.orphans.first_unused().is_some() || !self.dying.is_empty())
+    }
+
+    /// Removes an orphan that nobody has open, as far as the budget goes. Gives the rows it took.
+    pub(super) fn reclaim(&mut self, now: Time, ino: Ino, budget: usize) -> Result<usize, Errno> {
+        let mut spent = 0;
+        while spent < budget.max(1) && self.orphans.is_unused(ino) {
+            let mut txn: Txn = self.begin(now);
+            let rows = (budget - spent).clamp(1, BATCH_ROWS);
+            match self.any_inode(&txn, ino)? {
+                None => txn.unset_orphan(ino),
+                Some(mut inode) => {
+                    let extents = self.stored_extents(&txn, ino, 0, u64::MAX, rows)?;
+                    for extent in &extents {
+                        self.remove_extent(&mut txn, &mut inode, extent)?;
+                    }
+                    spent += extents.len();
+                    if inode.extents == 0 {
+                        self.erase(&mut txn, &inode)?;
+                        txn.unset_orphan(ino);
+                    } else {
+                        txn.set_inode(inode);
+                    }
+                }
+            }
+            txn.batch.set_frees();
+            self.commit(&mut txn, None)?;
+            spent += 1;
+        }
+        Ok(spent)
+    }
+
+    /// Removes dead extents of a file, as far as the budget goes.
+    fn bury(&mut self, now: Time, ino: Ino, budget: usize) -> Result<usize, Errno> {
+        let mut txn: Txn = self.begin(now);
+        let Some(mut inode) = self.any_inode(&txn, ino)? else {
+            self.dying.remove(&ino);
+            return Ok(1);
+        };
+        let rows = budget.clamp(1, BATCH_ROWS);
+        let mut dead = self.dead_ranges(&txn, &inode)?;
+        let Some(range) = dead.first().copied() else {
+            inode.dead = false;
+            txn.set_inode(inode);
+            txn.dead.insert(ino, Vec::new());
+            txn.effects.push(Effect::Dead(ino));
+            self.commit(&mut txn, None)?;
+            return Ok(1);
+        };
+        match self.remove_dead(&mut txn, &mut inode, &[range], range.from, rows)? {
+            // Behind this point it is still dead; before it nothing is left that was.
+            Some(next) if next < range.to => dead[0].from = next,
+            _ => {
+                dead.remove(0);
+            }
+        }
+        txn.dead.insert(ino, dead);
+        txn.set_inode(inode);
+        txn.batch.set_frees();
+        self.commit(&mut txn, None)?;
+        Ok(rows)
+    }
+
+    fn drop_obsolete(&mut self, count: usize) -> Result<usize, Errno> {
+        let rows = self.dedup.take_obsolete(count);
+        let mut batch = Batch::default();
+        batch.set_frees();
+        for (session, request) in &rows {
+            batch.remove(key::dedup(*session, *request));
+        }
+        if let Err(errno) = self.store.commit(batch) {
+            for (session, request) in rows {
+                self.dedup.discard(session, request);
+            }
+            return Err(errno);
+        }
+        Ok(rows.len())
+    }
+}

@@ -1,0 +1,110 @@
+//! `copy_file_range(2)`: the target's extents refer to the source's blocks, no data moves.
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use flexfs_wire::message::{Inline, Reply};
+
+use super::machine::Namespace;
+use super::record::{Inode, StoredExtent};
+use super::txn::Txn;
+use crate::engine::Store;
+
+/// Extents looked at on either side in one call; a copy over more of them is cut short, as the man page allows.
+const COPIED_EXTENTS_MAX: usize = 4_096;
+
+/// A range to copy: offset in the source, in the target, length.
+#[derive(Clone, Copy)]
+struct Span {
+    from: u64,
+    to: u64,
+    length: u64,
+}
+
+impl<S: Store> Namespace<S> {
+    pub(super) fn copy_range(
+        &mut self,
+        txn: &mut Txn,
+        (source, from): (Ino, u64),
+        (target, to): (Ino, u64),
+        length: u64,
+    ) -> Result<Reply, Errno> {
+        let source = self.file(txn, source)?;
+        let mut target = self.file(txn, target)?;
+        let length = length.min(source.size.saturating_sub(from));
+        let mut span = Span { from, to, length };
+        if source.ino == target.ino && from < to.saturating_add(length) && to < from.saturating_add(length) {
+            return Err(Errno::EINVAL);
+        }
+        if length == 0 {
+            return Ok(Reply::Copied { length: 0, attr: target.attr() });
+        }
+        if to.checked_add(length).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(Errno::EFBIG);
+        }
+        if from < u64::from(source.inline_bytes) {
+            self.copy_inline(txn, &source, &mut target, span)?;
+        } else {
+            self.share_extents(txn, &source, &mut target, &mut span)?;
+        }
+        target.size = target.size.max(to + span.length);
+        txn.set_inode(target);
+        Ok(Reply::Copied { length: span.length, attr: target.attr() })
+    }
+
+    /// A small file into a small file. Anything else with inline bytes in it is the client's to copy (`EOPNOTSUPP`).
+    fn copy_inline(
+        &mut self,
+        txn: &mut Txn,
+        source: &Inode,
+        target: &mut Inode,
+        span: Span,
+    ) -> Result<(), Errno> {
+        let end = span.to + span.length;
+        if source.extents > 0 || target.extents > 0 || end > INLINE_BYTES_MAX as u64 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut bytes = self.data(txn, source.ino)?;
+        bytes.resize(usize::try_from(span.from + span.length).unwrap_or(0), 0);
+        let bytes = bytes.split_off(usize::try_from(span.from).unwrap_or(0));
+        let offset = u32::try_from(span.to).unwrap_or(u32::MAX);
+        self.write_inline(txn, target, &Inline { offset, bytes })?;
+        target.touch_data(txn.now);
+        Ok(())
+    }
+
+    fn share_extents(
+        &mut self,
+        txn: &mut Txn,
+        source: &Inode,
+        target: &mut Inode,
+        span: &mut Span,
+    ) -> Result<(), Errno> {
+        let dead = self.dead_ranges(txn, source)?;
+        let (from, to) = (span.from, span.to);
+        let shared = self.stored_extents(txn, source.ino, from, from + span.length, COPIED_EXTENTS_MAX)?;
+        if shared.len() == COPIED_EXTENTS_MAX
+            && let Some(last) = shared.last()
+        {
+            span.length = span.length.min(last.end - from);
+        }
+        let covered = self.stored_extents(txn, target.ino, to, to + span.length, COPIED_EXTENTS_MAX)?;
+        if covered.len() == COPIED_EXTENTS_MAX
+            && let Some(last) = covered.last()
+        {
+            span.length = span.length.min(last.end - to);
+        }
+        self.clear_extents(txn, target, to, to + span.length)?;
+        // Under the source's holes the target must read as zeros.
+        self.clear_inline(txn, target, to, to + span.length)?;
+        target.touch_data(txn.now);
+        let live =
+            shared.into_iter().filter(|extent| !extent.is_dead(&dead) && extent.start < from + span.length);
+        for extent in live {
+            let part = extent.clip(from, from + span.length);
+            let (start, end) = (part.start - from + to, part.end - from + to);
+            self.insert_extent(txn, target, StoredExtent { start, end, version: target.version, ..part })?;
+        }
+        Ok(())
+    }
+}

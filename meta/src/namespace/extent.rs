@@ -1,0 +1,225 @@
+//! The extent map of a file.
+//!
+//! Stored extents of a file never overlap. Each lies under the offset just past it, so the first one that reaches into a
+//! range is found by a forward scan. A range that held very many extents is not cleared at once: it is declared dead with
+//! the data version of the moment, and a background walk removes its extents (`background`). New extents in it carry
+//! a higher version and live. Bytes count as allocated until their extent is gone.
+
+use std::ops::ControlFlow;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::ZERO_BLOCK;
+use flexfs_wire::id::{BlockId, Ino};
+
+use super::machine::Namespace;
+use super::record::{DeadRange, Inode, StoredExtent};
+use super::txn::{Effect, Txn};
+use crate::engine::Store;
+use crate::engine::key::{self, Tag};
+
+/// Extents cleared at once; a range with more is declared dead.
+const CLEARED_AT_ONCE_MAX: usize = 2_048;
+/// Dead ranges of one file; past it the call clears them itself. Each stands for over 2048 extents that calls have made.
+const DEAD_RANGES_MAX: usize = 32;
+/// Longest extent of allocated zeros: what a `u32` holds, in whole pages.
+const ZERO_EXTENT_BYTES_MAX: u64 = 0xffff_f000;
+
+impl<S: Store> Namespace<S> {
+    /// Stored extents that reach into `from .. to`, ascending, dead ones too; at most `count`.
+    pub(super) fn stored_extents(
+        &self,
+        txn: &Txn,
+        ino: Ino,
+        from: u64,
+        to: u64,
+        count: usize,
+    ) -> Result<Vec<StoredExtent>, Errno> {
+        let Some(first) = from.checked_add(1).filter(|first| *first <= to) else { return Ok(Vec::new()) };
+        let pending = txn.extents.range((ino, first)..=(ino, u64::MAX));
+        let mut pending: Vec<StoredExtent> =
+            pending.filter_map(|(_, extent)| *extent).filter(|extent| extent.start < to).collect();
+        let mut extents = Vec::new();
+        let mut result = Ok(());
+        let (key_from, key_to) = (key::extent(ino, first), key::rows(Tag::Extent, ino.0).1);
+        self.store.scan(&key_from, &key_to, &mut |key, value| {
+            let end = key::number(key, 9).unwrap_or(0);
+            if txn.extents.contains_key(&(ino, end)) {
+                return ControlFlow::Continue(());
+            }
+            match StoredExtent::decode(end, value) {
+                Ok(extent) if extent.start < to && extents.len() < count => {
+                    extents.push(extent);
+                    ControlFlow::Continue(())
+                }
+                Ok(_) => ControlFlow::Break(()),
+                Err(errno) => {
+                    result = Err(errno);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        result?;
+        extents.append(&mut pending);
+        extents.sort_unstable_by_key(|extent| extent.start);
+        extents.truncate(count);
+        Ok(extents)
+    }
+
+    /// Empties `from .. to`: extents in it are removed, those that reach out are cut.
+    pub(super) fn clear_extents(
+        &self,
+        txn: &mut Txn,
+        inode: &mut Inode,
+        from: u64,
+        to: u64,
+    ) -> Result<(), Errno> {
+        if inode.extents == 0 {
+            return Ok(());
+        }
+        let extents = self.stored_extents(txn, inode.ino, from, to, usize::MAX)?;
+        let dead = self.dead_ranges(txn, inode)?;
+        for extent in extents {
+            self.remove_extent(txn, inode, &extent)?;
+            if extent.is_dead(&dead) {
+                continue;
+            }
+            if extent.start < from {
+                self.insert_extent(txn, inode, extent.clip(extent.start, from))?;
+            }
+            if extent.end > to {
+                self.insert_extent(txn, inode, extent.clip(to, extent.end))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::clear_extents`], but in bounded time: many extents are declared dead and removed later.
+    /// The caller raises the version afterwards.
+    pub(super) fn kill_extents(
+        &self,
+        txn: &mut Txn,
+        inode: &mut Inode,
+        from: u64,
+        to: u64,
+    ) -> Result<(), Errno> {
+        let some = inode.extents > CLEARED_AT_ONCE_MAX as u64;
+        if !some
+            || self.stored_extents(txn, inode.ino, from, to, CLEARED_AT_ONCE_MAX + 1)?.len()
+                <= CLEARED_AT_ONCE_MAX
+        {
+            return self.clear_extents(txn, inode, from, to);
+        }
+        // After this no extent crosses a border of the range.
+        if from > 0 {
+            self.clear_extents(txn, inode, from, from + 1)?;
+        }
+        if to < u64::MAX {
+            self.clear_extents(txn, inode, to - 1, to)?;
+        }
+        let mut dead = self.dead_ranges(txn, inode)?;
+        let range = DeadRange { from, to, version: inode.version };
+        // The new range has the highest version: it holds all that an older one within it holds.
+        dead.retain(|older| older.from < from || to < older.to);
+        dead.push(range);
+        if dead.len() > DEAD_RANGES_MAX {
+            let oldest = dead.remove(0);
+            txn.dead.insert(inode.ino, dead.clone());
+            self.remove_dead(txn, inode, &[oldest], oldest.from, usize::MAX)?;
+        }
+        if !inode.dead {
+            txn.effects.push(Effect::Dying(inode.ino));
+        }
+        inode.dead = true;
+        txn.dead.insert(inode.ino, dead);
+        Ok(())
+    }
+
+    /// Removes extents of dead ranges from `from` on, looking at no more than `budget` extents.
+    /// Gives where to go on, `None` at the end.
+    pub(super) fn remove_dead(
+        &self,
+        txn: &mut Txn,
+        inode: &mut Inode,
+        dead: &[DeadRange],
+        from: u64,
+        budget: usize,
+    ) -> Result<Option<u64>, Errno> {
+        let to = dead.iter().map(|range| range.to).max().unwrap_or(0);
+        let extents = self.stored_extents(txn, inode.ino, from, to, budget)?;
+        let next = if extents.len() < budget { None } else { extents.last().map(|extent| extent.end) };
+        for extent in extents.iter().filter(|extent| extent.is_dead(dead)) {
+            self.remove_extent(txn, inode, extent)?;
+        }
+        Ok(next)
+    }
+
+    /// Adds an extent where there is none.
+    pub(super) fn insert_extent(
+        &self,
+        txn: &mut Txn,
+        inode: &mut Inode,
+        extent: StoredExtent,
+    ) -> Result<(), Errno> {
+        self.count_live(txn, inode.ino, extent.block, extent.length(), true)?;
+        inode.extents += 1;
+        inode.extent_bytes += extent.length();
+        txn.state.bytes += extent.length();
+        txn.extents.insert((inode.ino, extent.end), Some(extent));
+        Ok(())
+    }
+
+    /// Adds allocated zeros where there is nothing.
+    pub(super) fn insert_zeros(
+        &self,
+        txn: &mut Txn,
+        inode: &mut Inode,
+        from: u64,
+        to: u64,
+    ) -> Result<(), Errno> {
+        let mut start = from;
+        while start < to {
+            let end = to.min(start.saturating_add(ZERO_EXTENT_BYTES_MAX));
+            let extent =
+                StoredExtent { start, end, block: ZERO_BLOCK, block_offset: 0, version: inode.version };
+            self.insert_extent(txn, inode, extent)?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_extent(
+        &self,
+        txn: &mut Txn,
+        inode: &mut Inode,
+        extent: &StoredExtent,
+    ) -> Result<(), Errno> {
+        self.count_live(txn, inode.ino, extent.block, extent.length(), false)?;
+        inode.extents = inode.extents.saturating_sub(1);
+        inode.extent_bytes = inode.extent_bytes.saturating_sub(extent.length());
+        txn.state.bytes = txn.state.bytes.saturating_sub(extent.length());
+        txn.extents.insert((inode.ino, extent.end), None);
+        Ok(())
+    }
+
+    /// Live bytes of a block, in all and in a file that is not its first one.
+    fn count_live(
+        &self,
+        txn: &mut Txn,
+        ino: Ino,
+        block: BlockId,
+        bytes: u64,
+        more: bool,
+    ) -> Result<(), Errno> {
+        if block == ZERO_BLOCK {
+            return Ok(());
+        }
+        let change = |live: u64| if more { live + bytes } else { live.saturating_sub(bytes) };
+        let record = self.block_mut(txn, block)?;
+        record.live = change(record.live);
+        if record.first != ino {
+            let live = self.share(txn, block, ino)?;
+            txn.shares.insert((block, ino), change(live));
+        }
+        Ok(())
+    }
+}

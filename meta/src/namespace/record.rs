@@ -1,0 +1,237 @@
+//! The rows of the tables, as the engine keeps them: postcard, fields in this order.
+
+use flexfs_wire::attr::{Attr, S_IFDIR, S_IFMT, S_IFREG};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::{Extent, ZERO_BLOCK};
+use flexfs_wire::id::{BlockId, Ino};
+use flexfs_wire::message::Reply;
+use flexfs_wire::name::Name;
+use flexfs_wire::time::Time;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Version of the rows; a database of another one is refused.
+pub(crate) const FORMAT: u32 = 1;
+/// First cookie of a directory: 0 is its start, 1 and 2 are `.` and `..`.
+pub(crate) const COOKIE_FIRST: u64 = 3;
+
+/// Counters of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) format: u32,
+    pub(crate) next_ino: u64,
+    pub(crate) next_block: u64,
+    pub(crate) next_session: u64,
+    /// Inodes, orphans counted.
+    pub(crate) inodes: u64,
+    /// Bytes allocated by files: extents and inline parts.
+    pub(crate) bytes: u64,
+    /// While a recovery runs: what had survived when it began.
+    pub(crate) recovering_from: Option<u64>,
+}
+
+/// An inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Inode {
+    #[serde(skip)]
+    pub(crate) ino: Ino,
+    pub(crate) mode: u32,
+    pub(crate) nlink: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) rdev: u32,
+    pub(crate) size: u64,
+    pub(crate) atime: Time,
+    pub(crate) mtime: Time,
+    pub(crate) ctime: Time,
+    pub(crate) btime: Time,
+    pub(crate) version: u64,
+    /// Of a directory: the one it is in. 0 for others and for the root.
+    pub(crate) parent: Ino,
+    /// Of a directory: the cookie of the next new entry.
+    pub(crate) next_cookie: u64,
+    /// Extents in the table, dead ones counted.
+    pub(crate) extents: u64,
+    /// Their bytes.
+    pub(crate) extent_bytes: u64,
+    /// Length of the inline part.
+    pub(crate) inline_bytes: u32,
+    /// Length of the list of extended attributes as `listxattr(2)` gives it.
+    pub(crate) xattr_bytes: u32,
+    /// Without a name, but may be given one (`O_TMPFILE`).
+    pub(crate) linkable: bool,
+    /// There is a row of dead ranges.
+    pub(crate) dead: bool,
+}
+
+/// An entry found by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Dentry {
+    pub(crate) ino: Ino,
+    /// Type bits.
+    pub(crate) kind: u32,
+    pub(crate) cookie: u64,
+}
+
+/// An entry found by its position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cookie {
+    pub(crate) ino: Ino,
+    pub(crate) kind: u32,
+    pub(crate) name: Name,
+}
+
+/// An extent; the offset past it is in its key. Stored extents of a file never overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredExtent {
+    pub(crate) start: u64,
+    pub(crate) block: BlockId,
+    pub(crate) block_offset: u32,
+    /// Data version of the file with which it came: tells it from the dead ones of before.
+    pub(crate) version: u64,
+    #[serde(skip)]
+    pub(crate) end: u64,
+}
+
+/// A block that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BlockRecord {
+    pub(crate) raw_bytes: u32,
+    pub(crate) stored_bytes: u32,
+    /// Bytes of it that extents refer to; shared ones count once per extent.
+    pub(crate) live: u64,
+    /// File that referred to it first; live bytes of others are in the share table.
+    pub(crate) first: Ino,
+    /// Without live bytes since (seconds).
+    pub(crate) garbage: Option<i64>,
+    /// Its file is being deleted: it cannot come back to life.
+    pub(crate) collecting: bool,
+}
+
+/// Extents within `from .. to` that came with this data version or before are dead: truncated away, not yet removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeadRange {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) version: u64,
+}
+
+/// The answer of a mutation, for a resend. Its commit is known in memory, or durable after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) at: Time,
+    pub(crate) reply: Reply,
+}
+
+impl Inode {
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind() == S_IFDIR
+    }
+    pub(crate) fn is_file(&self) -> bool {
+        self.kind() == S_IFREG
+    }
+    pub(crate) fn kind(&self) -> u32 {
+        self.mode & S_IFMT
+    }
+
+    /// Bytes that count as allocated.
+    pub(crate) fn allocated(&self) -> u64 {
+        if self.is_file() { self.extent_bytes + u64::from(self.inline_bytes) } else { 0 }
+    }
+
+    pub(crate) fn attr(&self) -> Attr {
+        Attr {
+            ino: self.ino,
+            mode: self.mode,
+            nlink: self.nlink,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: self.rdev,
+            size: self.size,
+            blocks: self.allocated().div_ceil(512),
+            atime: self.atime,
+            mtime: self.mtime,
+            ctime: self.ctime,
+            btime: self.btime,
+            version: self.version,
+        }
+    }
+
+    /// New content or size: time stamps and version.
+    pub(crate) fn touch_data(&mut self, now: Time) {
+        self.version += 1;
+        self.mtime = now;
+        self.ctime = now;
+    }
+
+    /// Content that a program wrote at `time` by its own clock: not later than now; the change time never goes back.
+    pub(crate) fn touch_written(&mut self, now: Time, time: Option<Time>) {
+        let Some(time) = time else { return self.touch_data(now) };
+        self.version += 1;
+        self.mtime = time.min(now);
+        self.ctime = self.ctime.max(self.mtime);
+    }
+
+    pub(crate) fn decode(ino: Ino, bytes: &[u8]) -> Result<Self, Errno> {
+        let mut inode: Self = decode(bytes)?;
+        inode.ino = ino;
+        Ok(inode)
+    }
+}
+
+impl StoredExtent {
+    pub(crate) fn length(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// The part of it within `from .. to`, which overlap it. Parts of at most `u32::MAX` bytes stay so.
+    pub(crate) fn clip(&self, from: u64, to: u64) -> Self {
+        let start = self.start.max(from);
+        let skipped = u32::try_from(start - self.start).unwrap_or(u32::MAX);
+        let block_offset = if self.block == ZERO_BLOCK { 0 } else { self.block_offset + skipped };
+        Self { start, end: self.end.min(to), block_offset, ..*self }
+    }
+
+    pub(crate) fn is_dead(&self, dead: &[DeadRange]) -> bool {
+        dead.iter()
+            .any(|range| range.from <= self.start && self.end <= range.to && self.version <= range.version)
+    }
+
+    /// As the wire has it. Lengths fit: no stored extent is longer than the `u32` it came with.
+    pub(crate) fn extent(&self) -> Extent {
+        Extent {
+            offset: self.start,
+            length: u32::try_from(self.length()).unwrap_or(u32::MAX),
+            block: self.block,
+            block_offset: self.block_offset,
+        }
+    }
+
+    pub(crate) fn decode(end: u64, bytes: &[u8]) -> Result<Self, Errno> {
+        let mut extent: Self = decode(bytes)?;
+        extent.end = end;
+        if extent.start >= end {
+            return Err(damaged("extent"));
+        }
+        Ok(extent)
+    }
+}
+
+/// A row as bytes.
+pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+    postcard::to_stdvec(row).expect("rows hold nothing that postcard refuses, and a Vec grows")
+}
+
+/// A row from bytes; `EIO` and a line in the log when it is not one.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Errno> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((row, [])) => Ok(row),
+        Ok(_) | Err(_) => Err(damaged(std::any::type_name::<T>())),
+    }
+}
+
+/// The database holds something that cannot be: `EIO` for the client, a line for the operator.
+pub(crate) fn damaged(what: &str) -> Errno {
+    tracing::error!(what, "the metadata database is damaged; run `meta.flexfs verify`");
+    Errno::EIO
+}

@@ -1,0 +1,177 @@
+//! `renameat2(2)`.
+
+use flexfs_wire::attr::S_IFDIR;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::message::{RENAME_EXCHANGE, RENAME_NOREPLACE, Reply};
+use flexfs_wire::name::Name;
+
+use super::access::{SEARCH, WRITE};
+use super::context::Context;
+use super::machine::Namespace;
+use super::record::{Dentry, Inode};
+use super::txn::Txn;
+use super::unlink::check_victim;
+use crate::engine::Store;
+
+/// Both ends of a rename: directories, names, entries, inodes.
+struct Ends<'a> {
+    source: &'a Name,
+    target: &'a Name,
+    source_dir: Inode,
+    target_dir: Inode,
+    moved: Dentry,
+    moved_inode: Inode,
+}
+
+impl<S: Store> Namespace<S> {
+    pub(super) fn rename(
+        &mut self,
+        context: &Context,
+        txn: &mut Txn,
+        source: (Ino, &Name),
+        target: (Ino, &Name),
+        flags: u32,
+    ) -> Result<Reply, Errno> {
+        let exchange = flags & RENAME_EXCHANGE != 0;
+        let no_replace = flags & RENAME_NOREPLACE != 0;
+        if flags & !(RENAME_EXCHANGE | RENAME_NOREPLACE) != 0 || (exchange && no_replace) {
+            return Err(Errno::EINVAL);
+        }
+        let source_dir = self.dir(txn, source.0)?;
+        let target_dir = self.living_dir(txn, target.0)?;
+        let moved = self.dentry(txn, source.0, source.1)?.ok_or(Errno::ENOENT)?;
+        let replaced = self.dentry(txn, target.0, target.1)?;
+        if no_replace && replaced.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if exchange && replaced.is_none() {
+            return Err(Errno::ENOENT);
+        }
+        let moved_inode = self.named_inode(txn, moved.ino)?;
+        self.check_ancestry(txn, source.0, target.0, &moved, replaced.as_ref(), exchange)?;
+        context.check_removal(&source_dir, &moved_inode)?;
+        // Two names of one inode: nothing happens, and that is POSIX (`rename(3p)`).
+        if replaced.is_some_and(|replaced| replaced.ino == moved.ino) {
+            return Ok(Reply::Done);
+        }
+        let ends = Ends { source: source.1, target: target.1, source_dir, target_dir, moved, moved_inode };
+        match replaced {
+            Some(other) if exchange => self.exchange(context, txn, ends, other)?,
+            _ => self.move_entry(context, txn, ends, replaced)?,
+        }
+        Ok(Reply::Done)
+    }
+
+    /// A directory cannot go below itself; a target above the source is not empty.
+    fn check_ancestry(
+        &mut self,
+        txn: &Txn,
+        source_dir: Ino,
+        target_dir: Ino,
+        moved: &Dentry,
+        replaced: Option<&Dentry>,
+        exchange: bool,
+    ) -> Result<(), Errno> {
+        if source_dir == target_dir {
+            return Ok(());
+        }
+        if moved.kind == S_IFDIR && self.is_above(txn, moved.ino, target_dir)? {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(replaced) = replaced
+            && replaced.kind == S_IFDIR
+            && self.is_above(txn, replaced.ino, source_dir)?
+        {
+            return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+        }
+        Ok(())
+    }
+
+    /// Whether `upper` is `dir` or above it.
+    fn is_above(&mut self, txn: &Txn, upper: Ino, dir: Ino) -> Result<bool, Errno> {
+        let mut at = dir;
+        while at != upper {
+            if at == Ino::ROOT || at == Ino(0) {
+                return Ok(false);
+            }
+            at = self.named_inode(txn, at)?.parent;
+        }
+        Ok(true)
+    }
+
+    fn move_entry(
+        &mut self,
+        context: &Context,
+        txn: &mut Txn,
+        mut ends: Ends<'_>,
+        replaced: Option<Dentry>,
+    ) -> Result<(), Errno> {
+        let is_dir = ends.moved_inode.is_dir();
+        let mut victim = None;
+        if let Some(dentry) = replaced {
+            let inode = self.named_inode(txn, dentry.ino)?;
+            context.check_removal(&ends.target_dir, &inode)?;
+            check_victim(&inode, is_dir)?;
+            txn.strike(&mut ends.target_dir, ends.target, &dentry);
+            victim = Some(inode);
+        } else {
+            context.check(&ends.target_dir, WRITE | SEARCH)?;
+        }
+        if ends.source_dir.ino == ends.target_dir.ino {
+            let dir = &mut ends.target_dir;
+            // It keeps its place: see `read_dir`.
+            txn.dentries.insert((dir.ino, ends.source.clone()), None);
+            txn.place(dir.ino, ends.target, ends.moved);
+            txn.touch_dir(dir);
+            if is_dir && victim.is_some() {
+                dir.nlink -= 1;
+            }
+        } else {
+            txn.strike(&mut ends.source_dir, ends.source, &ends.moved);
+            txn.enter(&mut ends.target_dir, ends.target, ends.moved.ino, ends.moved.kind);
+            if is_dir {
+                ends.source_dir.nlink -= 1;
+                ends.target_dir.nlink += u32::from(victim.is_none());
+                ends.moved_inode.parent = ends.target_dir.ino;
+            }
+            txn.set_inode(ends.source_dir);
+        }
+        txn.set_inode(ends.target_dir);
+        ends.moved_inode.ctime = context.now;
+        txn.set_inode(ends.moved_inode);
+        victim.map_or(Ok(()), |victim| self.drop_name(txn, victim))
+    }
+
+    fn exchange(
+        &mut self,
+        context: &Context,
+        txn: &mut Txn,
+        mut ends: Ends<'_>,
+        other: Dentry,
+    ) -> Result<(), Errno> {
+        let mut other_inode = self.named_inode(txn, other.ino)?;
+        context.check_removal(&ends.target_dir, &other_inode)?;
+        let (source_dir, target_dir) = (ends.source_dir.ino, ends.target_dir.ino);
+        txn.place(source_dir, ends.source, Dentry { cookie: ends.moved.cookie, ..other });
+        txn.place(target_dir, ends.target, Dentry { cookie: other.cookie, ..ends.moved });
+        if source_dir != target_dir {
+            let (moved_links, other_links) =
+                (u32::from(ends.moved_inode.is_dir()), u32::from(other_inode.is_dir()));
+            ends.source_dir.nlink = ends.source_dir.nlink + other_links - moved_links;
+            ends.target_dir.nlink = ends.target_dir.nlink + moved_links - other_links;
+            txn.touch_dir(&mut ends.source_dir);
+            txn.set_inode(ends.source_dir);
+        }
+        txn.touch_dir(&mut ends.target_dir);
+        txn.set_inode(ends.target_dir);
+        for (inode, dir) in [(&mut ends.moved_inode, target_dir), (&mut other_inode, source_dir)] {
+            inode.ctime = context.now;
+            if inode.is_dir() {
+                inode.parent = dir;
+            }
+            txn.set_inode(*inode);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Taking names away: `unlink(2)`, `rmdir(2)`; and what happens to an inode that lost its last one.
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::message::Reply;
+use flexfs_wire::name::Name;
+
+use super::context::Context;
+use super::machine::Namespace;
+use super::record::Inode;
+use super::txn::{Effect, Txn};
+use crate::engine::{Store, key};
+
+/// An inode with at most this many extents is erased in the call that takes its last name; others go in the background.
+const ERASED_AT_ONCE_MAX: u64 = 256;
+
+impl<S: Store> Namespace<S> {
+    pub(super) fn remove(
+        &mut self,
+        context: &Context,
+        txn: &mut Txn,
+        parent: Ino,
+        name: &Name,
+        is_rmdir: bool,
+    ) -> Result<Reply, Errno> {
+        let mut dir = self.dir(txn, parent)?;
+        let dentry = self.dentry(txn, parent, name)?.ok_or(Errno::ENOENT)?;
+        let victim = self.named_inode(txn, dentry.ino)?;
+        context.check_removal(&dir, &victim)?;
+        check_victim(&victim, is_rmdir)?;
+        txn.strike(&mut dir, name, &dentry);
+        if victim.is_dir() {
+            dir.nlink -= 1;
+        }
+        txn.set_inode(dir);
+        self.drop_name(txn, victim)?;
+        Ok(Reply::Done)
+    }
+
+    /// One name less. Without any left the inode is erased, or an orphan while somebody has it open.
+    pub(super) fn drop_name(&mut self, txn: &mut Txn, mut inode: Inode) -> Result<(), Errno> {
+        inode.nlink = if inode.is_dir() { 0 } else { inode.nlink.saturating_sub(1) };
+        inode.ctime = txn.now;
+        if inode.nlink > 0 {
+            txn.set_inode(inode);
+            return Ok(());
+        }
+        let ino = inode.ino;
+        if self.is_recovering() || self.opens.is_open(ino) || inode.extents > ERASED_AT_ONCE_MAX {
+            txn.set_inode(inode);
+            txn.set_orphan(ino);
+            return Ok(());
+        }
+        self.clear_extents(txn, &mut inode, 0, u64::MAX)?;
+        self.erase(txn, &inode)
+    }
+
+    /// Removes all rows of an inode that has no extents any more.
+    pub(super) fn erase(&mut self, txn: &mut Txn, inode: &Inode) -> Result<(), Errno> {
+        debug_assert_eq!(inode.extents, 0, "extents go first");
+        let ino = inode.ino;
+        txn.state.bytes = txn.state.bytes.saturating_sub(inode.allocated());
+        txn.state.inodes = txn.state.inodes.saturating_sub(1);
+        txn.data.insert(ino, None);
+        if inode.dead {
+            txn.dead.insert(ino, Vec::new());
+            txn.effects.push(Effect::Dead(ino));
+        }
+        for name in self.xattr_names(inode)? {
+            txn.batch.remove(key::xattr(ino, &name));
+        }
+        txn.inodes.insert(ino, None);
+        Ok(())
+    }
+}
+
+/// # Errors
+/// `ENOTDIR`, `EISDIR`, `ENOTEMPTY`.
+pub(super) fn check_victim(victim: &Inode, wants_dir: bool) -> Result<(), Errno> {
+    match (wants_dir, victim.is_dir()) {
+        (true, false) => Err(Errno::ENOTDIR),
+        (false, true) => Err(Errno::EISDIR),
+        (true, true) if victim.size > 0 => Err(Errno::ENOTEMPTY),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,166 @@
+//! Extended attributes.
+
+use std::ops::ControlFlow;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use flexfs_wire::message::{Reply, XattrMode};
+
+use super::access::{READ, WRITE};
+use super::acl::{self, Acl};
+use super::context::Context;
+use super::machine::Namespace;
+use super::record::Inode;
+use super::txn::Txn;
+use crate::engine::Store;
+use crate::engine::key::{self, Tag};
+
+/// Namespaces of names that are kept. `trusted.` and `security.` are guarded by the client's kernel.
+const PREFIXES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+
+impl<S: Store> Namespace<S> {
+    pub(super) fn xattr(&mut self, context: &Context, ino: Ino, name: &[u8]) -> Result<Reply, Errno> {
+        check_name(name)?;
+        let txn = self.begin(context.now);
+        let inode = self.inode(&txn, ino)?;
+        context.check(&inode, READ)?;
+        self.xattr_value(&inode, name)?.map(Reply::Bytes).ok_or(Errno::ENODATA)
+    }
+
+    pub(super) fn list_xattrs(&mut self, context: &Context, ino: Ino) -> Result<Reply, Errno> {
+        let txn = self.begin(context.now);
+        let inode = self.inode(&txn, ino)?;
+        let mut list = Vec::with_capacity(inode.xattr_bytes as usize);
+        for name in self.xattr_names(&inode)? {
+            list.extend_from_slice(&name);
+            list.push(0);
+        }
+        Ok(Reply::Bytes(list))
+    }
+
+    pub(super) fn set_xattr(
+        &mut self,
+        context: &Context,
+        txn: &mut Txn,
+        ino: Ino,
+        (name, value): (&[u8], &[u8]),
+        mode: XattrMode,
+    ) -> Result<Reply, Errno> {
+        check_name(name)?;
+        if value.len() > XATTR_VALUE_BYTES_MAX {
+            return Err(Errno::E2BIG);
+        }
+        let mut inode = self.inode(txn, ino)?;
+        check_writer(context, &inode, name)?;
+        let old = self.xattr_value(&inode, name)?;
+        match (mode, &old) {
+            (XattrMode::Create, Some(_)) => return Err(Errno::EEXIST),
+            (XattrMode::Replace, None) => return Err(Errno::ENODATA),
+            _ => {}
+        }
+        inode.ctime = context.now;
+        let keep = keep_list(&mut inode, name, value)?;
+        match (keep, old.is_some()) {
+            (false, true) => drop_row(txn, &mut inode, name),
+            (false, false) => {}
+            (true, had) => {
+                if !had {
+                    inode.xattr_bytes += row_bytes(name);
+                }
+                if inode.xattr_bytes as usize > XATTR_LIST_BYTES_MAX {
+                    return Err(Errno::ENOSPC);
+                }
+                txn.batch.put(key::xattr(ino, name), value.to_vec());
+            }
+        }
+        txn.set_inode(inode);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn remove_xattr(
+        &mut self,
+        context: &Context,
+        txn: &mut Txn,
+        ino: Ino,
+        name: &[u8],
+    ) -> Result<Reply, Errno> {
+        check_name(name)?;
+        let mut inode = self.inode(txn, ino)?;
+        check_writer(context, &inode, name)?;
+        if self.xattr_value(&inode, name)?.is_none() {
+            return Err(Errno::ENODATA);
+        }
+        drop_row(txn, &mut inode, name);
+        inode.ctime = context.now;
+        txn.set_inode(inode);
+        Ok(Reply::Done)
+    }
+
+    /// The value of an attribute as it stands in the store.
+    pub(super) fn xattr_value(&self, inode: &Inode, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+        // The kernel asks for `security.capability` before every write: mostly there is nothing at all.
+        if inode.xattr_bytes == 0 {
+            return Ok(None);
+        }
+        self.store.get(&key::xattr(inode.ino, name))
+    }
+
+    pub(super) fn xattr_names(&self, inode: &Inode) -> Result<Vec<Vec<u8>>, Errno> {
+        let mut names = Vec::new();
+        if inode.xattr_bytes > 0 {
+            let (from, to) = key::rows(Tag::Xattr, inode.ino.0);
+            self.store.scan(&from, &to, &mut |key, _| {
+                names.push(key::rest(key, 1).to_vec());
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(names)
+    }
+}
+
+fn check_name(name: &[u8]) -> Result<(), Errno> {
+    if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
+        return Err(Errno::ERANGE);
+    }
+    if name.contains(&0) {
+        return Err(Errno::EINVAL);
+    }
+    let known = PREFIXES.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
+    if known || name == acl::ACCESS || name == acl::DEFAULT { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+}
+
+/// `user.` needs the right to write, everything else is the owner's, or a capability's that nobody has.
+fn check_writer(context: &Context, inode: &Inode, name: &[u8]) -> Result<(), Errno> {
+    if name.starts_with(b"user.") {
+        return context.check(inode, WRITE);
+    }
+    if context.squashed && !name.starts_with(b"system.") {
+        return Err(Errno::EPERM);
+    }
+    context.check_owner(inode)
+}
+
+/// An access list goes into the mode as well; one that says no more than the mode is not kept, nor is an empty one.
+fn keep_list(inode: &mut Inode, name: &[u8], value: &[u8]) -> Result<bool, Errno> {
+    let is_access = name == acl::ACCESS;
+    if !is_access && name != acl::DEFAULT {
+        return Ok(true);
+    }
+    let Some(list) = Acl::parse(value)? else { return Ok(false) };
+    if is_access {
+        inode.mode = (inode.mode & !0o777) | list.mode();
+        return Ok(list.is_more_than_mode());
+    }
+    if inode.is_dir() { Ok(true) } else { Err(Errno::EACCES) }
+}
+
+fn drop_row(txn: &mut Txn, inode: &mut Inode, name: &[u8]) {
+    txn.batch.remove(key::xattr(inode.ino, name));
+    inode.xattr_bytes = inode.xattr_bytes.saturating_sub(row_bytes(name));
+}
+
+/// What a name adds to the list: itself and a NUL.
+fn row_bytes(name: &[u8]) -> u32 {
+    u32::try_from(name.len() + 1).unwrap_or(u32::MAX)
+}
