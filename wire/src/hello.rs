@@ -1,6 +1,7 @@
 //! The connection setup path: what is said before a session stands (design: authentication happens here and nowhere else).
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize as _;
 
 use crate::attr::Attr;
 use crate::id::{Commit, Epoch, SessionId};
@@ -12,6 +13,18 @@ pub type Proof = [u8; 32];
 
 /// Label of the TLS exporter (RFC 8446 7.5) that binds a proof to its link; no context.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-flexfs-attach";
+
+/// The proof that a link's client has the resume key of `session`. `exporter`: `record::Secured::exporter`.
+#[must_use]
+pub fn prove(resume_key: &[u8; 32], session: SessionId, exporter: &[u8; 32]) -> Proof {
+    let mut message = b"flexfs attach".to_vec();
+    message.extend_from_slice(&session.0.to_le_bytes());
+    message.extend_from_slice(exporter);
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, resume_key);
+    let tag = aws_lc_rs::hmac::sign(&key, &message);
+    message.zeroize();
+    *tag.as_ref().first_chunk().expect("SHA-256 has 32 bytes")
+}
 
 /// First frame of a link, client to server.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

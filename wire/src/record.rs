@@ -134,6 +134,14 @@ impl std::fmt::Debug for Sealer {
 }
 
 impl Sealer {
+    /// From the keys of one direction, as rustls hands them out, and the number of the next record.
+    ///
+    /// # Errors
+    /// `Tls` for a cipher suite or key this program does not know.
+    pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
+        Key::new(sequence, secrets).map(Self)
+    }
+
     /// Appends records with the bytes of `parts`, one behind the other, to `out`. The first part starts a new
     /// record. A large payload is best sealed by a call of its own: its records then hold nothing else and the
     /// receiver opens them straight to their place.
@@ -247,6 +255,14 @@ impl std::fmt::Debug for Opener {
 }
 
 impl Opener {
+    /// From the keys of one direction, as rustls hands them out, and the number of the next record.
+    ///
+    /// # Errors
+    /// `Tls` for a cipher suite or key this program does not know.
+    pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
+        Key::new(sequence, secrets).map(Self)
+    }
+
     /// Bytes of the record that `bytes` begin with, header included; `None` while its header is incomplete.
     ///
     /// # Errors
@@ -460,10 +476,8 @@ pub fn handover(mut connection: Connection) -> Result<(Sealer, Opener), RecordEr
         return Err(RecordError::Tls("TLS: bytes were read beyond the handshake".to_owned()));
     }
     let secrets = connection.dangerous_extract_secrets().map_err(tls)?;
-    let (sequence, key) = &secrets.tx;
-    let sealer = Sealer(Key::new(*sequence, key)?);
-    let (sequence, key) = &secrets.rx;
-    Ok((sealer, Opener(Key::new(*sequence, key)?)))
+    let sealer = Sealer::new(secrets.tx.0, &secrets.tx.1)?;
+    Ok((sealer, Opener::new(secrets.rx.0, &secrets.rx.1)?))
 }
 
 fn tls(error: rustls::Error) -> RecordError {

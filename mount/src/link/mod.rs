@@ -1,0 +1,30 @@
+//! Links to the metadata server: one TCP+TLS connection per shard, one session over all of them.
+//!
+//! Layers, lower ones never import upward: `mark unstable held grant error race` <- `ledger rx tx incoming waiter` <-
+//! `first conn session` <- `local` <- `serve recover` <- `task` <- `remote`.
+
+mod conn;
+mod error;
+mod figures;
+mod first;
+mod grant;
+mod held;
+mod incoming;
+mod ledger;
+mod local;
+mod mark;
+mod race;
+mod recover;
+mod remote;
+mod rx;
+mod serve;
+mod session;
+mod task;
+mod tx;
+mod unstable;
+mod waiter;
+
+pub use figures::Figures;
+pub(crate) use incoming::Incoming;
+pub use remote::{OpenError, Remote};
+pub use session::Target;

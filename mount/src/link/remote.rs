@@ -1,0 +1,406 @@
+//! The metadata server as the rest of the client sees it: calls that are answered whatever happens to connections.
+//!
+//! A `Remote` is shared by all cores; a call goes out on the link of the shard it is made on and its answer comes back
+//! there, so no thread is changed and no lock shared on the way. When the server is away calls wait, and can be interrupted; when
+//! it is back they are sent again, and the server answers each once however often it came.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use flexfs_uring::timer::timeout;
+use flexfs_uring::{JoinHandle, spawn};
+use flexfs_wire::block::check_lengths;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::hello::Granted;
+use flexfs_wire::id::{BlockId, Commit, Ino, RequestId};
+use flexfs_wire::limits::REQUESTS_PER_LINK_MAX;
+use flexfs_wire::message::{Caller, Reply, Request, Segment};
+use flexfs_wire::seal::Node;
+
+use super::error::LinkError;
+use super::figures::Figures;
+use super::first;
+use super::incoming::Incoming;
+use super::local::{Link, NOBODY};
+use super::session::{Session, Target};
+use super::task;
+use super::waiter::{Outcome, Waiter};
+use crate::cancel::Cancel;
+
+/// Calls of one link without an answer beyond which new ones wait: a little below what the server takes, so that
+/// heartbeats and cancellations always get through.
+const IN_FLIGHT_MAX: usize = REQUESTS_PER_LINK_MAX as usize - 32;
+
+/// Tells the sessions of one process apart (tests open several).
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The links of this shard, by the key of their `Remote`.
+    static LINKS: RefCell<Vec<Local>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Local {
+    key: u64,
+    link: Rc<Link>,
+    task: JoinHandle<()>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Remote {
+    key: u64,
+    session: Arc<Session>,
+}
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The server said no; its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// No server that answers, or not the right one.
+    #[error("the metadata server at {addr} cannot be reached: {cause}")]
+    Unreachable {
+        /// Its address.
+        addr: String,
+        /// What happened.
+        cause: String,
+    },
+}
+
+impl Remote {
+    /// Opens a session, with blocking calls, before there are shards.
+    ///
+    /// # Errors
+    /// [`OpenError`], with a text for the person.
+    pub fn open(target: Target) -> Result<Arc<Self>, OpenError> {
+        let (granted, first) = first::open(&target).map_err(|error| match error {
+            LinkError::Refused(refused) => OpenError::Refused(refused.text),
+            error => OpenError::Unreachable { addr: target.meta_addr.clone(), cause: error.to_string() },
+        })?;
+        let session = Arc::new(Session::new(target, *granted, first));
+        Ok(Arc::new(Self { key: NEXT_KEY.fetch_add(1, Ordering::Relaxed), session }))
+    }
+
+    /// Starts the link of this shard; calls may be made at once and wait until it stands.
+    pub fn start(&self, shard: usize) {
+        let link = Link::new(Arc::clone(&self.session), shard);
+        let task = spawn(task::run(Rc::clone(&link)));
+        LINKS.with_borrow_mut(|links| links.push(Local { key: self.key, link, task }));
+    }
+
+    /// Ends the link of this shard. Calls without an answer get EIO.
+    pub async fn stop(&self) {
+        self.session.end(Errno::EIO);
+        let local = LINKS.with_borrow_mut(|links| {
+            let index = links.iter().position(|local| local.key == self.key)?;
+            Some(links.swap_remove(index))
+        });
+        if let Some(local) = local {
+            local.task.await;
+        }
+    }
+
+    /// Tells the server that this client is done, at most for `within`. Calls get EIO from then on.
+    ///
+    /// # Errors
+    /// The server did not answer in time.
+    pub async fn leave(&self, within: Duration) -> Result<(), Errno> {
+        let left = timeout(within, self.call(NOBODY, Request::Leave, None)).await;
+        self.session.end(Errno::EIO);
+        left.unwrap_or(Err(Errno::ETIMEDOUT)).map(|_| ())
+    }
+
+    /// What the session was granted when it was first opened.
+    #[must_use]
+    pub fn granted(&self) -> &Granted {
+        &self.session.granted
+    }
+
+    /// Counts for `status`.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures::of(&self.session)
+    }
+
+    /// Makes a call and waits for its answer.
+    ///
+    /// # Errors
+    /// The server's errno. `EINTR`: `cancel` was raised while the server was away (what was sent may still be done) or
+    /// while waiting for a lock. `EACCES`: the token is no longer good. `ESTALE`: the session was lost, and whether a
+    /// mutation was done is not known. `ETIMEDOUT`: a soft mount's server was away for too long. `EIO`: unmounted.
+    pub async fn call(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> Result<Reply, Errno> {
+        let link = self.link()?;
+        self.admit(&link, request.is_mutation(), cancel).await?;
+        let outcome = self.ask(&link, caller, request, None, false, cancel).await?;
+        outcome.result
+    }
+
+    /// Makes a call whose answer nobody waits for. It goes out behind all calls this shard made before, and is sent
+    /// again like any other.
+    pub fn call_later(&self, caller: Caller, request: Request) {
+        let begun = self.link().and_then(|link| link.check().and_then(|()| link.begin(caller, request, None, None)));
+        if let Err(errno) = begun {
+            tracing::debug!(%errno, "a call for later was not made");
+        }
+    }
+
+    /// A number for a new inode.
+    ///
+    /// # Errors
+    /// As [`Remote::call`].
+    pub async fn next_ino(&self) -> Result<Ino, Errno> {
+        self.next_number(true).await.map(Ino)
+    }
+
+    /// An id for a new block.
+    ///
+    /// # Errors
+    /// As [`Remote::call`].
+    pub async fn next_block(&self) -> Result<BlockId, Errno> {
+        self.next_number(false).await.map(BlockId)
+    }
+
+    /// Stores an encoded block; it is on stable storage when this returns. The buffer is kept until then, and sealed
+    /// from where it is.
+    ///
+    /// # Errors
+    /// As [`Remote::call`]. `ESTALE`: the id was granted to a session that is gone; take a new one.
+    pub async fn put_block(
+        &self,
+        block: BlockId,
+        encoded: Vec<u8>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
+        let link = self.link()?;
+        self.admit(&link, false, cancel).await?;
+        let request = Request::PutBlock { block };
+        let outcome = self.ask(&link, NOBODY, request, Some(Arc::new(encoded)), false, cancel).await?;
+        outcome.result.map(|_| ())
+    }
+
+    /// Segments `first .. first + count` of a block: what its index says of them, and their stored bytes one behind the
+    /// other. Nothing is checked or opened (see `wire::block::open_segment`). One copy: records into the vector.
+    ///
+    /// # Errors
+    /// As [`Remote::call`]. `ENOENT`: the block was collected; the layout is old.
+    pub async fn read_block(
+        &self,
+        node: Node,
+        block: BlockId,
+        first: u32,
+        count: u32,
+        cancel: Option<&Cancel>,
+    ) -> Result<(Vec<Segment>, Vec<u8>), Errno> {
+        loop {
+            let (segments, mut payload) = self.ask_block(node, block, first, count, cancel).await?;
+            let mut stored = vec![0; payload.left()];
+            if payload.read(&mut stored).await.is_ok() {
+                return Ok((segments, stored));
+            }
+        }
+    }
+
+    /// Asks for segments of a block; the payload is read by the caller, who waits for nothing else until it is read
+    /// or dropped. When reading fails the link broke: ask again.
+    pub(crate) async fn ask_block(
+        &self,
+        node: Node,
+        block: BlockId,
+        first: u32,
+        count: u32,
+        cancel: Option<&Cancel>,
+    ) -> Result<(Vec<Segment>, Incoming), Errno> {
+        let link = self.link()?;
+        self.admit(&link, false, cancel).await?;
+        let request = Request::ReadBlock { node, block, first, count };
+        let outcome = self.ask(&link, NOBODY, request, None, true, cancel).await?;
+        let (Reply::Segments(segments), Some(payload)) = (outcome.result?, outcome.payload) else {
+            tracing::error!(%block, "the server answered a read of a block with something else");
+            return Err(Errno::EPROTO);
+        };
+        let sum: usize = segments.iter().map(|segment| segment.stored_bytes as usize).sum();
+        if segments.len() != count as usize
+            || sum != payload.left()
+            || segments.iter().any(|segment| check_lengths(segment).is_err())
+        {
+            tracing::error!(%block, first, count, "the server's segments do not add up");
+            return Err(Errno::EPROTO);
+        }
+        Ok((segments, payload))
+    }
+
+    /// Waits until everything answered so far is durable.
+    ///
+    /// # Errors
+    /// As [`Remote::call`]; `EIO`: the server restarted and does not know the session, so something may be lost.
+    pub async fn sync(&self) -> Result<(), Errno> {
+        self.sync_to(self.last_commit(), None).await
+    }
+
+    /// Waits until every commit up to this one is durable.
+    ///
+    /// # Errors
+    /// As [`Remote::sync`].
+    pub async fn sync_to(&self, commit: Commit, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        // A commit beyond the last one was given by a server that is gone; all of its answers became durable in recovery.
+        let up_to = commit.min(self.session.last_commit());
+        if up_to <= self.session.durable() {
+            return Ok(());
+        }
+        let link = self.link()?;
+        link.check()?;
+        self.ask(&link, NOBODY, Request::Sync { up_to }, None, false, cancel).await?.result.map(|_| ())
+    }
+
+    /// The highest commit answered to this session.
+    #[must_use]
+    pub fn last_commit(&self) -> Commit {
+        self.session.last_commit()
+    }
+
+    /// How often the session was lost and opened anew. Numbers granted before are of no use after.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.session.generation()
+    }
+
+    /// Whether a commit that was answered in `generation` may be gone: the server restarted, and by then did not know the
+    /// session any more. An fsync behind it must fail once.
+    #[must_use]
+    pub fn lost_after(&self, commit: Commit, generation: u64) -> bool {
+        self.session.is_lost(commit, generation)
+    }
+
+    /// This shard's link.
+    fn link(&self) -> Result<Rc<Link>, Errno> {
+        let found = LINKS.with_borrow(|links| {
+            links.iter().find(|local| local.key == self.key).map(|local| Rc::clone(&local.link))
+        });
+        found.ok_or(Errno::EIO)
+    }
+
+    /// Waits for room: in the link, and for mutations in what is kept for replay.
+    async fn admit(&self, link: &Link, mutation: bool, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        link.check()?;
+        while mutation && self.session.is_full() {
+            self.sync().await?;
+            if cancel.is_some_and(Cancel::is_raised) {
+                return Err(Errno::EINTR);
+            }
+        }
+        loop {
+            let listener = link.room.listen();
+            if link.ledger.borrow().count() < IN_FLIGHT_MAX {
+                return link.check();
+            }
+            listener.await;
+            if cancel.is_some_and(Cancel::is_raised) {
+                return Err(Errno::EINTR);
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        link: &Rc<Link>,
+        caller: Caller,
+        request: Request,
+        payload: Option<Arc<Vec<u8>>>,
+        takes_payload: bool,
+        cancel: Option<&Cancel>,
+    ) -> Result<Outcome, Errno> {
+        let lock_wait = matches!(request, Request::Lock { wait: true, .. });
+        let waiter = Waiter::new(takes_payload);
+        let id = link.begin(caller, request, payload, Some(Rc::clone(&waiter)))?;
+        let mut ticket = Ticket { link, id, answered: false };
+        let mut raised = pin!(async {
+            match cancel {
+                Some(cancel) => cancel.raised().await,
+                None => std::future::pending().await,
+            }
+        });
+        let mut is_raised = false;
+        let mut withdrawn = false;
+        let outcome = poll_fn(|cx| {
+            if let Poll::Ready(outcome) = waiter.poll(cx) {
+                return Poll::Ready(Ok(outcome));
+            }
+            is_raised = is_raised || raised.as_mut().poll(cx).is_ready();
+            if is_raised && !link.is_up() {
+                return Poll::Ready(Err(Errno::EINTR));
+            }
+            if is_raised && lock_wait && !withdrawn {
+                withdrawn = true;
+                // It fails only when the session has ended, which ends this call too.
+                let _ = link.begin(NOBODY, Request::CancelWait { request: id }, None, None);
+            }
+            Poll::Pending
+        })
+        .await?;
+        ticket.answered = true;
+        Ok(outcome)
+    }
+
+    async fn next_number(&self, ino: bool) -> Result<u64, Errno> {
+        let link = self.link()?;
+        loop {
+            link.check()?;
+            link.renew_grants();
+            let grant = if ino { &link.inos } else { &link.blocks };
+            let number = grant.take();
+            if grant.poll_ask() {
+                spawn(refill(Rc::clone(&link), self.key, ino));
+            }
+            match number {
+                Some(number) => return Ok(number),
+                None => grant.arrived().await?,
+            }
+        }
+    }
+}
+
+/// Asks for the next range.
+async fn refill(link: Rc<Link>, key: u64, ino: bool) {
+    let remote = Remote { key, session: Arc::clone(&link.session) };
+    let grant = if ino { &link.inos } else { &link.blocks };
+    let count = grant.count();
+    let request = if ino { Request::GrantInodes { count } } else { Request::GrantBlocks { count } };
+    let generation = link.session.generation();
+    match remote.ask(&link, NOBODY, request, None, false, None).await.and_then(|outcome| outcome.result) {
+        // Granted to a session that was lost meanwhile: of no use.
+        Ok(Reply::Granted(_)) if generation != link.session.generation() => grant.handle_failed(Errno::ESTALE),
+        Ok(Reply::Granted(range)) if range.count > 0 => grant.handle_range(range),
+        Ok(_) => grant.handle_failed(Errno::EPROTO),
+        Err(errno) => {
+            tracing::warn!(%errno, "no numbers were granted");
+            grant.handle_failed(errno);
+        }
+    }
+}
+
+/// Withdraws a call when its caller goes away before the answer.
+struct Ticket<'a> {
+    link: &'a Link,
+    id: RequestId,
+    answered: bool,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.link.abandon(self.id);
+        }
+    }
+}

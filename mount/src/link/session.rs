@@ -1,0 +1,411 @@
+//! What all links of a session share. Calls touch only atomics of it; mutations take the short lock around what is
+//! kept for replay; everything else is for the moments when links come and go.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use event_listener::Event;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::hello::{self, Granted, Hello, Open};
+use flexfs_wire::id::{Commit, Epoch, RequestId, SessionId};
+use flexfs_wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use flexfs_wire::settings::Flags;
+use flexfs_wire::time::Time;
+use flexfs_wire::token::Secret;
+use rustls::ClientConfig;
+
+use super::first::First;
+use super::held::Held;
+use super::mark::Marks;
+use super::unstable::Unstable;
+
+/// How often an outage is mentioned again.
+const AWAY_LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// Where a session goes and what it says there.
+#[derive(Debug)]
+pub struct Target {
+    /// `host:port` of the metadata server.
+    pub meta_addr: String,
+    /// Verifies the server's role against the token's CA pin.
+    pub tls: Arc<ClientConfig>,
+    /// Text of the volume token, for sessions after the first.
+    pub token: Secret<String>,
+    /// Name of the volume.
+    pub volume: String,
+    /// Host and mount point, for the operator.
+    pub client: String,
+    /// Flags of the command line.
+    pub flags: Flags,
+    /// Errors instead of endless waits, when the server has been away for this long.
+    pub soft: Option<Duration>,
+    /// Shards that will open links.
+    pub shards: usize,
+}
+
+impl Target {
+    /// The hello that asks for a session.
+    pub(crate) fn open(&self) -> Hello {
+        Hello::Open(Open {
+            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+            token: self.token.expose().clone(),
+            volume: self.volume.clone(),
+            client: self.client.clone(),
+            flags: self.flags,
+        })
+    }
+}
+
+/// What names and proves the session.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    pub(crate) session: SessionId,
+    resume_key: [u8; 32],
+    pub(crate) epoch: Epoch,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys")
+            .field("session", &self.session)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    fn new(granted: &Granted) -> Self {
+        Self { session: granted.session, resume_key: granted.resume_key, epoch: granted.epoch }
+    }
+
+    /// The hello of one more link.
+    pub(crate) fn attach(&self, exporter: &[u8; 32], resume: bool) -> Hello {
+        let versions = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+        let proof = hello::prove(&self.resume_key, self.session, exporter);
+        if resume {
+            Hello::Resume { versions, session: self.session, proof }
+        } else {
+            Hello::Attach { versions, session: self.session, proof }
+        }
+    }
+}
+
+/// A turn in the session's life. Links that were down meanwhile take their calls through all they missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The server restarted; all answered calls were replayed and are durable.
+    Recovered,
+    /// The session was unknown to the server; a new one stands. `commits_lost`: the server had restarted too, and
+    /// commits above `durable` may be gone.
+    Lost {
+        /// See the variant.
+        commits_lost: bool,
+        /// What was durable for sure.
+        durable: Commit,
+    },
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// What calls get.
+    pub(crate) errno: Errno,
+}
+
+/// Figures of one shard, written by it alone.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Lane {
+    pub(crate) calls: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) rtt_us: AtomicU64,
+    pub(crate) connects: AtomicU64,
+}
+
+/// Adds to a counter only this thread writes.
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) target: Target,
+    pub(crate) granted: Granted,
+    pub(crate) marks: Marks,
+    pub(crate) lanes: Box<[Lane]>,
+    pub(crate) held: Held,
+    /// One link at a time leads a recovery or opens a new session.
+    pub(crate) lead: async_lock::Mutex<()>,
+    /// Something for all links to look at: the end, a halt, an outage's end.
+    pub(crate) changed: Event,
+    /// Kept from `setup` for the first shard.
+    pub(crate) first: Mutex<Option<First>>,
+    keys: Mutex<Keys>,
+    turns: Mutex<Vec<Turn>>,
+    unstable: Mutex<Unstable>,
+    durable: AtomicU64,
+    last_commit: AtomicU64,
+    /// `turns.len()`, readable without the lock.
+    era: AtomicU64,
+    generation: AtomicU64,
+    /// Links must let go: what they have not read must not be read any more.
+    halted: AtomicBool,
+    up: AtomicUsize,
+    full: AtomicBool,
+    pub(crate) replayed: AtomicU64,
+    ended: OnceLock<End>,
+    away: Mutex<Away>,
+}
+
+#[derive(Debug, Default)]
+struct Away {
+    /// Since when no link is up, and when that was last said.
+    since: Option<(Instant, Instant)>,
+}
+
+impl Session {
+    /// The session that `granted` opened.
+    pub(crate) fn new(target: Target, granted: Granted, first: First) -> Self {
+        let shards = target.shards.max(1);
+        let durable = granted.durable.0;
+        Self {
+            keys: Mutex::new(Keys::new(&granted)),
+            marks: Marks::new(shards),
+            lanes: std::iter::repeat_with(Lane::default).take(shards).collect(),
+            held: Held::default(),
+            lead: async_lock::Mutex::new(()),
+            changed: Event::new(),
+            first: Mutex::new(Some(first)),
+            turns: Mutex::new(Vec::new()),
+            unstable: Mutex::new(Unstable::default()),
+            durable: AtomicU64::new(durable),
+            last_commit: AtomicU64::new(durable),
+            era: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            halted: AtomicBool::new(false),
+            up: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+            replayed: AtomicU64::new(0),
+            ended: OnceLock::new(),
+            away: Mutex::new(Away::default()),
+            target,
+            granted,
+        }
+    }
+
+    /// What names and proves the session now.
+    pub(crate) fn keys(&self) -> Keys {
+        lock(&self.keys).clone()
+    }
+
+    /// A mark came: commits up to `durable` are on disk.
+    pub(crate) fn handle_durable(&self, durable: Commit) {
+        if self.durable.fetch_max(durable.0, Ordering::SeqCst) < durable.0 {
+            let mut unstable = lock(&self.unstable);
+            unstable.handle_durable(durable);
+            self.full.store(unstable.is_full(), Ordering::Relaxed);
+        }
+    }
+
+    /// A mutation was answered.
+    pub(crate) fn handle_commit(&self, request: RequestId, commit: Commit, at: Time, body: Option<Vec<u8>>) {
+        self.last_commit.fetch_max(commit.0, Ordering::SeqCst);
+        if let Some(body) = body {
+            let mut unstable = lock(&self.unstable);
+            unstable.handle_answer(request, commit, at, body);
+            self.full.store(unstable.is_full(), Ordering::Relaxed);
+        }
+    }
+
+    /// Commits up to here are on disk.
+    pub(crate) fn durable(&self) -> Commit {
+        Commit(self.durable.load(Ordering::SeqCst))
+    }
+
+    /// The highest commit answered.
+    pub(crate) fn last_commit(&self) -> Commit {
+        Commit(self.last_commit.load(Ordering::SeqCst))
+    }
+
+    /// Whether mutations are to wait until more is durable.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Calls kept for replay.
+    pub(crate) fn unstable_count(&self) -> usize {
+        lock(&self.unstable).count()
+    }
+
+    /// Appends replay frames; see [`Unstable::poll_replay`].
+    pub(crate) fn poll_replay(
+        &self,
+        after: (Commit, RequestId),
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<(Commit, RequestId)>, flexfs_wire::frame::FrameError> {
+        lock(&self.unstable).poll_replay(after, self.marks.mark(), bytes_max, out)
+    }
+
+    /// The server has restarted, has taken every replayed call and made it durable.
+    pub(crate) fn handle_recovered(&self, epoch: Epoch, durable: Commit) {
+        self.settle(durable);
+        lock(&self.keys).epoch = epoch;
+        self.push(Turn::Recovered);
+    }
+
+    /// A new session stands in place of one the server did not know any more. Returns the answered calls lost for good,
+    /// and the locks lost.
+    pub(crate) fn handle_reopened(&self, granted: &Granted) -> (usize, usize) {
+        let restarted = self.keys().epoch != granted.epoch;
+        let durable = self.durable();
+        let unstable = if restarted { self.settle(granted.durable) } else { 0 };
+        let locks = self.held.handle_lost();
+        *lock(&self.keys) = Keys::new(granted);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.push(Turn::Lost { commits_lost: unstable > 0, durable });
+        (unstable, locks)
+    }
+
+    /// Nothing answered waits for the disk any more, and commits count from `durable` on: the numbers a dead server had
+    /// given out beyond may never be reached.
+    fn settle(&self, durable: Commit) -> usize {
+        let mut unstable = lock(&self.unstable);
+        let count = unstable.handle_recovered();
+        unstable.handle_durable(durable);
+        self.full.store(false, Ordering::Relaxed);
+        self.durable.fetch_max(durable.0, Ordering::SeqCst);
+        self.last_commit.store(self.durable.load(Ordering::SeqCst), Ordering::SeqCst);
+        count
+    }
+
+    fn push(&self, turn: Turn) {
+        lock(&self.turns).push(turn);
+        self.era.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Number of turns so far. A call made now belongs to this era.
+    pub(crate) fn era(&self) -> u64 {
+        self.era.load(Ordering::SeqCst)
+    }
+
+    /// The turns behind the first `era`.
+    pub(crate) fn turns_since(&self, era: u64) -> Vec<Turn> {
+        let turns = lock(&self.turns);
+        turns.get(usize::try_from(era).unwrap_or(usize::MAX)..).unwrap_or_default().to_vec()
+    }
+
+    /// How often the session was lost and opened anew.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Whether a commit answered in `generation` may be gone.
+    pub(crate) fn is_lost(&self, commit: Commit, generation: u64) -> bool {
+        let turns = lock(&self.turns);
+        let mut seen = 0;
+        turns.iter().any(|turn| match turn {
+            Turn::Recovered => false,
+            Turn::Lost { commits_lost, durable } => {
+                seen += 1;
+                seen > generation && *commits_lost && commit > *durable
+            }
+        })
+    }
+
+    /// Makes all links let go, and says when that is so. Ends with [`Session::resume_links`].
+    pub(crate) async fn halt_links(&self) {
+        self.halted.store(true, Ordering::SeqCst);
+        self.changed.notify(usize::MAX);
+        loop {
+            let listener = self.changed.listen();
+            if self.up.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    /// Links may come up again.
+    pub(crate) fn resume_links(&self) {
+        self.halted.store(false, Ordering::SeqCst);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Whether links must let go.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::SeqCst)
+    }
+
+    /// A link is up.
+    pub(crate) fn handle_up(&self) {
+        self.up.fetch_add(1, Ordering::SeqCst);
+        if let Some((since, _)) = lock(&self.away).since.take() {
+            let seconds = flexfs_uring::clock::now().duration_since(since).as_secs_f32();
+            tracing::warn!(meta = %self.target.meta_addr, seconds, "the metadata server is back");
+        }
+    }
+
+    /// A link is down.
+    pub(crate) fn handle_down(&self) {
+        self.up.fetch_sub(1, Ordering::SeqCst);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Links that are up.
+    pub(crate) fn links_up(&self) -> usize {
+        self.up.load(Ordering::SeqCst)
+    }
+
+    /// An attempt failed or a link broke; said once, then now and then, however many links there are.
+    pub(crate) fn report_away(&self, cause: &dyn std::fmt::Display) {
+        let now = flexfs_uring::clock::now();
+        let mut away = lock(&self.away);
+        match &mut away.since {
+            None => {
+                away.since = Some((now, now));
+                let meta = &self.target.meta_addr;
+                tracing::warn!(%meta, %cause, "the metadata server is away; operations wait, trying again");
+            }
+            Some((since, said)) if now.duration_since(*said) >= AWAY_LOG_EVERY => {
+                *said = now;
+                let (meta, seconds) = (&self.target.meta_addr, now.duration_since(*since).as_secs());
+                tracing::warn!(%meta, %cause, seconds, "the metadata server is still away");
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The session is over; calls get `errno`. The first end counts.
+    pub(crate) fn end(&self, errno: Errno) -> bool {
+        let first = self.ended.set(End { errno }).is_ok();
+        self.changed.notify(usize::MAX);
+        first
+    }
+
+    /// The token is no longer good.
+    pub(crate) fn revoke(&self, text: &str) {
+        if self.end(Errno::EACCES) {
+            let unsynced = self.unstable_count();
+            tracing::error!(
+                volume = %self.target.volume, cause = text, unsynced,
+                "the session has ended: all operations fail with EACCES until the volume is mounted anew with a valid \
+                 token; unwritten data is refused"
+            );
+        }
+    }
+
+    /// The errno of calls, once the session is over.
+    pub(crate) fn ended(&self) -> Option<Errno> {
+        self.ended.get().map(|end| end.errno)
+    }
+}
+
+/// Nothing that holds these locks can panic half-way.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,120 @@
+//! The life of a shard's link: connect, attach, serve, and again, until the session ends.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use flexfs_uring::clock;
+use flexfs_uring::timer::sleep;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::hello::{Reason, Welcome};
+
+use super::conn::Conn;
+use super::error::LinkError;
+use super::local::Link;
+use super::recover;
+use super::serve::serve;
+use super::session::{add, lock};
+
+/// First wait before connecting again.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// Longest wait before connecting again: a server that is back is noticed within this.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Keeps the link of one shard until the session ends.
+pub(crate) async fn run(link: Rc<Link>) {
+    let session = Rc::clone(&link);
+    let session = &session.session;
+    let mut backoff = BACKOFF_MIN;
+    let mut down_since = clock::now();
+    while session.ended().is_none() {
+        match establish(&link).await {
+            Ok(Some(conn)) => {
+                backoff = BACKOFF_MIN;
+                add(&link.lane().connects, 1);
+                link.set_up();
+                let cause = serve(&link, conn).await;
+                link.set_down();
+                down_since = clock::now();
+                if session.ended().is_none() && !matches!(cause, LinkError::Dropped(_)) {
+                    report(&link, &cause);
+                }
+            }
+            // Another link led the session through; attach to what stands now.
+            Ok(None) => {}
+            Err(cause) if cause.is_final() => session.revoke(&cause.to_string()),
+            Err(cause) => {
+                report(&link, &cause);
+                check_soft(&link, down_since);
+                pause(&link, backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+    link.die(session.ended().unwrap_or(Errno::EIO));
+}
+
+/// One attempt at a connection that belongs to the session.
+async fn establish(link: &Link) -> Result<Option<Conn>, LinkError> {
+    let session = &link.session;
+    if let Some(first) = lock(&session.first).take() {
+        return Conn::from_first(first).map(Some);
+    }
+    let era = session.era();
+    let mut conn = Conn::connect(&session.target).await?;
+    let hello = session.keys().attach(conn.exporter(), false);
+    match conn.greet(&hello).await? {
+        Welcome::Attached { durable, .. } => {
+            session.handle_durable(durable);
+            Ok(Some(conn))
+        }
+        Welcome::Refused(refused)
+            if matches!(refused.reason, Reason::MustRecover | Reason::SessionUnknown) =>
+        {
+            drop(conn);
+            recover::lead(session, era, refused.reason).await
+        }
+        Welcome::Refused(refused) => Err(LinkError::Refused(refused)),
+        // Recovery is under way, led by another link: come back when it is over.
+        Welcome::Recovering { .. } => Err(LinkError::Dropped("the server is recovering")),
+        Welcome::Granted(_) => Err(LinkError::Unexpected("a welcome that answers another hello")),
+    }
+}
+
+/// Says that the server is away when no link is up; one broken link among many is nobody's concern.
+fn report(link: &Link, cause: &LinkError) {
+    if link.session.links_up() == 0 {
+        link.session.report_away(cause);
+    } else {
+        tracing::debug!(shard = link.shard, %cause, "a link broke");
+    }
+}
+
+/// A soft mount does not wait for ever.
+fn check_soft(link: &Link, down_since: Instant) {
+    if link.session.target.soft.is_some_and(|limit| clock::now().duration_since(down_since) >= limit) {
+        link.time_out();
+    }
+}
+
+/// Waits before the next attempt; the end of the session cuts it short.
+async fn pause(link: &Link, backoff: Duration) {
+    let mut wait = pin!(sleep(backoff));
+    let mut changed = pin!(async {
+        while link.session.ended().is_none() {
+            let listener = link.session.changed.listen();
+            if link.session.ended().is_none() {
+                listener.await;
+            }
+        }
+    });
+    poll_fn(|cx| {
+        if wait.as_mut().poll(cx).is_ready() || changed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+}
