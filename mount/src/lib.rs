@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod cancel;
+pub mod link;
 // Until `link` and `data` stand: `pub mod fuse; pub mod vfs;` (and cli, config, daemon, shard, status) are not listed, so that each side compiles alone.
