@@ -21,7 +21,7 @@ use crate::auth::Peer;
 /// Most connections at once: one stream per metadata server, short calls of everyone else.
 const CONNECTIONS_MAX: usize = 4096;
 /// Most connections of one address that are not yet TLS.
-const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
+const HANDSHAKES_PER_ADDRESS_MAX: usize = 256;
 /// Time for the TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Time for the head of a request, and of silence between two requests.

@@ -82,7 +82,7 @@ fn http_garbage_is_answered_and_the_server_goes_on() {
 #[test]
 fn silent_connections_do_not_keep_others_out() {
     let server = Server::start();
-    let silent: Vec<_> = (0..100).map(|_| plain(&server)).collect();
+    let silent: Vec<_> = (0..300).map(|_| plain(&server)).collect();
     let half: Vec<_> = (0..20)
         .map(|_| {
             let mut socket = plain(&server);

@@ -22,8 +22,8 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).unwrap();
-        fs::copy(CONFIGURE, bin.join("configure.flexfs")).unwrap();
-        fs::copy(ADMIN, bin.join("admin.flexfs")).unwrap();
+        place(CONFIGURE, &bin.join("configure.flexfs"));
+        place(ADMIN, &bin.join("admin.flexfs"));
         let meta = "#!/bin/sh\n# start --bindAddr ADDR --dbFolder DIR ...\n\
             here=$(dirname \"$0\")\n[ -e \"$5/admin.db\" ] || \"$here/admin.flexfs\" init --dbFolder \"$5\" >/dev/null 2>&1\n\
             exec \"$here/admin.flexfs\" start --bindAddr \"$3\" --dbFolder \"$5\"\n";
@@ -72,6 +72,13 @@ impl Drop for Bench {
         if self.path("state/cluster.toml").exists() {
             self.run("down", &[]);
         }
+    }
+}
+
+/// A link where it can be: a copy is a file that was open for writing, which a process forked meanwhile keeps "busy".
+fn place(program: &str, at: &Path) {
+    if fs::hard_link(program, at).is_err() {
+        fs::copy(program, at).unwrap();
     }
 }
 

@@ -301,7 +301,9 @@ mod tests {
         Cli::command().debug_assert();
         for line in [
             "create volume main --metaStore m --blockStore b --blockSize 4M --retention forever",
-            "create volume --block-size 256KiB",
+            "create volume --name genomes --block-size 256KiB",
+            "create volume-token --volumeID genomes --mountPath /released --flags ro --notes x",
+            "create region --code a --provider b",
             "list volumes --filter metaStore=m --json",
             "update volume-token abc --expires never --flags ro",
             "rotate meta-store m --overlap 0",
@@ -312,6 +314,8 @@ mod tests {
             let parsed = Cli::try_parse_from(std::iter::once("configure.flexfs").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
-        assert!(Cli::try_parse_from(["configure.flexfs", "list", "nouns"]).is_err());
+        for line in ["list nouns", "create volume a --name b"] {
+            assert!(Cli::try_parse_from(std::iter::once("configure.flexfs").chain(line.split(' '))).is_err());
+        }
     }
 }

@@ -25,6 +25,9 @@ pub(crate) const VIEW: View = View {
 pub(crate) struct Create {
     /// Unique name.
     name: Option<String>,
+    /// The same, as a flag.
+    #[arg(long = "name", value_name = "NAME", conflicts_with = "name")]
+    named: Option<String>,
     /// Your words.
     #[arg(long)]
     notes: Option<String>,
@@ -33,7 +36,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(&mut fields, "name", Some(ask::text(self.name, "Name of the account", "NAME")?));
+        set(&mut fields, "name", Some(ask::text(self.name.or(self.named), "Name of the account", "NAME")?));
         set(&mut fields, "notes", self.notes);
         Ok(fields)
     }

@@ -30,6 +30,9 @@ pub(crate) const VIEW: View = View {
 pub(crate) struct Create {
     /// Unique name.
     name: Option<String>,
+    /// The same, as a flag.
+    #[arg(long = "name", value_name = "NAME", conflicts_with = "name")]
+    named: Option<String>,
     /// hosted (by the metadata server), file or s3; only hosted is served in this release [default: hosted].
     #[arg(long)]
     kind: Option<String>,
@@ -56,7 +59,11 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(&mut fields, "name", Some(ask::text(self.name, "Name of the block store", "NAME")?));
+        set(
+            &mut fields,
+            "name",
+            Some(ask::text(self.name.or(self.named), "Name of the block store", "NAME")?),
+        );
         set(&mut fields, "kind", self.kind);
         set(&mut fields, "region", self.region);
         set(&mut fields, "path", self.path);

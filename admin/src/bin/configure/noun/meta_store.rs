@@ -27,6 +27,9 @@ pub(crate) const VIEW: View = View {
 pub(crate) struct Create {
     /// Unique name.
     name: Option<String>,
+    /// The same, as a flag.
+    #[arg(long = "name", value_name = "NAME", conflicts_with = "name")]
+    named: Option<String>,
     /// host:port that mounts connect to.
     #[arg(long)]
     address: Option<String>,
@@ -41,7 +44,11 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(&mut fields, "name", Some(ask::text(self.name, "Name of the meta store", "NAME")?));
+        set(
+            &mut fields,
+            "name",
+            Some(ask::text(self.name.or(self.named), "Name of the meta store", "NAME")?),
+        );
         set(
             &mut fields,
             "address",

@@ -19,6 +19,9 @@ pub(crate) const VIEW: View = View {
 pub(crate) struct Create {
     /// Unique short name.
     code: Option<String>,
+    /// The same, as a flag.
+    #[arg(long = "code", value_name = "CODE", conflicts_with = "code")]
+    coded: Option<String>,
     /// Full name [default: the code].
     #[arg(long)]
     name: Option<String>,
@@ -27,7 +30,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(&mut fields, "code", Some(ask::text(self.code, "Code of the provider", "CODE")?));
+        set(&mut fields, "code", Some(ask::text(self.code.or(self.coded), "Code of the provider", "CODE")?));
         set(&mut fields, "name", self.name);
         Ok(fields)
     }

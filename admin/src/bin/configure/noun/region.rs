@@ -24,6 +24,9 @@ pub(crate) const VIEW: View = View {
 pub(crate) struct Create {
     /// Short name, unique with its provider.
     code: Option<String>,
+    /// The same, as a flag.
+    #[arg(long = "code", value_name = "CODE", conflicts_with = "code")]
+    coded: Option<String>,
     /// Code of the provider.
     #[arg(long)]
     provider: Option<String>,
@@ -36,7 +39,7 @@ impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
         set(&mut fields, "provider", Some(ask::text(self.provider, "Code of the provider", "--provider")?));
-        set(&mut fields, "code", Some(ask::text(self.code, "Code of the region", "CODE")?));
+        set(&mut fields, "code", Some(ask::text(self.code.or(self.coded), "Code of the region", "CODE")?));
         set(&mut fields, "name", self.name);
         Ok(fields)
     }

@@ -69,11 +69,14 @@ impl Changes {
 pub(crate) struct Create {
     /// Name.
     name: Option<String>,
+    /// The same, as a flag.
+    #[arg(long = "name", value_name = "NAME", conflicts_with = "name")]
+    named: Option<String>,
     /// Name or id of the metadata server.
-    #[arg(long = "metaStore")]
+    #[arg(long = "metaStore", alias = "metaStoreID")]
     meta_store: Option<String>,
     /// Name or id of the block store.
-    #[arg(long = "blockStore")]
+    #[arg(long = "blockStore", alias = "blockStoreID")]
     block_store: Option<String>,
     /// Block size: a power of two from 256K to 8M [default: 4M].
     #[arg(long = "blockSize", alias = "block-size", value_parser = parse_size)]
@@ -91,7 +94,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(&mut fields, "name", Some(ask::text(self.name, "Name of the volume", "NAME")?));
+        set(&mut fields, "name", Some(ask::text(self.name.or(self.named), "Name of the volume", "NAME")?));
         set(
             &mut fields,
             "metaStore",

@@ -65,7 +65,7 @@ impl Changes {
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// Name or id of the volume.
-    #[arg(long)]
+    #[arg(long, alias = "volumeID")]
     volume: Option<String>,
     #[command(flatten)]
     changes: Changes,
