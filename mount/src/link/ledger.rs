@@ -150,11 +150,6 @@ impl<W> Ledger<W> {
         self.pending.remove(&id)
     }
 
-    /// Whether a call still has no answer.
-    pub(crate) fn is_pending(&self, id: RequestId) -> bool {
-        self.pending.contains_key(&id)
-    }
-
     /// The caller no longer waits. A call that changes something and may have reached the server goes on; others end here.
     pub(crate) fn handle_abandoned(&mut self, id: RequestId) -> Option<Pending<W>> {
         let call = self.pending.get_mut(&id)?;

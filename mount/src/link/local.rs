@@ -140,6 +140,8 @@ impl Link {
                 if let Some(began) = waiter.began.get() {
                     self.measure(began);
                 }
+                // A payload nobody asked for is dropped here, and thrown away by the reading task.
+                let payload = payload.filter(|_| waiter.takes_payload);
                 waiter.finish(Outcome { result: answer.result, payload });
             }
             (None, Ok(reply)) if call.abandoned => self.undo(call.effect, reply),

@@ -25,6 +25,5 @@ mod unstable;
 mod waiter;
 
 pub use figures::Figures;
-pub(crate) use incoming::Incoming;
 pub use remote::{OpenError, Remote};
 pub use session::Target;
