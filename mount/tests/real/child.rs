@@ -1,0 +1,117 @@
+//! What a test lets another process do: the test program starts itself again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::fs::FlockOperation;
+
+use crate::harness::{Run, soon};
+
+/// Variable that tells the child what to do: `verb` and path, a line feed between them.
+const TASK: &str = "FLEXFS_CHILD";
+
+/// A process that does one thing to a file and then holds still. Killed when dropped.
+pub(crate) struct Child {
+    running: crate::harness::Running,
+    lines: std::sync::mpsc::Receiver<String>,
+}
+
+impl Child {
+    /// Verbs: `flock-ex`, `flock-sh`, `posix-wait FIRST LENGTH`, `posix-try FIRST LENGTH`, `hold-open`, `stat`.
+    pub(crate) fn start(verb: &str, path: &Path) -> Self {
+        let mut running = Run::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child::entry", "--ignored", "--nocapture", "--test-threads=1"])
+            .env(TASK, format!("{verb}\n{}", path.display()))
+            .spawn_piped();
+        let out = BufReader::new(running.child.stdout.take().unwrap());
+        let (send, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if let Some(word) = line.split("child: ").nth(1) {
+                    // The test may have ended: then nobody listens.
+                    let _ = send.send(word.to_owned());
+                }
+            }
+        });
+        let child = Self { running, lines };
+        assert_eq!(child.says(Duration::from_secs(20)).as_deref(), Some("begin"));
+        child
+    }
+
+    /// Its next word within `limit`.
+    pub(crate) fn says(&self, limit: Duration) -> Option<String> {
+        self.lines.recv_timeout(limit).ok()
+    }
+
+    /// Interrupts it, as a person at a terminal would; whether that ended it within `limit`.
+    pub(crate) fn interrupt(&mut self, limit: Duration) -> bool {
+        self.running.signal(rustix::process::Signal::INT);
+        self.running.end(limit).is_some()
+    }
+
+    /// Ends it.
+    pub(crate) fn kill(mut self) {
+        self.running.signal(rustix::process::Signal::KILL);
+        assert!(self.running.end(Duration::from_secs(10)).is_some(), "a child survives kill -9");
+    }
+
+    /// Whether the process sleeps in a system call (state `S` or `D`) from now on for a while.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.says(Duration::from_millis(700)).is_none()
+    }
+}
+
+/// The child's side.
+#[test]
+#[ignore = "helper process of other tests, started by them"]
+fn entry() {
+    let Ok(task) = std::env::var(TASK) else { return };
+    let (verb, path) = task.split_once('\n').unwrap();
+    let words: Vec<&str> = verb.split(' ').collect();
+    say("begin");
+    let number = |index: usize| words[index].parse::<i64>().unwrap();
+    let file = |write: bool| OpenOptions::new().read(true).write(write).open(path).unwrap();
+    match words[0] {
+        "flock-ex" => hold(file(true), |file| rustix::fs::flock(file, FlockOperation::LockExclusive).is_ok()),
+        "flock-sh" => hold(file(false), |file| rustix::fs::flock(file, FlockOperation::LockShared).is_ok()),
+        "posix-wait" => {
+            let lock = posix(libc::F_WRLCK, number(1), number(2));
+            hold(file(true), |file| fcntl(file, FcntlArg::F_SETLKW(&lock)).is_ok());
+        }
+        "posix-try" => {
+            let lock = posix(libc::F_WRLCK, number(1), number(2));
+            hold(file(true), |file| fcntl(file, FcntlArg::F_SETLK(&lock)).is_ok());
+        }
+        "hold-open" => hold(file(true), |_| true),
+        "stat" => say(if std::fs::metadata(path).is_ok() { "done" } else { "failed" }),
+        other => panic!("unknown verb {other}"),
+    }
+}
+
+/// A POSIX lock on a range; length 0 reaches to the end of any file.
+pub(crate) fn posix(kind: i32, start: i64, length: i64) -> libc::flock {
+    libc::flock {
+        l_type: i16::try_from(kind).unwrap(),
+        l_whence: i16::try_from(libc::SEEK_SET).unwrap(),
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    }
+}
+
+fn hold(file: File, take: impl Fn(&File) -> bool) {
+    say(if take(&file) { "done" } else { "failed" });
+    // Ended by the test; a minute is for a test that died.
+    let _ = soon(Duration::from_secs(60), || false);
+    drop(file);
+}
+
+fn say(word: &str) {
+    let mut out = std::io::stdout();
+    writeln!(out, "child: {word}").unwrap();
+    out.flush().unwrap();
+}

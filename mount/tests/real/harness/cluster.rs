@@ -1,0 +1,371 @@
+//! A cluster on loopback with one volume and one mount, made by `configure.flexfs up` as a user would make it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::clock::{now, soon};
+use super::command::{Ran, Run};
+use super::machine::{self, binary};
+use super::process::Process;
+
+/// Name of the volume that `up` makes.
+pub(crate) const VOLUME: &str = "main";
+/// Longest life of a cluster before the watchdog frees whoever hangs in it. Below nextest's own limit.
+const LIFE: Duration = Duration::from_secs(600);
+/// Time for `up`, seconds.
+const UP_SECONDS: u64 = 60;
+/// Lines of each log that a failed test prints.
+const LOG_LINES: usize = 40;
+
+/// How the mount talks to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// FUSE over io_uring: what a user gets by default, so no flag asks for it here.
+    Uring,
+    /// /dev/fuse.
+    Dev,
+}
+
+impl Transport {
+    /// As `status` names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Dev => "dev",
+        }
+    }
+
+    /// `much` on the default transport, `little` on the other: it is there to be right, not to be measured.
+    pub(crate) fn scale<T>(self, much: T, little: T) -> T {
+        match self {
+            Self::Uring => much,
+            Self::Dev => little,
+        }
+    }
+}
+
+/// What to start.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) transport: Transport,
+    /// More flags of `configure.flexfs up`.
+    pub(crate) flags: Vec<String>,
+    /// Where servers keep their data, when not in the cluster's own folder.
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// A running cluster. Dropped, it is gone: unmounted, stopped, deleted.
+pub(crate) struct Cluster {
+    // The last field to be dropped is the folder everything lives in.
+    transport: Transport,
+    up: Vec<String>,
+    state: PathBuf,
+    mnt: PathBuf,
+    more: Mutex<Vec<PathBuf>>,
+    ended: Arc<AtomicBool>,
+    finished: bool,
+    root: TempDir,
+}
+
+impl Cluster {
+    /// A cluster with the defaults, mounted.
+    pub(crate) fn start(transport: Transport) -> Self {
+        Self::with(Options { transport, flags: Vec::new(), state: None })
+    }
+
+    /// A cluster with options, mounted.
+    pub(crate) fn with(options: Options) -> Self {
+        machine::require(options.transport == Transport::Uring);
+        let root = machine::scratch();
+        let mnt = root.path().join("mnt");
+        fs::create_dir(&mnt).unwrap();
+        let state = options.state.unwrap_or_else(|| root.path().join("state"));
+        let [admin, meta, metrics] = machine::free_ports();
+        let mut up = vec!["--stateDir".to_owned(), state.to_str().unwrap().to_owned()];
+        for (flag, port) in [("--adminPort", admin), ("--metaPort", meta), ("--metricsPort", metrics)] {
+            up.extend([flag.to_owned(), port.to_string()]);
+        }
+        if options.transport == Transport::Dev {
+            up.extend(["--transport".to_owned(), "dev".to_owned()]);
+        }
+        up.extend(options.flags);
+        let ended = Arc::new(AtomicBool::new(false));
+        watch(root.path().to_owned(), ended.clone());
+        let transport = options.transport;
+        let more = Mutex::new(Vec::new());
+        let cluster = Self { transport, up, state, mnt, more, ended, finished: false, root };
+        cluster.up();
+        cluster
+    }
+
+    /// The mount point.
+    pub(crate) fn mnt(&self) -> &Path {
+        &self.mnt
+    }
+
+    /// A path on the mount.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.mnt.join(name)
+    }
+
+    /// A folder of this cluster that is not on the mount.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Where the servers keep their data.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// `configure.flexfs up` with the flags of this cluster; the transport in use must be the one wanted.
+    pub(crate) fn up(&self) {
+        Run::new(binary("configure")).arg("up").arg(&self.mnt).args(&self.up).limit(UP_SECONDS).ok();
+        assert_eq!(self.status_of(&self.mnt)["transport"], self.transport.name(), "transport in use");
+    }
+
+    /// `configure.flexfs down`: unmounts and stops, keeps the data.
+    pub(crate) fn down(&self) {
+        Run::new(binary("configure"))
+            .arg("down")
+            .arg(&self.mnt)
+            .arg("--stateDir")
+            .arg(&self.state)
+            .limit(UP_SECONDS)
+            .ok();
+        assert!(!is_mounted(&self.mnt), "down leaves the mount");
+        assert!(
+            soon(Duration::from_secs(10), || self.servers().is_empty()),
+            "down leaves {:?}",
+            self.servers()
+        );
+    }
+
+    /// Takes the mount away and brings it back; the servers go on.
+    pub(crate) fn remount(&self) {
+        Run::new("umount").arg(&self.mnt).limit(60).ok();
+        self.wait_mount_gone(&self.mnt);
+        self.up();
+    }
+
+    /// `configure.flexfs` as the operator of this cluster.
+    pub(crate) fn configure(&self, arguments: &[&str]) -> Run {
+        Run::new(binary("configure")).args(arguments).arg("--credsFile").arg(self.operator_creds())
+    }
+
+    /// What `configure.flexfs .. --json` prints.
+    pub(crate) fn configure_json(&self, arguments: &[&str]) -> Value {
+        let ran = self.configure(arguments).arg("--json").ok();
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.out))
+    }
+
+    /// `mount.flexfs status --json` of the first mount.
+    pub(crate) fn status(&self) -> Value {
+        self.status_of(&self.mnt)
+    }
+
+    /// `mount.flexfs status --json` of a mount.
+    pub(crate) fn status_of(&self, mnt: &Path) -> Value {
+        let ran = Run::new(binary("mount")).args(["status", "--json"]).arg(mnt).limit(20).ok();
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.out))
+    }
+
+    /// Mounts the volume a second time, as another client.
+    pub(crate) fn second_mount(&self) -> PathBuf {
+        let mnt = self.root().join(format!("mnt{}", self.more.lock().unwrap().len() + 2));
+        fs::create_dir(&mnt).unwrap();
+        self.start_mount(&mnt, &self.volume_creds(), &[]).ok();
+        self.more.lock().unwrap().push(mnt.clone());
+        assert_eq!(self.status_of(&mnt)["transport"], self.transport.name(), "transport in use");
+        mnt
+    }
+
+    /// `mount.flexfs start` with a credentials file.
+    pub(crate) fn start_mount(&self, mnt: &Path, creds: &Path, flags: &[&str]) -> Run {
+        let run = Run::new(binary("mount")).arg("start").arg("--credsFile").arg(creds).args(flags);
+        let run = if self.transport == Transport::Dev { run.args(["--transport", "dev"]) } else { run };
+        let run = run.arg("--stateFolder").arg(mnt.with_extension("state"));
+        run.arg("--logFile").arg(mnt.with_extension("log")).arg(VOLUME).arg(mnt).limit(30)
+    }
+
+    /// Credentials of the volume.
+    pub(crate) fn volume_creds(&self) -> PathBuf {
+        self.state.join("creds/mount")
+    }
+
+    /// Credentials of the operator.
+    pub(crate) fn operator_creds(&self) -> PathBuf {
+        self.state.join("creds/configure")
+    }
+
+    /// The metadata server.
+    pub(crate) fn meta(&self) -> Process {
+        Process::find("meta-flexfs", &self.state).expect("meta runs")
+    }
+
+    /// The admin server.
+    pub(crate) fn admin(&self) -> Process {
+        Process::find("admin-flexfs", &self.state).expect("admin runs")
+    }
+
+    /// The client behind a mount point.
+    pub(crate) fn mount_process(&self, mnt: &Path) -> Option<Process> {
+        let names = |process: &Process| process.arguments().iter().any(|word| word == mnt.as_os_str());
+        let found = Process::of(self.root()).into_iter().chain(Process::of(&self.state));
+        found
+            .filter(Process::is_alive)
+            .find(|process| names(process) && process.flag("--credsFile").is_some())
+    }
+
+    /// kill -9 of meta.
+    pub(crate) fn kill_meta(&self) {
+        self.meta().kill();
+    }
+
+    /// Starts again what was killed; an `up` of a running cluster does just that.
+    pub(crate) fn restart(&self) {
+        self.up();
+    }
+
+    /// kill -9 of the client.
+    pub(crate) fn kill_mount(&self) {
+        self.mount_process(&self.mnt).expect("the mount runs").kill();
+    }
+
+    /// Waits until the client behind a mount point has ended.
+    pub(crate) fn wait_mount_gone(&self, mnt: &Path) {
+        assert!(
+            soon(Duration::from_secs(20), || self.mount_process(mnt).is_none()),
+            "the client stays after umount"
+        );
+    }
+
+    /// `meta.flexfs verify` on the stopped cluster: every invariant of the database.
+    pub(crate) fn verify(&self) -> Ran {
+        assert!(self.servers().is_empty(), "verify wants stopped servers");
+        let folder = self.state.join("meta");
+        Run::new(binary("meta")).arg("verify").arg("--dbFolder").arg(folder).limit(120).ok()
+    }
+
+    /// The good end of a test: everything down, the database sound.
+    pub(crate) fn finish(mut self) {
+        for mnt in std::mem::take(&mut *self.more.lock().unwrap()) {
+            Run::new("umount").arg(&mnt).limit(60).ok();
+            self.wait_mount_gone(&mnt);
+        }
+        self.down();
+        self.verify();
+        self.finished = true;
+    }
+
+    /// Servers and clients that run.
+    fn servers(&self) -> Vec<Process> {
+        let names =
+            |process: &Process| ["--stateDir", "verify"].iter().all(|word| process.flag(word).is_none());
+        let mut found = Process::of(self.root());
+        found.extend(Process::of(&self.state));
+        found.retain(|process| names(process) && process.is_alive());
+        found
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.show_logs();
+        }
+        self.ended.store(true, Ordering::Relaxed);
+        release(self.root.path());
+        for process in Process::of(self.root.path()).into_iter().chain(Process::of(&self.state)) {
+            process.signal(rustix::process::Signal::KILL);
+            let _ = soon(Duration::from_secs(5), || !process.is_alive());
+        }
+    }
+}
+
+impl Cluster {
+    fn show_logs(&self) {
+        let mut logs = Vec::new();
+        find_logs(&self.state, &mut logs);
+        find_logs(self.root.path(), &mut logs);
+        logs.dedup();
+        for log in logs {
+            let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("---- {}", log.display());
+            eprintln!("{}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
+        }
+    }
+}
+
+/// Whether something is mounted there. Reads the kernel's table: a dead mount answers no other question.
+pub(crate) fn is_mounted(mnt: &Path) -> bool {
+    mounts().iter().any(|(_, path)| path == mnt)
+}
+
+/// Minor device number and path of every mount.
+fn mounts() -> Vec<(String, PathBuf)> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let entry = |line: &str| {
+        let mut words = line.split(' ').skip(2);
+        let minor = words.next()?.split_once(':')?.1.to_owned();
+        Some((minor, PathBuf::from(words.nth(1)?)))
+    };
+    table.lines().filter_map(entry).collect()
+}
+
+/// Frees whoever hangs in a mount below `root` and takes the mounts away.
+fn release(root: &Path) {
+    let below: Vec<_> = mounts().into_iter().filter(|(_, path)| path.starts_with(root)).collect();
+    if below.is_empty() {
+        return;
+    }
+    let connections = Path::new("/sys/fs/fuse/connections");
+    if !is_mounted(connections) {
+        // Without it the unmount below still takes the mount out of sight.
+        let _ = Command::new("mount").args(["-t", "fusectl", "none"]).arg(connections).status();
+    }
+    for (minor, path) in below.into_iter().rev() {
+        // Not FUSE, or gone already: the unmount decides.
+        let _ = fs::write(connections.join(&minor).join("abort"), "1");
+        let _ = Command::new("umount").arg("-l").arg(&path).status();
+    }
+}
+
+/// The cluster's time limit: past it, hanging system calls of the test end with an error, and so does the test.
+fn watch(root: PathBuf, ended: Arc<AtomicBool>) {
+    let start = now();
+    std::thread::spawn(move || {
+        while !ended.load(Ordering::Relaxed) {
+            if start.elapsed() > LIFE {
+                eprintln!("watchdog: the test runs for {LIFE:?}; its mounts are aborted");
+                release(&root);
+                return;
+            }
+            sleep(Duration::from_millis(200));
+        }
+    });
+}
+
+fn find_logs(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_mount = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("mnt"));
+        if is_mount || path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            find_logs(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            found.push(path);
+        }
+    }
+}

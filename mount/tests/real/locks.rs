@@ -1,0 +1,138 @@
+//! Locks of processes and of clients against each other: flock, POSIX ranges, waits, interrupts, ends of owners.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::child::{Child, posix};
+use crate::harness::{Cluster, Transport, within};
+
+/// Time for a lock that is free to be granted.
+const GRANT: Duration = Duration::from_secs(5);
+
+both!(flock_waits, posix_ranges, clients, servers_restart);
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).unwrap()
+}
+
+fn flock_waits(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let path = cluster.path("file");
+    let file = open(&path);
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    // Another description of this very process is another owner.
+    let again = open(&path);
+    assert_eq!(flock(&again, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK));
+    let mut waiter = Child::start("flock-ex", &path);
+    assert!(waiter.is_waiting(), "got a lock that is held");
+    // More waiters than a core has queue entries must not keep the unlock out.
+    let crowd: Vec<Child> = (0..12).map(|_| Child::start("flock-sh", &path)).collect();
+    assert!(waiter.interrupt(Duration::from_secs(3)), "a waiter does not end at kill -INT");
+    flock(&file, FlockOperation::Unlock).unwrap();
+    for child in &crowd {
+        assert_eq!(child.says(GRANT).as_deref(), Some("done"), "shared locks go together");
+    }
+    assert_eq!(flock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK));
+    flock(&again, FlockOperation::NonBlockingLockShared).unwrap();
+    // A holder that is killed holds nothing.
+    for child in crowd {
+        child.kill();
+    }
+    flock(&again, FlockOperation::Unlock).unwrap();
+    let file = within(GRANT, "lock after its holders died", move || {
+        flock(&file, FlockOperation::LockExclusive).unwrap();
+        file
+    });
+    // The last close of a description releases; a duplicate keeps it.
+    let double = file.try_clone().unwrap();
+    drop(file);
+    assert_eq!(flock(&again, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK));
+    drop(double);
+    within(GRANT, "lock after the last close", move || flock(&again, FlockOperation::LockExclusive).unwrap());
+    cluster.finish();
+}
+
+fn posix_ranges(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let path = cluster.path("file");
+    fs::write(&path, vec![0; 1000]).unwrap();
+    let file = open(&path);
+    let set = |kind, start, length| fcntl(&file, FcntlArg::F_SETLK(&posix(kind, start, length)));
+    set(libc::F_WRLCK, 100, 100).unwrap();
+    let next = Child::start("posix-try 200 100", &path);
+    assert_eq!(next.says(GRANT).as_deref(), Some("done"), "ranges that only touch");
+    let denied = Child::start("posix-try 150 1", &path);
+    assert_eq!(denied.says(GRANT).as_deref(), Some("failed"));
+    assert!(set(libc::F_WRLCK, 250, 10).is_err(), "the other's range is its own");
+    let mut found = posix(libc::F_WRLCK, 0, 0);
+    fcntl(&file, FcntlArg::F_GETLK(&mut found)).unwrap();
+    assert_eq!((found.l_start, found.l_len, i32::from(found.l_type)), (200, 100, libc::F_WRLCK));
+    assert!(found.l_pid > 0, "who holds it");
+    // A hole cut into a range leaves both ends; a waiter for the hole gets it, one for the rest waits on.
+    let in_hole = Child::start("posix-wait 140 20", &path);
+    let mut beside = Child::start("posix-wait 100 10", &path);
+    assert!(in_hole.is_waiting() && beside.is_waiting());
+    set(libc::F_UNLCK, 140, 20).unwrap();
+    assert_eq!(in_hole.says(GRANT).as_deref(), Some("done"));
+    assert!(beside.is_waiting(), "got a range that is held");
+    assert!(beside.interrupt(Duration::from_secs(3)), "a waiter does not end at kill -INT");
+    // Two that would wait for each other: one is told so.
+    let third = Child::start("posix-wait 100 1", &path);
+    assert!(third.is_waiting());
+    drop(third);
+    next.kill();
+    within(GRANT, "range of a killed holder", {
+        let file = file.try_clone().unwrap();
+        move || fcntl(&file, FcntlArg::F_SETLKW(&posix(libc::F_WRLCK, 200, 100))).unwrap()
+    });
+    // POSIX: any close of the file by the process drops all its locks.
+    drop(open(&path));
+    let all = Child::start("posix-try 160 40", &path);
+    assert_eq!(all.says(GRANT).as_deref(), Some("done"));
+    drop((all, file, in_hole, denied));
+    cluster.finish();
+}
+
+/// Locks hold between two clients, and are gone with the client that held them.
+fn clients(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let other = cluster.second_mount();
+    let path = cluster.path("file");
+    let file = open(&path);
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    fcntl(&file, FcntlArg::F_SETLK(&posix(libc::F_WRLCK, 0, 10))).unwrap();
+    let there = Child::start("flock-ex", &other.join("file"));
+    let range = Child::start("posix-wait 5 1", &other.join("file"));
+    assert!(there.is_waiting() && range.is_waiting(), "a lock does not reach the other client");
+    // kill -9 of the holder's client: its locks go when its session has ended (lease 10 s).
+    cluster.kill_mount();
+    assert_eq!(there.says(Duration::from_secs(25)).as_deref(), Some("done"), "a dead client's lock stays");
+    assert_eq!(range.says(GRANT).as_deref(), Some("done"));
+    drop((file, there, range));
+    cluster.remount();
+    cluster.finish();
+}
+
+/// Locks survive a restart of the server: the client holds them again before anybody else may take them.
+fn servers_restart(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let other = cluster.second_mount();
+    let path = cluster.path("file");
+    let file = open(&path);
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    cluster.kill_meta();
+    cluster.restart();
+    let waiter = Child::start("flock-ex", &other.join("file"));
+    assert!(waiter.says(Duration::from_secs(4)).is_none(), "the lock was lost with the server");
+    flock(&file, FlockOperation::Unlock).unwrap();
+    assert_eq!(waiter.says(Duration::from_secs(30)).as_deref(), Some("done"));
+    drop(waiter);
+    drop(file);
+    cluster.finish();
+}

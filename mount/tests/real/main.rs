@@ -1,0 +1,41 @@
+//! Real mounts: a cluster of the built binaries, the kernel's FUSE, and the programs people run on a file system.
+//!
+//! `./test mount` runs all of it. One test by hand, with the release binaries:
+//! `FLEXFS_BIN_DIR=$PWD/target/release cargo nextest run -p flexfs-mount --profile mount -E 'test(rename)'`.
+//! Each test runs over both transports, has a cluster of its own, ends it, and lets `meta.flexfs verify` have the last word.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step is a failed test")]
+
+/// Makes a test of each transport out of `fn name(transport: Transport)`.
+macro_rules! both {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[test]
+            fn uring() {
+                super::$name(crate::harness::Transport::Uring);
+            }
+            #[test]
+            fn dev() {
+                super::$name(crate::harness::Transport::Dev);
+            }
+        }
+    )+};
+}
+
+mod child;
+mod crash;
+mod files;
+mod full;
+mod harness;
+mod large;
+mod locks;
+mod names;
+mod outage;
+mod quickstart;
+mod refusals;
+mod revoke;
+mod space;
+mod suites;
+mod tools;
+mod tree;
+mod xattrs;

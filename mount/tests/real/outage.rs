@@ -1,0 +1,106 @@
+//! A server that is away: operations wait, can be interrupted, and go on when it is back.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::child::Child;
+use crate::files::pattern;
+use crate::harness::{Cluster, Run, Transport, within};
+
+/// Time for a client to notice that the server is back, and for the server to wait for its clients.
+const RECOVERY: Duration = Duration::from_secs(40);
+
+both!(dead_meta, frozen_meta, dead_admin, unmount_without_server);
+
+fn dead_meta(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    for name in ["one", "two", "three"] {
+        fs::write(cluster.path(name), pattern(0, 100_000)).unwrap();
+    }
+    let mut file = OpenOptions::new().append(true).open(cluster.path("one")).unwrap();
+    cluster.kill_meta();
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut impatient = Child::start("stat", &cluster.path("two"));
+    let patient = Child::start("stat", &cluster.path("three"));
+    assert!(impatient.is_waiting() && patient.is_waiting(), "an answer without a server");
+    assert!(impatient.interrupt(Duration::from_secs(3)), "kill -INT does not end a waiting process");
+    assert!(patient.says(Duration::from_secs(3)).is_none(), "gave up although it should wait");
+    let writer = std::thread::spawn(move || {
+        file.write_all(b"the end").unwrap();
+        file.sync_all().unwrap();
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    cluster.restart();
+    assert_eq!(patient.says(RECOVERY).as_deref(), Some("done"), "does not go on when the server is back");
+    within(RECOVERY, "write across an outage", move || writer.join().unwrap());
+    let bytes = fs::read(cluster.path("one")).unwrap();
+    assert_eq!((bytes.len(), &bytes[100_000..]), (100_007, &b"the end"[..]));
+    cluster.finish();
+}
+
+/// A server that holds its connections and says nothing is as dead as one that is gone.
+fn frozen_meta(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    fs::write(cluster.path("one"), "x").unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let meta = cluster.meta();
+    meta.signal(Signal::STOP);
+    let mut impatient = Child::start("stat", &cluster.path("one"));
+    assert!(impatient.is_waiting());
+    let interrupted = impatient.interrupt(Duration::from_secs(3));
+    let patient = Child::start("stat", &cluster.path("one"));
+    std::thread::sleep(Duration::from_secs(15));
+    meta.signal(Signal::CONT);
+    assert!(interrupted, "kill -INT does not end a waiting process");
+    assert_eq!(patient.says(RECOVERY).as_deref(), Some("done"));
+    fs::write(cluster.path("two"), "y").unwrap();
+    cluster.finish();
+}
+
+/// admin is needed for new sessions only: running ones go on without it, new ones are told what is missing.
+fn dead_admin(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    fs::write(cluster.path("one"), "x").unwrap();
+    let (creds, admin) = (cluster.volume_creds(), cluster.admin());
+    admin.kill();
+    fs::write(cluster.path("two"), pattern(0, 300_000)).unwrap();
+    // Not by `up`, which would start admin first.
+    let meta = cluster.meta();
+    meta.kill();
+    meta.start_again(&cluster.root().join("meta-again.log"));
+    let path = cluster.path("two");
+    let bytes = within(RECOVERY, "read without admin", move || fs::read(path).unwrap());
+    assert_eq!(bytes, pattern(0, 300_000));
+    let mnt = cluster.root().join("mnt-other");
+    fs::create_dir(&mnt).unwrap();
+    let text = cluster.start_mount(&mnt, &creds, &[]).limit(60).fails().text();
+    assert!(text.contains("admin"), "does not name admin: {text}");
+    admin.start_again(&cluster.root().join("admin-again.log"));
+    let tries = || cluster.start_mount(&mnt, &creds, &[]).run().status.success();
+    assert!(crate::harness::soon(RECOVERY, tries), "no new mount after admin is back");
+    Run::new("umount").arg(&mnt).ok();
+    cluster.wait_mount_gone(&mnt);
+    // What `up` did not start, `down` does not stop.
+    cluster.meta().kill();
+    cluster.admin().kill();
+    cluster.restart();
+    cluster.finish();
+}
+
+/// An operator can always take a mount away, whatever the servers do.
+fn unmount_without_server(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    fs::write(cluster.path("one"), "x").unwrap();
+    cluster.kill_meta();
+    cluster.admin().kill();
+    let stuck = Child::start("stat", &cluster.path("other"));
+    Run::new("umount").arg("-l").arg(cluster.mnt()).limit(20).ok();
+    stuck.kill();
+    cluster.wait_mount_gone(cluster.mnt());
+    cluster.up();
+    assert_eq!(fs::read_to_string(cluster.path("one")).unwrap(), "x");
+    cluster.finish();
+}
