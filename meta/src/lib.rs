@@ -2,12 +2,23 @@
 //! <- `verify`, and, above them, `session` <- `net`.
 #![forbid(unsafe_code)]
 
+mod auth;
+mod blocks;
 mod cache;
+pub mod cli;
+mod config;
 mod dedup;
 pub mod engine;
+mod events;
 mod held;
 mod lock;
+mod metrics;
 pub mod namespace;
+mod net;
 mod orphan;
 mod quota;
+mod recovery;
+mod server;
+mod session;
 pub mod verify;
+mod volume;

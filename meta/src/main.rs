@@ -1,2 +1,5 @@
-//! Skeleton.
-fn main() {}
+//! meta.flexfs: the metadata server.
+
+fn main() -> std::process::ExitCode {
+    flexfs_meta::cli::main()
+}

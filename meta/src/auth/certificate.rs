@@ -1,0 +1,219 @@
+//! This server's certificate for `meta.flexfs.internal`: made by the cluster's CA at admin, for a key that never
+//! leaves this machine. Kept in `DB/tls` with mode 0600, renewed when a third of its life is left.
+
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use flexfs_wire::tls::{self, ALPN_META, Role};
+use flexfs_wire::token::CaPin;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
+
+use super::http::{AdminError, AdminHttp};
+use crate::session::clock;
+
+/// How often the age of the certificate is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CertificateError {
+    /// Admin did not sign.
+    #[error("no certificate from admin: {0}")]
+    Admin(#[from] AdminError),
+    /// The folder cannot be used.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Made by another cluster, for another key, or no certificate at all.
+    #[error("the certificate admin made cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// The certificate in use; swapped under running connections.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    current: RwLock<Arc<CertifiedKey>>,
+    /// Seconds since 1970 from which on a new one is wanted.
+    renew_at: std::sync::atomic::AtomicI64,
+    folder: PathBuf,
+    pin: CaPin,
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Identity {
+    /// Loads the kept certificate, or has admin make one.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    pub(crate) fn obtain(folder: &Path, http: &AdminHttp, pin: CaPin) -> Result<Arc<Self>, CertificateError> {
+        let now = clock::wall().secs;
+        let kept = load(folder, pin, now);
+        let (key, renew_at) = match kept {
+            Some(found) => found,
+            None => request(folder, http, pin, now)?,
+        };
+        Ok(Arc::new(Self {
+            current: RwLock::new(Arc::new(key)),
+            renew_at: renew_at.into(),
+            folder: folder.to_owned(),
+            pin,
+        }))
+    }
+
+    /// What rustls needs to answer links.
+    pub(crate) fn server_config(self: &Arc<Self>) -> Arc<ServerConfig> {
+        tls::server_config_with(self.clone(), ALPN_META)
+    }
+
+    fn renew(&self, http: &AdminHttp) -> Result<bool, CertificateError> {
+        let now = clock::wall().secs;
+        if now < self.renew_at.load(std::sync::atomic::Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let (key, renew_at) = request(&self.folder, http, self.pin, now)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+        self.renew_at.store(renew_at, std::sync::atomic::Ordering::Relaxed);
+        Ok(true)
+    }
+}
+
+/// Renews in the background until the process ends.
+pub(crate) fn renew_forever(identity: Arc<Identity>, http: Arc<AdminHttp>) -> std::io::Result<()> {
+    std::thread::Builder::new().name("certificate".to_owned()).spawn(move || {
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            match identity.renew(&http) {
+                Ok(true) => tracing::info!("the server's certificate was renewed"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the server's certificate was not renewed; trying again")
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn request(
+    folder: &Path,
+    http: &AdminHttp,
+    pin: CaPin,
+    now: i64,
+) -> Result<(CertifiedKey, i64), CertificateError> {
+    let unusable = |error: rcgen::Error| CertificateError::Unusable(error.to_string());
+    let key = rcgen::KeyPair::generate().map_err(unusable)?;
+    let params = rcgen::CertificateParams::new(vec![Role::Meta.name().to_owned()]).map_err(unusable)?;
+    let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(unusable)?;
+    let chain = http.post("/v1/certificates/meta", "application/x-pem-file", csr.as_bytes())?;
+    let key_pem = Zeroizing::new(key.serialize_pem());
+    let made =
+        assemble(chain.as_bytes(), key_pem.as_bytes(), pin, now).map_err(CertificateError::Unusable)?;
+    keep(folder, chain.as_bytes(), key_pem.as_bytes())?;
+    Ok(made)
+}
+
+/// The kept certificate, if it is of this cluster and has more than a third of its life before it.
+fn load(folder: &Path, pin: CaPin, now: i64) -> Option<(CertifiedKey, i64)> {
+    let key = Zeroizing::new(std::fs::read(folder.join("key.pem")).ok()?);
+    let chain = std::fs::read(folder.join("chain.pem")).ok()?;
+    match assemble(&chain, &key, pin, now) {
+        Ok((certified, renew_at)) if now < renew_at => Some((certified, renew_at)),
+        Ok(_) => None,
+        Err(cause) => {
+            tracing::info!(cause, "the kept certificate is not used; asking admin for a new one");
+            None
+        }
+    }
+}
+
+/// Checks a chain and a key, and says from when on a new one is wanted.
+fn assemble(chain: &[u8], key: &[u8], pin: CaPin, now: i64) -> Result<(CertifiedKey, i64), String> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("chain: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("key: {error}"))?;
+    if !chain.iter().any(|cert| tls::ca_pin(cert).is_ok_and(|found| found == pin)) {
+        return Err("the chain lacks the CA that the meta token names".to_owned());
+    }
+    let leaf = chain.first().ok_or("the chain is empty")?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| format!("leaf: {error}"))?;
+    let (from, to) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    if to <= now {
+        return Err("it has expired".to_owned());
+    }
+    let renew_at = to - (to - from) / 3;
+    let certified =
+        CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| error.to_string())?;
+    Ok((certified, renew_at))
+}
+
+fn keep(folder: &Path, chain: &[u8], key: &[u8]) -> Result<(), CertificateError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error| CertificateError::Io { path, error }
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io(folder))?;
+    // The key first: a crash in between leaves a chain that does not fit, which `load` notices.
+    for (name, bytes) in [("key.pem", key), ("chain.pem", chain)] {
+        let path = folder.join(name);
+        let fresh = folder.join(format!("{name}.new"));
+        let written = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| std::fs::rename(&fresh, &path));
+        written.map_err(io(&path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    #[test]
+    fn kept_identities_are_checked() {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let pin = tls::ca_pin(ca.der()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(vec![Role::Meta.name().to_owned()]).unwrap();
+        leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(2023, 1, 1);
+        let leaf = leaf.signed_by(&key, &ca).unwrap();
+        let chain = format!("{}{}", leaf.pem(), ca.pem());
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tls");
+        keep(&folder, chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+
+        let year = |year: i64| (year - 1970) * 31_556_952;
+        assert!(load(&folder, pin, year(2021)).is_some());
+        assert!(load(&folder, pin, year(2022) + 5_000_000).is_none(), "last third of its life");
+        assert!(load(&folder, CaPin([0; 16]), year(2021)).is_none(), "another cluster");
+        std::fs::write(folder.join("key.pem"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        assert!(load(&folder, pin, year(2021)).is_none(), "another key");
+    }
+}

@@ -1,0 +1,12 @@
+//! Who may open a volume: admin says so, on the setup path only (design, section 5).
+
+mod admin;
+mod cache;
+mod certificate;
+mod http;
+mod pool;
+
+pub(crate) use admin::{Admin, Authority};
+pub(crate) use certificate::{CertificateError, Identity, renew_forever};
+pub(crate) use http::{AdminError, AdminHttp};
+pub(crate) use pool::{Pool, Verdict};

@@ -1,0 +1,91 @@
+//! Blocks that were read a moment ago: their open files and indexes, a few hundred per core.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use flexfs_wire::block::{Index, SEGMENTS_MAX, header_bytes};
+use flexfs_wire::id::BlockId;
+
+use super::folder::Folders;
+use super::path;
+use crate::net::front::File;
+
+/// Open files per core.
+const FILES_MAX: usize = 256;
+/// A file nobody read for so long is closed: a collected block must give its space back.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How often idle files are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// An open block.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) index: Index,
+    used: Cell<Instant>,
+}
+
+/// What one core keeps of blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    opened: RefCell<HashMap<PathBuf, Rc<Opened>>>,
+    swept: Cell<Option<Instant>>,
+    folders: Folders,
+}
+
+impl Store {
+    pub(super) fn folders(&self) -> &Folders {
+        &self.folders
+    }
+
+    /// A block, opened and its index checked.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidData` when the index is damaged.
+    pub(super) async fn open(&self, blocks: &Path, block: BlockId, now: Instant) -> io::Result<Rc<Opened>> {
+        self.sweep(now);
+        let file = path::file(blocks, block);
+        if let Some(opened) = self.opened.borrow().get(&file) {
+            opened.used.set(now);
+            return Ok(opened.clone());
+        }
+        let opened = File::open(&file).await?;
+        let head = opened.read_head(header_bytes(SEGMENTS_MAX)).await?;
+        let index = Index::parse(&head).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        let opened = Rc::new(Opened { file: opened, index, used: Cell::new(now) });
+        self.keep(file, opened.clone());
+        Ok(opened)
+    }
+
+    fn keep(&self, file: PathBuf, opened: Rc<Opened>) {
+        let mut all = self.opened.borrow_mut();
+        if all.len() >= FILES_MAX {
+            // Once in FILES_MAX opens at worst: half of them go, the oldest.
+            let mut ages: Vec<Instant> = all.values().map(|opened| opened.used.get()).collect();
+            let middle = ages.len() / 2;
+            let (_, oldest_kept, _) = ages.select_nth_unstable(middle);
+            let oldest_kept = *oldest_kept;
+            all.retain(|_, opened| opened.used.get() > oldest_kept);
+        }
+        all.insert(file, opened);
+    }
+
+    fn sweep(&self, now: Instant) {
+        let due = self.swept.get().is_none_or(|at| now.saturating_duration_since(at) >= SWEEP_EVERY);
+        if due {
+            self.swept.set(Some(now));
+            self.opened
+                .borrow_mut()
+                .retain(|_, opened| now.saturating_duration_since(opened.used.get()) < IDLE_MAX);
+        }
+    }
+
+    /// Closes files that are idle; called by the core's own clock too, for a core that reads nothing any more.
+    pub(crate) fn rest(&self, now: Instant) {
+        self.sweep(now);
+    }
+}

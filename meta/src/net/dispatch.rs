@@ -1,0 +1,236 @@
+//! Frames of a running session to where they are served: what needs the namespace is gathered for the volume thread,
+//! blocks are served on this core. What a client may not do is refused here, at the border.
+
+use std::rc::Rc;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::frame::{self, FrameError, Header, Kind};
+use flexfs_wire::id::RequestId;
+use flexfs_wire::message::{Call, Caller, Lock, LockKind, Recovery, Replay, Request};
+use flexfs_wire::seal::Node;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::core::Core;
+use super::front;
+use super::link::Link;
+use crate::blocks;
+use crate::metrics;
+use crate::session::{Rules, Shared, clock};
+use crate::volume::{EndOfReplay, Job, Stamp, ToVolume};
+
+/// uid and gid that root is mapped to.
+const NOBODY: u32 = 65_534;
+
+/// Requests of one link gathered for one send.
+#[derive(Debug, Default)]
+pub(super) struct Dispatch {
+    jobs: Vec<Job>,
+}
+
+impl Dispatch {
+    /// One frame.
+    ///
+    /// # Errors
+    /// The peer does not keep to the protocol; the link must end.
+    pub(super) fn frame(
+        &mut self,
+        core: &Rc<Core>,
+        link: &Rc<Link>,
+        header: Header,
+        body: &[u8],
+        payload: Vec<u8>,
+        room: Vec<OwnedSemaphorePermit>,
+    ) -> Result<(), FrameError> {
+        let Some(session) = link.session().cloned() else { return Err(FrameError::Body(header.kind)) };
+        match header.kind {
+            Kind::Request => {
+                let call: Call = frame::decode(header.kind, body)?;
+                let with_payload = matches!(call.request, Request::PutBlock { .. });
+                if !payload.is_empty() && !with_payload {
+                    return Err(FrameError::Body(header.kind));
+                }
+                self.request(core, link, &session, header, call, payload, room);
+            }
+            Kind::Replay => {
+                let mut replay: Replay = frame::decode(header.kind, body)?;
+                let rules = session.rules();
+                if !nodes_are_good(&session, &replay.call.request) || refused_by(rules, &replay.call.request)
+                {
+                    return Err(FrameError::Body(header.kind));
+                }
+                let squashed = squash(rules, &mut replay.call.caller);
+                self.flush(&session);
+                session.volume.send(ToVolume::Replay {
+                    session: session.info.id,
+                    link: link.key,
+                    request: header.request,
+                    squashed,
+                    umask: rules.umask,
+                    replay: Box::new(replay),
+                });
+            }
+            Kind::Recovery => {
+                let recovery: Recovery = frame::decode(header.kind, body)?;
+                link.begin();
+                self.flush(&session);
+                let end = end_of_replay(link, &session, header.request, recovery)
+                    .ok_or(FrameError::Body(header.kind))?;
+                session.volume.send(ToVolume::Recovery(Box::new(end)));
+            }
+            other @ (Kind::Hello | Kind::Welcome | Kind::Reply | Kind::Notice) => {
+                return Err(FrameError::Body(other));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what was gathered: one message, one wake.
+    pub(super) fn flush(&mut self, session: &Shared) {
+        if !self.jobs.is_empty() {
+            let capacity = self.jobs.len();
+            let jobs = std::mem::replace(&mut self.jobs, Vec::with_capacity(capacity));
+            session.volume.send(ToVolume::Jobs(jobs));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a frame's parts and where it came from")]
+    fn request(
+        &mut self,
+        core: &Rc<Core>,
+        link: &Rc<Link>,
+        session: &std::sync::Arc<Shared>,
+        header: Header,
+        mut call: Call,
+        payload: Vec<u8>,
+        room: Vec<OwnedSemaphorePermit>,
+    ) {
+        let stamp = Stamp { started: clock::now(), kind: metrics::kind_of(&call.request) };
+        link.begin();
+        let rules = session.rules();
+        let refusal = if session.has_ended() {
+            Some(Errno::EACCES)
+        } else if !nodes_are_good(session, &call.request) {
+            Some(Errno::ESTALE)
+        } else if refused_by(rules, &call.request) {
+            Some(Errno::EROFS)
+        } else {
+            None
+        };
+        if let Some(errno) = refusal {
+            link.refuse(core, header.request, stamp, errno);
+            return;
+        }
+        let task = blocks::Task {
+            core: core.clone(),
+            link: link.clone(),
+            session: session.clone(),
+            request: header.request,
+            stamp,
+        };
+        match call.request {
+            Request::PutBlock { block } => front::spawn(blocks::put(task, block, payload, room)),
+            Request::ReadBlock { node, block, first, count } => {
+                front::spawn(blocks::read(task, blocks::Wanted { ino: node.ino, block, first, count }));
+            }
+            _ => {
+                let squashed = squash(rules, &mut call.caller);
+                self.jobs.push(Job {
+                    from: link.key,
+                    session: session.info.id,
+                    request: header.request,
+                    finished: RequestId(header.mark),
+                    stamp,
+                    squashed,
+                    umask: rules.umask,
+                    call,
+                });
+            }
+        }
+    }
+}
+
+fn nodes_are_good(session: &Shared, request: &Request) -> bool {
+    request.nodes().iter().flatten().all(|node| session.sealer.verify(*node))
+}
+
+/// What a read-only session may not do.
+fn refused_by(rules: Rules, request: &Request) -> bool {
+    let writes = match request {
+        Request::PutBlock { .. } | Request::Open { write: true, .. } => true,
+        Request::Lock { lock: Lock { kind: LockKind::Write, .. }, .. } => true,
+        other => other.is_mutation(),
+    };
+    rules.ro && writes
+}
+
+/// Maps root to nobody where the session's flags say so; whether it did.
+fn squash(rules: Rules, caller: &mut Caller) -> bool {
+    if !rules.root_squash || (caller.uid != 0 && caller.gid != 0) {
+        return false;
+    }
+    if caller.uid == 0 {
+        caller.uid = NOBODY;
+    }
+    if caller.gid == 0 {
+        caller.gid = NOBODY;
+    }
+    true
+}
+
+fn end_of_replay(
+    link: &Link,
+    session: &Shared,
+    request: RequestId,
+    recovery: Recovery,
+) -> Option<EndOfReplay> {
+    let good = |node: &Node| session.sealer.verify(*node);
+    if !recovery.opens.iter().all(|(node, _)| good(node))
+        || !recovery.locks.iter().all(|(node, _)| good(node))
+    {
+        return None;
+    }
+    Some(EndOfReplay {
+        session: session.info.id,
+        link: link.key,
+        request,
+        stamp: Stamp { started: clock::now(), kind: metrics::KIND_RECOVERY },
+        opens: recovery.opens.into_iter().map(|(node, count)| (node.ino, count)).collect(),
+        locks: recovery.locks.into_iter().map(|(node, lock)| (node.ino, lock)).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flexfs_wire::id::Ino;
+    use flexfs_wire::message::LockFamily;
+
+    #[test]
+    fn read_only_is_enforced() {
+        let ro = Rules { ro: true, root_squash: false, umask: 0 };
+        let node = Node::unsealed(Ino(1));
+        let lock = |kind| Request::Lock {
+            node,
+            lock: Lock { family: LockFamily::Posix, kind, owner: 0, pid: 0, start: 0, end: 0 },
+            wait: false,
+        };
+        let open = |write, truncate| Request::Open { node, write, truncate, kill_privileges: false };
+        assert!(refused_by(ro, &open(true, false)) && refused_by(ro, &open(false, true)));
+        assert!(!refused_by(ro, &open(false, false)));
+        assert!(refused_by(ro, &lock(LockKind::Write)) && !refused_by(ro, &lock(LockKind::Read)));
+        assert!(refused_by(ro, &Request::PutBlock { block: flexfs_wire::id::BlockId(1) }));
+        assert!(!refused_by(Rules { ro: false, ..ro }, &open(true, true)));
+    }
+
+    #[test]
+    fn root_becomes_nobody() {
+        let rules = Rules { ro: false, root_squash: true, umask: 0 };
+        let mut caller = Caller { uid: 0, gid: 5 };
+        assert!(squash(rules, &mut caller));
+        assert_eq!(caller, Caller { uid: NOBODY, gid: 5 });
+        let mut caller = Caller { uid: 7, gid: 7 };
+        assert!(!squash(rules, &mut caller));
+        let mut root = Caller { uid: 0, gid: 0 };
+        assert!(!squash(Rules { root_squash: false, ..rules }, &mut root));
+    }
+}

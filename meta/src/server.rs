@@ -1,0 +1,237 @@
+//! The whole server, put together: started, run until told to stop, ended in order.
+
+use std::fs::{File, TryLockError};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use flexfs_wire::creds_file;
+use flexfs_wire::token::TokenKind;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use crate::auth::{Admin, AdminError, AdminHttp, Authority, CertificateError, Identity, Pool, renew_forever};
+use crate::config::Config;
+use crate::net::{self, Common, Guard};
+use crate::session::Registry;
+use crate::volume::{CoreHandle, Cores, Shop, ToCore, Volumes};
+use crate::{blocks, events, metrics};
+
+/// Pause between tries to get a first certificate while admin is away.
+const ADMIN_PAUSE: Duration = Duration::from_secs(2);
+/// Time for the cores to send their last bytes.
+const CORES_WAIT: Duration = Duration::from_secs(5);
+
+/// Stops the server from any thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Control(UnboundedSender<Ending>);
+
+/// Why the server ends.
+#[derive(Debug)]
+enum Ending {
+    /// It was asked to.
+    Signal(&'static str),
+    /// It cannot go on.
+    Failed(String),
+}
+
+impl Control {
+    /// The server cannot go on.
+    pub(crate) fn fail(&self, cause: String) {
+        // Nobody listens any more when it is ending already.
+        let _ = self.0.send(Ending::Failed(cause));
+    }
+}
+
+/// Runs a server until SIGTERM, SIGINT or a failure.
+///
+/// # Errors
+/// It could not start, or could not go on; the text says what to do.
+pub(crate) fn run(config: &Config) -> Result<()> {
+    let _lock = lock(&config.db_folder)?;
+    let (control, endings) = mpsc::unbounded_channel();
+    let signals = signals(Control(control.clone()))?;
+    let creds = creds_file::load(TokenKind::Meta, &config.creds_file)?;
+    let metrics_addr = metrics::serve(config.metrics_addr)?;
+    let listeners = listen(config.bind_addr, config.cores)?;
+    let bound = listeners.first().map_or(Ok(config.bind_addr), TcpListener::local_addr)?;
+    let http = Arc::new(AdminHttp::new(&creds));
+    let identity = identity(config, &http, creds.token.ca_pin)?;
+    let authority: Arc<dyn Authority> = Arc::new(Admin::new(http.clone()));
+
+    let (cores, inboxes) = cores(listeners.len());
+    let registry = Arc::new(Registry::default());
+    let shop = Shop { registry: registry.clone(), cores: cores.clone(), control: Control(control.clone()) };
+    let volumes = Arc::new(Volumes::new(config.db_folder.join("volumes"), shop));
+    let found = volumes.start_found()?;
+    let pool = Pool::start(&authority)?;
+    let common = Arc::new(Common {
+        tls: identity.server_config(),
+        pin: creds.token.ca_pin,
+        pool: pool.clone(),
+        registry,
+        volumes: volumes.clone(),
+        guard: Guard::default(),
+        cores: cores.clone(),
+    });
+    let threads = start_cores(&common, listeners, inboxes, &Control(control))?;
+    events::follow(http.clone(), pool, volumes.clone())?;
+    renew_forever(identity, http.clone())?;
+    blocks::start_collector(volumes.clone())?;
+    tracing::info!(
+        addr = %bound, metrics = %metrics_addr, admin = http.addr(), cores = threads.len(), volumes = found,
+        db = %config.db_folder.display(), version = env!("CARGO_PKG_VERSION"), "meta.flexfs is ready"
+    );
+    let ending = wait(endings);
+    drop(signals);
+    stop(&volumes, &cores, threads);
+    match ending {
+        Ending::Signal(name) => {
+            tracing::info!(signal = name, "meta.flexfs has ended");
+            Ok(())
+        }
+        Ending::Failed(cause) => Err(anyhow!(cause)),
+    }
+}
+
+/// Takes the database folder for this process.
+///
+/// # Errors
+/// Another process has it.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    let make = || -> std::io::Result<File> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        File::options().write(true).create(true).truncate(false).open(folder.join("lock"))
+    };
+    let file = make().with_context(|| format!("the database folder {} cannot be used", folder.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is in use by another meta.flexfs; stop that one first, or name another folder with --dbFolder",
+            folder.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", folder.join("lock").display()))
+        }
+    }
+}
+
+fn listen(addr: SocketAddr, cores: usize) -> Result<Vec<TcpListener>> {
+    net::front::listen(addr, cores.max(1)).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            anyhow!(
+                "{addr} is in use by another program; stop it (`ss -ltnp` shows which), or choose another address \
+                 with --bindAddr"
+            )
+        } else {
+            anyhow!("cannot listen on {addr}: {error}; is it an address of this machine?")
+        }
+    })
+}
+
+/// The certificate; waits for admin when there is none yet and admin is away.
+fn identity(
+    config: &Config,
+    http: &AdminHttp,
+    pin: flexfs_wire::token::CaPin,
+) -> Result<Arc<Identity>, CertificateError> {
+    let mut told = false;
+    loop {
+        match Identity::obtain(&config.cert_folder, http, pin) {
+            Err(CertificateError::Admin(error @ AdminError::Unreachable { .. })) => {
+                if !told {
+                    told = true;
+                    tracing::warn!(%error, "waiting for admin: this server has no certificate yet");
+                }
+                std::thread::sleep(ADMIN_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn cores(count: usize) -> (Cores, Vec<UnboundedReceiver<ToCore>>) {
+    let (handles, inboxes): (Vec<_>, Vec<_>) = (0..count)
+        .map(|_| {
+            let (inbox, receiver) = mpsc::unbounded_channel();
+            (CoreHandle { inbox, load: AtomicUsize::new(0) }, receiver)
+        })
+        .unzip();
+    (handles.into(), inboxes)
+}
+
+fn start_cores(
+    common: &Arc<Common>,
+    listeners: Vec<TcpListener>,
+    inboxes: Vec<UnboundedReceiver<ToCore>>,
+    control: &Control,
+) -> Result<Vec<JoinHandle<()>>> {
+    (0..)
+        .zip(listeners.into_iter().zip(inboxes))
+        .map(|(index, (listener, inbox))| {
+            let (common, control) = (common.clone(), control.clone());
+            let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
+                if let Err(error) = net::run(index, common, listener, inbox) {
+                    control.fail(format!(
+                        "core {index} cannot run: {error}; io_uring must be allowed (sysctl kernel.io_uring_disabled=0, \
+                         and a seccomp profile that permits it)"
+                    ));
+                }
+            });
+            thread.context("no thread for a core")
+        })
+        .collect()
+}
+
+/// Turns SIGTERM and SIGINT into an ending, from now on and on a thread of its own.
+fn signals(control: Control) -> Result<JoinHandle<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut term, mut int) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let name = runtime.block_on(async {
+            tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+            }
+        });
+        let _ = control.0.send(Ending::Signal(name));
+        // A second signal means: now.
+        runtime.block_on(async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        });
+        std::process::exit(1);
+    })?;
+    Ok(thread)
+}
+
+fn wait(mut endings: UnboundedReceiver<Ending>) -> Ending {
+    endings.blocking_recv().unwrap_or(Ending::Signal("nobody"))
+}
+
+/// Engines first: they say goodbye on every link and make everything durable. Then the cores.
+fn stop(volumes: &Volumes, cores: &Cores, threads: Vec<JoinHandle<()>>) {
+    if !volumes.stop() {
+        tracing::error!("a volume did not end in time; what was not durable is replayed by clients");
+    }
+    for core in cores.iter() {
+        // One that ended already needs no word.
+        let _ = core.inbox.send(ToCore::Stop);
+    }
+    let deadline = crate::session::clock::now() + CORES_WAIT;
+    for thread in threads {
+        while !thread.is_finished() && crate::session::clock::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

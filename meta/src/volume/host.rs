@@ -1,0 +1,346 @@
+//! The owner of one volume: its namespace, its sessions, what waits for durability. No I/O but the namespace's store, no
+//! clock: `now` comes in, answers are gathered in `Outs`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::hello::{Granted, Refused};
+use flexfs_wire::id::{BlockId, Commit, Epoch, RequestId, SessionId};
+use flexfs_wire::message::{Answer, Notice, Reply};
+use flexfs_wire::settings::VolumeSettings;
+use flexfs_wire::time::Time;
+use tokio::sync::oneshot;
+
+use super::deferred::Deferred;
+use super::handle::Volume;
+use super::message::{Item, LinkKey, PutRight, Stamp, ToVolume};
+use super::outs::{Cores, Outs};
+use crate::engine::Store;
+use crate::namespace::{Figures, Limits, Namespace};
+use crate::recovery::Recovery;
+use crate::session::{Registry, Shared};
+
+/// `Notice::Durable` goes out at most this often per volume.
+const NOTICE_EVERY: Duration = Duration::from_millis(20);
+/// Expired sessions, free space, background work: looked at this often.
+const TICK: Duration = Duration::from_millis(500);
+/// Keys that background work may touch at once: about a millisecond.
+const BACKGROUND_KEYS: usize = 200;
+/// Revoked tokens are remembered this long: a validation may be on its way.
+const REVOKED_KEPT: Duration = Duration::from_secs(60);
+
+/// Both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) mono: Instant,
+    pub(super) wall: Time,
+}
+
+/// A session as its volume's thread sees it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    pub(super) links: Vec<LinkKey>,
+    /// Lock requests that wait, and where their answers go.
+    pub(super) waits: HashMap<RequestId, (LinkKey, Stamp)>,
+    /// Its last commit.
+    pub(super) last_commit: Commit,
+    /// What it was last told to be durable.
+    pub(super) told: Commit,
+    /// Requests below are finished.
+    pub(super) finished: RequestId,
+}
+
+/// What waits for a commit.
+pub(super) enum Later {
+    /// An answer.
+    Answer { link: LinkKey, request: RequestId, stamp: Stamp, reply: Reply },
+    /// A new session.
+    Open { session: SessionId, answer: OpenAnswer, granted: Box<Granted> },
+    /// Garbage whose files may go: no crash brings back what referred to it.
+    Garbage { blocks: Vec<BlockId>, answer: BlocksAnswer },
+    /// The end of recovery.
+    Doors,
+}
+
+/// Where a list of blocks goes.
+pub(super) type BlocksAnswer = crossbeam::channel::Sender<Result<Vec<BlockId>, Errno>>;
+
+/// Where the outcome of an `Open` goes.
+pub(super) type OpenAnswer = oneshot::Sender<Result<(Box<Granted>, Arc<Shared>), Refused>>;
+/// Where a right to put a block goes.
+pub(super) type PutAnswer = oneshot::Sender<Result<PutRight, Errno>>;
+
+/// How far the volume is since it was started.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Sessions come back and replay.
+    Recovering(Recovery),
+    /// All was replayed; waits until it is durable. `present`: the sessions that came.
+    Fencing { present: HashSet<SessionId>, ends: Vec<super::message::EndOfReplay> },
+    /// Requests are served.
+    Open,
+}
+
+/// See the module.
+pub(crate) struct Host<S: Store> {
+    pub(super) volume: Arc<Volume>,
+    pub(super) namespace: Namespace<S>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) settings: VolumeSettings,
+    pub(super) seal_key: [u8; 16],
+    pub(super) epoch: Epoch,
+    pub(super) phase: Phase,
+    /// Messages that wait for `Phase::Open`.
+    pub(super) held: Vec<ToVolume>,
+    pub(super) sessions: HashMap<SessionId, Session>,
+    pub(super) outs: Outs,
+    pub(super) deferred: Deferred<Later>,
+    /// Sessions with commits that are not durable, or of which they were not told.
+    pub(super) undurable: HashSet<SessionId>,
+    pub(super) last_commit: Commit,
+    /// Blocks being written, and who else wants to write them.
+    pub(super) puts: HashMap<BlockId, Vec<PutAnswer>>,
+    pub(super) revoked: HashMap<String, (Instant, String)>,
+    noticed_at: Instant,
+    ticked_at: Instant,
+    /// Background work is left.
+    busy: bool,
+    pub(super) stopped: Option<crossbeam::channel::Sender<()>>,
+}
+
+/// What a host begins with.
+pub(super) struct Start<S: Store> {
+    pub(super) volume: Arc<Volume>,
+    pub(super) namespace: Namespace<S>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) settings: VolumeSettings,
+    pub(super) cores: Cores,
+    pub(super) seal_key: [u8; 16],
+    pub(super) epoch: Epoch,
+}
+
+impl<S: Store> Host<S> {
+    /// A host that waits for the sessions it found, or serves at once when there are none.
+    pub(super) fn new(start: Start<S>, now: Now) -> Result<Self, Errno> {
+        let Start { volume, namespace, registry, settings, cores, seal_key, epoch } = start;
+        let mut host = Self {
+            last_commit: namespace.durable().current(),
+            volume,
+            namespace,
+            registry,
+            settings,
+            seal_key,
+            epoch,
+            phase: Phase::Open,
+            held: Vec::new(),
+            sessions: HashMap::new(),
+            outs: Outs::new(cores),
+            deferred: Deferred::default(),
+            undurable: HashSet::new(),
+            puts: HashMap::new(),
+            revoked: HashMap::new(),
+            noticed_at: now.mono,
+            ticked_at: now.mono,
+            busy: true,
+            stopped: None,
+        };
+        host.restart(now)?;
+        Ok(host)
+    }
+
+    /// One message.
+    pub(super) fn handle(&mut self, message: ToVolume, now: Now) -> Result<(), Errno> {
+        match message {
+            ToVolume::Jobs(jobs) => self.handle_jobs(jobs, now)?,
+            ToVolume::Open(open) if self.is_open() => self.handle_open(*open, now)?,
+            held @ ToVolume::Open(_) => self.held.push(held),
+            ToVolume::Claim(claim) => self.handle_claim(claim, now),
+            ToVolume::LinkGone { session, link } => self.handle_link_gone(session, link, now),
+            ToVolume::Replay { session, link, request, squashed, umask, replay } => {
+                let replayed =
+                    crate::recovery::Replayed { session, request, squashed, umask, replay: *replay };
+                self.handle_replay(link, replayed, now);
+            }
+            ToVolume::Recovery(end) => self.handle_end_of_replay(*end, now)?,
+            ToVolume::PutRight { session, block, answer } => self.handle_put_right(session, block, answer),
+            ToVolume::PutDone { block, stored } => self.handle_put_done(block, stored),
+            ToVolume::ReadRight { session, ino, block, answer } => {
+                // A core that lost interest needs no answer.
+                let _ = answer.send(self.read_right(session, ino, block));
+            }
+            ToVolume::Durable => self.handle_durable(now)?,
+            ToVolume::Tokens(valid) => self.handle_tokens(&valid, now)?,
+            ToVolume::Revoked { token, cause } => self.handle_revoked(&token, &cause, now)?,
+            ToVolume::Settings(settings) => self.handle_settings(*settings),
+            ToVolume::Retired => self.handle_retired(now)?,
+            ToVolume::Garbage { count, answer } => self.handle_garbage(count, answer, now),
+            ToVolume::Collected(blocks) => self.namespace.collected(&blocks)?,
+            ToVolume::Strays { blocks, answer } => {
+                let _ = answer.send(self.strays(blocks));
+            }
+            ToVolume::Stop(done) => self.handle_stop(done),
+        }
+        Ok(())
+    }
+
+    /// What is due by time. Called after every batch.
+    pub(super) fn tick(&mut self, now: Now) -> Result<(), Errno> {
+        self.tick_recovery(now)?;
+        if self.is_open() {
+            self.send_notices(now);
+            if now.mono.saturating_duration_since(self.ticked_at) >= TICK {
+                self.ticked_at = now.mono;
+                self.end_silent(now)?;
+                self.measure_space();
+                self.revoked.retain(|_, (at, _)| now.mono.saturating_duration_since(*at) < REVOKED_KEPT);
+                self.busy = true;
+            }
+            if self.busy {
+                self.busy = self.namespace.background(now.wall, BACKGROUND_KEYS)?;
+            }
+        }
+        self.outs.flush();
+        Ok(())
+    }
+
+    /// How long nothing will be due.
+    pub(super) fn idle_for(&self, now: Instant) -> Duration {
+        let recovery = match &self.phase {
+            Phase::Recovering(recovery) => recovery.deadline().saturating_duration_since(now),
+            Phase::Fencing { .. } | Phase::Open => TICK,
+        };
+        let notice = if self.undurable.is_empty() { TICK } else { NOTICE_EVERY };
+        let background = if self.busy && self.is_open() { Duration::from_millis(1) } else { TICK };
+        recovery.min(notice).min(background).min(TICK)
+    }
+
+    /// Whether requests are served.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Answers a request that was not deferred.
+    pub(super) fn answer(
+        &mut self,
+        link: LinkKey,
+        request: RequestId,
+        stamp: Stamp,
+        result: Result<Reply, Errno>,
+    ) {
+        let answer = Answer { commit: Commit(0), at: Time::default(), result };
+        self.outs.push(link, Item::Answer { request, stamp, answer });
+    }
+
+    /// A commit was made for a session.
+    pub(super) fn committed(&mut self, session: SessionId, commit: Commit) {
+        self.last_commit = self.last_commit.max(commit);
+        if let Some(found) = self.sessions.get_mut(&session) {
+            found.last_commit = found.last_commit.max(commit);
+            // Its answer carries the mark of now.
+            found.told = found.told.max(self.volume.durable());
+            self.undurable.insert(session);
+        }
+    }
+
+    fn handle_durable(&mut self, now: Now) -> Result<(), Errno> {
+        self.volume.nudged.store(false, std::sync::atomic::Ordering::Release);
+        if self.namespace.durable().has_failed() {
+            return Err(Errno::EIO);
+        }
+        let durable = self.namespace.durable().current();
+        for later in self.deferred.take_due(durable) {
+            match later {
+                Later::Answer { link, request, stamp, reply } => {
+                    self.answer(link, request, stamp, Ok(reply));
+                }
+                Later::Open { session, answer, granted } => {
+                    self.finish_open(session, answer, granted, now)?
+                }
+                Later::Garbage { blocks, answer } => {
+                    // A collector that gave up asks again.
+                    let _ = answer.send(Ok(blocks));
+                }
+                Later::Doors => self.open_doors(now)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells sessions what became durable, in as few notices as possible.
+    fn send_notices(&mut self, now: Now) {
+        if self.undurable.is_empty() || now.mono.saturating_duration_since(self.noticed_at) < NOTICE_EVERY {
+            return;
+        }
+        self.noticed_at = now.mono;
+        let durable = self.volume.durable();
+        let sessions = &mut self.sessions;
+        let outs = &mut self.outs;
+        self.undurable.retain(|id| {
+            let Some(session) = sessions.get_mut(id) else { return false };
+            if durable > session.told
+                && let Some(link) = session.links.last()
+            {
+                session.told = durable;
+                outs.push(*link, Item::Notice(Notice::Durable));
+            }
+            session.told < session.last_commit
+        });
+    }
+
+    fn handle_settings(&mut self, settings: VolumeSettings) {
+        tracing::info!(volume = %self.volume.id, name = settings.name, "settings changed");
+        for session in self.sessions.values() {
+            session.shared.tighten(settings.flags);
+        }
+        self.take_settings(settings);
+    }
+
+    /// Puts settings in force and keeps them for the next start, where admin may be away.
+    pub(super) fn take_settings(&mut self, settings: VolumeSettings) {
+        self.settings = settings;
+        self.measure_space();
+        let json = serde_json::to_vec(&self.settings).unwrap_or_default();
+        if let Err(errno) = self.namespace.keep("settings", json) {
+            tracing::warn!(volume = %self.volume.id, %errno, "the volume's settings could not be kept");
+        }
+    }
+
+    /// Tells the namespace its bounds and what the disk can still take.
+    pub(super) fn measure_space(&mut self) {
+        let settings = &self.settings;
+        let mut limits = Limits::new(settings.block_size, settings.max_blocks, settings.max_inodes);
+        match rustix::fs::statvfs(&self.volume.blocks) {
+            Ok(space) => limits.store_free_bytes = space.f_bavail.saturating_mul(space.f_frsize),
+            Err(error) => tracing::warn!(volume = %self.volume.id, %error, "free space is not known"),
+        }
+        self.namespace.set_limits(limits);
+    }
+
+    /// Figures of the namespace.
+    pub(crate) fn figures(&self) -> Figures {
+        self.namespace.figures()
+    }
+
+    /// The last commit.
+    pub(crate) fn last_commit(&self) -> Commit {
+        self.last_commit
+    }
+
+    /// Commits that are not durable yet.
+    pub(crate) fn lag(&self) -> u64 {
+        self.last_commit.0.saturating_sub(self.namespace.durable().current().0)
+    }
+
+    fn handle_stop(&mut self, done: crossbeam::channel::Sender<()>) {
+        for session in self.sessions.values() {
+            for link in &session.links {
+                self.outs.push(*link, Item::Notice(Notice::Closing));
+                self.outs.push(*link, Item::Close);
+            }
+        }
+        self.stopped = Some(done);
+    }
+}

@@ -1,0 +1,23 @@
+//! Volumes: one thread owns each volume's namespace, its sessions' state and its recovery; cores send it requests in
+//! batches and get answers in batches. No lock is shared on that path.
+
+mod deferred;
+mod handle;
+mod host;
+mod message;
+mod outs;
+mod record;
+mod requests;
+mod restart;
+mod sessions;
+mod thread;
+mod volumes;
+
+pub(crate) use handle::Volume;
+pub(crate) use host::Host;
+pub(crate) use message::{
+    Claim, Claimed, EndOfReplay, Item, Job, LinkKey, OpenSession, PutRight, Stamp, ToCore, ToVolume,
+};
+pub(crate) use outs::{CoreHandle, Cores};
+pub(crate) use thread::Shop;
+pub(crate) use volumes::{Volumes, database_folder, found_volumes};

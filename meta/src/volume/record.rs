@@ -1,0 +1,59 @@
+//! A session as it is kept with the volume, to be found again after a restart.
+
+use flexfs_wire::id::Ino;
+use flexfs_wire::settings::Flags;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+/// Version of the record's encoding.
+const VERSION: u8 = 1;
+
+/// What is kept.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) token_id: String,
+    pub(super) client: String,
+    pub(super) flags: Flags,
+    pub(super) root: Ino,
+    pub(super) resume_key: [u8; 32],
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.resume_key.zeroize();
+    }
+}
+
+impl Record {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![VERSION]).expect("plain fields always encode into a Vec")
+    }
+
+    /// `None` for a record of another version of this program.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&VERSION, rest) = bytes.split_first()? else { return None };
+        postcard::from_bytes(rest).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_and_versions() {
+        let record = Record {
+            token_id: "ab".to_owned(),
+            client: "host".to_owned(),
+            flags: Flags { ro: true, umask: 0o22, ..Flags::default() },
+            root: Ino(7),
+            resume_key: [9; 32],
+        };
+        let mut bytes = record.encode();
+        let again = Record::decode(&bytes).unwrap();
+        assert_eq!((again.root, again.flags, again.resume_key), (Ino(7), record.flags, [9; 32]));
+        bytes[0] = 2;
+        assert!(Record::decode(&bytes).is_none());
+        assert!(Record::decode(&[]).is_none());
+    }
+}

@@ -1,0 +1,227 @@
+//! Requests of running sessions.
+
+use std::collections::hash_map::Entry;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::{BlockId, Ino, SessionId};
+use flexfs_wire::limits::{BLOCK_GRANT, INODE_GRANT};
+use flexfs_wire::message::{Reply, Request};
+
+use super::host::{BlocksAnswer, Host, Later, Now, PutAnswer};
+use super::message::{Item, Job, LinkKey, PutRight, ToVolume};
+use crate::engine::Store;
+use crate::namespace::{BlockState, Context, Wakeup};
+
+/// Most numbers given at once, whatever a client asks for.
+const INODE_GRANT_MAX: u64 = 16 * INODE_GRANT;
+/// Most block ids given at once.
+const BLOCK_GRANT_MAX: u64 = 16 * BLOCK_GRANT;
+
+impl<S: Store> Host<S> {
+    /// Requests of one link, in the order they were sent in.
+    pub(super) fn handle_jobs(&mut self, jobs: Vec<Job>, now: Now) -> Result<(), Errno> {
+        if self.is_open() {
+            for job in jobs {
+                self.handle_job(job, now)?;
+            }
+            return Ok(());
+        }
+        // During recovery only a sign of life is answered; everything else keeps its order and waits.
+        let (beats, rest): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| matches!(job.call.request, Request::Heartbeat));
+        for job in beats {
+            self.answer(job.from, job.request, job.stamp, Ok(Reply::Done));
+        }
+        if !rest.is_empty() {
+            self.held.push(ToVolume::Jobs(rest));
+        }
+        Ok(())
+    }
+
+    fn handle_job(&mut self, job: Job, now: Now) -> Result<(), Errno> {
+        let Job { from, session, request, stamp, .. } = job;
+        let Some(found) = self.sessions.get_mut(&session) else {
+            self.answer(from, request, stamp, Err(Errno::EACCES));
+            return Ok(());
+        };
+        if found.finished < job.finished {
+            found.finished = job.finished;
+            self.namespace.finished(session, job.finished);
+        }
+        match job.call.request {
+            Request::Heartbeat => self.answer(from, request, stamp, Ok(Reply::Done)),
+            Request::GrantInodes { count } => {
+                let made = self.namespace.grant_inodes(session, count.clamp(1, INODE_GRANT_MAX));
+                self.answer_granted(&job, made);
+            }
+            Request::GrantBlocks { count } => {
+                let made = self.namespace.grant_blocks(session, count.clamp(1, BLOCK_GRANT_MAX));
+                self.answer_granted(&job, made);
+            }
+            Request::Sync { up_to } => {
+                if up_to > self.last_commit {
+                    self.answer(from, request, stamp, Err(Errno::EINVAL));
+                } else if up_to <= self.namespace.durable().current() {
+                    self.answer(from, request, stamp, Ok(Reply::Done));
+                } else {
+                    self.deferred
+                        .push(up_to, Later::Answer { link: from, request, stamp, reply: Reply::Done });
+                }
+            }
+            Request::CancelWait { request: waiting } => {
+                let wakeups = self.namespace.cancel_wait(now.wall, session, waiting);
+                self.wake(wakeups);
+                self.answer(from, request, stamp, Ok(Reply::Done));
+            }
+            Request::Leave => {
+                self.answer(from, request, stamp, Ok(Reply::Done));
+                tracing::info!(volume = %self.volume.id, %session, "session left");
+                self.end(session, now, None)?;
+            }
+            _ => self.apply(job, now),
+        }
+        Ok(())
+    }
+
+    fn answer_granted(
+        &mut self,
+        job: &Job,
+        made: Result<(flexfs_wire::id::Range, flexfs_wire::id::Commit), Errno>,
+    ) {
+        match made {
+            Ok((range, commit)) => {
+                self.last_commit = self.last_commit.max(commit);
+                let reply = Reply::Granted(range);
+                let (link, request, stamp) = (job.from, job.request, job.stamp);
+                self.deferred.push(commit, Later::Answer { link, request, stamp, reply });
+            }
+            Err(errno) => self.answer(job.from, job.request, job.stamp, Err(errno)),
+        }
+    }
+
+    fn apply(&mut self, job: Job, now: Now) {
+        let context = Context {
+            now: now.wall,
+            session: job.session,
+            request: job.request,
+            caller: job.call.caller,
+            squashed: job.squashed,
+            umask: u32::from(job.umask),
+        };
+        let outcome = self.namespace.apply(&context, &job.call.request);
+        match outcome.answer {
+            Some(answer) => {
+                if answer.commit.0 != 0 {
+                    self.committed(job.session, answer.commit);
+                }
+                self.outs.push(job.from, Item::Answer { request: job.request, stamp: job.stamp, answer });
+            }
+            None => {
+                if let Some(session) = self.sessions.get_mut(&job.session) {
+                    // The same wait from a new link takes the place of the old one.
+                    session.waits.insert(job.request, (job.from, job.stamp));
+                }
+            }
+        }
+        self.wake(outcome.wakeups);
+    }
+
+    /// Sends the late answers of lock requests.
+    pub(super) fn wake(&mut self, wakeups: Vec<Wakeup>) {
+        for Wakeup { session, request, answer } in wakeups {
+            let waiting = self.sessions.get_mut(&session).and_then(|found| found.waits.remove(&request));
+            // A wait whose link is gone has no address; the client asks again.
+            if let Some((link, stamp)) = waiting {
+                self.outs.push(link, Item::Answer { request, stamp, answer });
+            }
+        }
+    }
+
+    pub(super) fn handle_link_gone(&mut self, session: SessionId, link: LinkKey, now: Now) {
+        let Some(found) = self.sessions.get_mut(&session) else { return };
+        found.links.retain(|other| *other != link);
+        let orphaned: Vec<_> =
+            found.waits.iter().filter(|(_, (at, _))| *at == link).map(|(request, _)| *request).collect();
+        for request in &orphaned {
+            found.waits.remove(request);
+        }
+        for request in orphaned {
+            let wakeups = self.namespace.cancel_wait(now.wall, session, request);
+            self.wake(wakeups);
+        }
+    }
+
+    pub(super) fn handle_put_right(&mut self, session: SessionId, block: BlockId, answer: PutAnswer) {
+        let right = if self.sessions.contains_key(&session) {
+            self.namespace.check_put_block(session, block)
+        } else {
+            Err(Errno::EACCES)
+        };
+        if let Err(errno) = right {
+            // A core that lost interest needs no answer.
+            let _ = answer.send(Err(errno));
+            return;
+        }
+        match self.puts.entry(block) {
+            Entry::Occupied(mut waiting) => waiting.get_mut().push(answer),
+            Entry::Vacant(free) => {
+                if answer.send(Ok(PutRight::Write)).is_ok() {
+                    free.insert(Vec::new());
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_put_done(&mut self, block: BlockId, stored: bool) {
+        let Some(waiting) = self.puts.remove(&block) else { return };
+        let mut waiting = waiting.into_iter();
+        if stored {
+            for answer in waiting {
+                let _ = answer.send(Ok(PutRight::Stored));
+            }
+            return;
+        }
+        // The first of those who wait tries next; one that is gone passes the turn on.
+        while let Some(answer) = waiting.next() {
+            if answer.send(Ok(PutRight::Write)).is_ok() {
+                self.puts.insert(block, waiting.collect());
+                return;
+            }
+        }
+    }
+
+    pub(super) fn read_right(&mut self, session: SessionId, ino: Ino, block: BlockId) -> Result<(), Errno> {
+        if !self.sessions.contains_key(&session) {
+            return Err(Errno::EACCES);
+        }
+        if self.namespace.check_put_block(session, block).is_ok() {
+            return Ok(()); // Its own, perhaps written a moment ago.
+        }
+        self.namespace.check_read_block(ino, block)
+    }
+
+    pub(super) fn handle_garbage(&mut self, count: usize, answer: BlocksAnswer, now: Now) {
+        match self.namespace.collect(now.wall, self.settings.retention, count) {
+            Ok((blocks, commit)) if !blocks.is_empty() && commit > self.namespace.durable().current() => {
+                self.last_commit = self.last_commit.max(commit);
+                self.deferred.push(commit, Later::Garbage { blocks, answer });
+            }
+            made => {
+                let _ = answer.send(made.map(|(blocks, _)| blocks));
+            }
+        }
+    }
+
+    pub(super) fn strays(&mut self, blocks: Vec<BlockId>) -> Result<Vec<BlockId>, Errno> {
+        if !self.is_open() {
+            return Ok(Vec::new()); // A session may come back that still wants them.
+        }
+        let mut strays = Vec::new();
+        for block in blocks {
+            if !self.puts.contains_key(&block) && self.namespace.block_state(block)? == BlockState::Stray {
+                strays.push(block);
+            }
+        }
+        Ok(strays)
+    }
+}

@@ -1,0 +1,165 @@
+//! A volume from its start to the moment it serves: sessions found in its table, their recovery, the doors.
+
+use std::collections::HashSet;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Commit;
+use flexfs_wire::message::{Notice, Reply};
+use zeroize::Zeroizing;
+
+use super::host::{Host, Later, Now, Phase};
+use super::message::{EndOfReplay, Item, LinkKey};
+use super::record::Record;
+use crate::engine::Store;
+use crate::namespace::Context;
+use crate::recovery::{Recovery, Replayed};
+use crate::session::SessionInfo;
+
+impl<S: Store> Host<S> {
+    /// Finds the sessions of the last run and waits for them; serves at once when there are none.
+    pub(super) fn restart(&mut self, now: Now) -> Result<(), Errno> {
+        for found in self.namespace.sessions() {
+            let id = found.session;
+            let Some(record) = Record::decode(&found.bytes) else {
+                tracing::warn!(volume = %self.volume.id, session = %id, "session of an unknown version is ended");
+                let _ = self.namespace.end_session(now.wall, id)?;
+                continue;
+            };
+            let info = SessionInfo {
+                id,
+                token_id: record.token_id.clone(),
+                client: record.client.clone(),
+                resume_key: Zeroizing::new(record.resume_key),
+            };
+            self.admit(info, &record, now);
+        }
+        self.volume.set_durable(self.namespace.durable().clone(), self.namespace.survived());
+        self.measure_space();
+        if self.sessions.is_empty() {
+            self.namespace.finish_recovery(now.wall)?;
+            self.volume.go_live();
+        } else {
+            tracing::info!(
+                volume = %self.volume.id, sessions = self.sessions.len(),
+                "waiting for the sessions of the last run to come back"
+            );
+            self.phase = Phase::Recovering(Recovery::new(self.sessions.keys().copied(), now.mono));
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_replay(&mut self, link: LinkKey, replayed: Replayed, now: Now) {
+        let session = replayed.session;
+        let accepted = match &mut self.phase {
+            Phase::Recovering(recovery) if recovery.is_present(session) => {
+                recovery.handle_replay(replayed, now.mono).map_err(|_| "too much is replayed")
+            }
+            Phase::Recovering(_) | Phase::Fencing { .. } | Phase::Open => {
+                Err("nothing is to be replayed now")
+            }
+        };
+        if let Err(cause) = accepted {
+            tracing::warn!(volume = %self.volume.id, %session, cause, "replay refused, link closed");
+            self.outs.push(link, Item::Close);
+        }
+    }
+
+    pub(super) fn handle_end_of_replay(&mut self, end: EndOfReplay, now: Now) -> Result<(), Errno> {
+        match &mut self.phase {
+            Phase::Recovering(recovery) if recovery.is_present(end.session) => recovery.handle_end(end),
+            Phase::Fencing { present, ends } if present.contains(&end.session) => ends.push(end),
+            // It was over when the client's link broke; the client asks again and is told.
+            Phase::Open => self.answer(end.link, end.request, end.stamp, Ok(Reply::Done)),
+            Phase::Recovering(_) | Phase::Fencing { .. } => self.outs.push(end.link, Item::Close),
+        }
+        self.tick_recovery(now)
+    }
+
+    /// Ends the recovery when all have come or the time is over.
+    pub(super) fn tick_recovery(&mut self, now: Now) -> Result<(), Errno> {
+        match &self.phase {
+            Phase::Recovering(recovery) if recovery.is_over(now.mono) => {}
+            Phase::Recovering(_) | Phase::Fencing { .. } | Phase::Open => return Ok(()),
+        }
+        let nobody = Phase::Fencing { present: HashSet::new(), ends: Vec::new() };
+        let Phase::Recovering(recovery) = std::mem::replace(&mut self.phase, nobody) else { return Ok(()) };
+        let recovered = recovery.finish();
+        let replayed = recovered.replays.len();
+        let mut fence = Commit(0);
+        for replay in recovered.replays {
+            fence = fence.max(self.apply_replay(&replay));
+        }
+        for end in &recovered.ends {
+            self.namespace.declare(end.session, &end.opens, &end.locks);
+        }
+        let text = "the session did not come back in time after a restart of the server; mount again";
+        for id in &recovered.lost {
+            tracing::warn!(
+                volume = %self.volume.id, session = %id,
+                "session ended: it did not come back after the restart; its opens and locks are released"
+            );
+            self.end(*id, now, Some(Notice::Revoked { text: text.to_owned() }))?;
+        }
+        self.namespace.finish_recovery(now.wall)?;
+        // A commit after all others: when it is durable, so is everything that was replayed.
+        fence = fence.max(self.namespace.keep("recovered", self.epoch.0.to_le_bytes().to_vec())?);
+        self.last_commit = self.last_commit.max(fence);
+        tracing::info!(
+            volume = %self.volume.id, replayed, back = recovered.ends.len(), lost = recovered.lost.len(),
+            "recovery applied"
+        );
+        let present = recovered.ends.iter().map(|end| end.session).collect();
+        self.phase = Phase::Fencing { present, ends: recovered.ends };
+        if fence <= self.namespace.durable().current() {
+            return self.open_doors(now);
+        }
+        self.deferred.push(fence, Later::Doors);
+        Ok(())
+    }
+
+    fn apply_replay(&mut self, replayed: &Replayed) -> Commit {
+        let Replayed { session, request, squashed, umask, replay } = replayed;
+        let context = Context {
+            now: replay.at,
+            session: *session,
+            request: *request,
+            caller: replay.call.caller,
+            squashed: *squashed,
+            umask: u32::from(*umask),
+        };
+        let outcome = self.namespace.apply_replay(&context, &replay.call.request);
+        // Nobody waits for a lock yet: locks are declared after the replay.
+        drop(outcome.wakeups);
+        match outcome.answer {
+            Some(answer) => {
+                if let Err(errno) = answer.result {
+                    tracing::warn!(
+                        volume = %self.volume.id, session = %session, %request, %errno,
+                        "a replayed call did not succeed this time"
+                    );
+                }
+                answer.commit
+            }
+            None => Commit(0),
+        }
+    }
+
+    /// Everything replayed is durable: answers those who recovered, and serves what was held back.
+    pub(super) fn open_doors(&mut self, now: Now) -> Result<(), Errno> {
+        let Phase::Fencing { ends, .. } = std::mem::replace(&mut self.phase, Phase::Open) else {
+            return Ok(());
+        };
+        self.volume.go_live();
+        for session in self.sessions.values() {
+            session.shared.touch(now.mono);
+        }
+        for end in ends {
+            self.answer(end.link, end.request, end.stamp, Ok(Reply::Done));
+        }
+        tracing::info!(volume = %self.volume.id, sessions = self.sessions.len(), "recovery is over");
+        for message in std::mem::take(&mut self.held) {
+            self.handle(message, now)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! The thread of one volume: opens its engine, then drains its inbox in batches.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::hello::{Reason, Refused};
+use flexfs_wire::id::Epoch;
+use flexfs_wire::settings::{Compression, Flags, VolumeSettings};
+
+use super::handle::Volume;
+use super::host::{Host, Now, Start};
+use super::message::ToVolume;
+use super::outs::Cores;
+use crate::engine::Store;
+use crate::engine::fjall::{Fjall, Options};
+use crate::metrics::VolumeMetrics;
+use crate::namespace::{Limits, Namespace};
+use crate::server::Control;
+use crate::session::{Registry, clock};
+
+/// Messages worked on before answers are sent: bounds the wait of the first of them.
+const BATCH_MAX: usize = 256;
+/// The epoch of a start must be durable before a client hears of it; a disk that takes longer is broken.
+const EPOCH_WAIT: Duration = Duration::from_secs(30);
+
+/// What every volume thread is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Shop {
+    /// Where sessions are found by links.
+    pub(crate) registry: Arc<Registry>,
+    /// Where answers go.
+    pub(crate) cores: Cores,
+    /// Stops the server when an engine fails.
+    pub(crate) control: Control,
+}
+
+/// One thread's beginning.
+pub(super) struct Opening {
+    pub(super) shop: Shop,
+    pub(super) volume: Arc<Volume>,
+    pub(super) folder: PathBuf,
+    pub(super) inbox: Receiver<ToVolume>,
+    /// Settings, when admin was asked; else those kept with the volume.
+    pub(super) settings: Option<VolumeSettings>,
+    /// Told whether the volume could be opened.
+    pub(super) ready: Sender<Result<(), String>>,
+}
+
+/// Runs until the volume is told to stop.
+pub(super) fn run(opening: Opening) {
+    let Opening { shop, volume, folder, inbox, settings, ready } = opening;
+    let mut host = match open(&shop, &volume, &folder, settings) {
+        Ok(host) => host,
+        Err(cause) => {
+            tracing::error!(volume = %volume.id, cause, "the volume cannot be opened");
+            volume.broken.store(true, Ordering::Release);
+            let _ = ready.send(Err(cause.clone()));
+            refuse_all(&inbox, &cause);
+            return;
+        }
+    };
+    // The one who waits may have given up.
+    let _ = ready.send(Ok(()));
+    drop(ready);
+    let stopped = serve(&mut host, &inbox);
+    match stopped {
+        Ok(done) => {
+            if let Err(errno) = host.namespace.close() {
+                tracing::error!(volume = %volume.id, %errno, "the engine did not close in order");
+            }
+            drop(done);
+        }
+        Err(errno) => {
+            shop.control.fail(format!(
+                "volume {}: the engine failed ({errno}); look at the disk and the lines above, then start again: \
+                 clients replay what was not durable",
+                volume.id
+            ));
+        }
+    }
+}
+
+fn serve<S: Store>(host: &mut Host<S>, inbox: &Receiver<ToVolume>) -> Result<Option<Sender<()>>, Errno> {
+    let metrics = VolumeMetrics::new(&host.volume.id);
+    loop {
+        let first = match inbox.recv_timeout(host.idle_for(clock::now())) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+        };
+        let now = now();
+        let mut batch = 0;
+        let mut next = first;
+        while let Some(message) = next {
+            host.handle(message, now)?;
+            batch += 1;
+            if batch == BATCH_MAX || host.stopped.is_some() {
+                break;
+            }
+            next = inbox.try_recv().ok();
+        }
+        host.tick(now)?;
+        metrics.update(host, now.mono);
+        if let Some(done) = host.stopped.take() {
+            return Ok(Some(done));
+        }
+    }
+}
+
+fn now() -> Now {
+    Now { mono: clock::now(), wall: clock::wall() }
+}
+
+fn open(
+    shop: &Shop,
+    volume: &Arc<Volume>,
+    folder: &Path,
+    settings: Option<VolumeSettings>,
+) -> Result<Host<Fjall>, String> {
+    std::fs::create_dir_all(&volume.blocks)
+        .map_err(|error| format!("{}: {error}", volume.blocks.display()))?;
+    let store = Fjall::open(&folder.join("db"), Options::default()).map_err(|error| error.to_string())?;
+    let nudge = volume.clone();
+    store.durable().listen(move |_| {
+        // One message on its way is enough; the thread clears the flag before it looks.
+        if !nudge.nudged.swap(true, Ordering::AcqRel) {
+            nudge.send(ToVolume::Durable);
+        }
+    });
+    let limits = Limits::new(flexfs_wire::limits::BLOCK_BYTES_DEFAULT, 0, 0);
+    let mut namespace = Namespace::open(store, limits, clock::wall()).map_err(|error| error.to_string())?;
+    let broken = |errno: Errno| format!("the database cannot be read or written: {errno}");
+    let settings = match settings {
+        Some(settings) => settings,
+        None => kept_settings(&namespace, &volume.id).map_err(broken)?,
+    };
+    let seal_key = seal_key(&mut namespace)?;
+    let epoch = raise_epoch(&mut namespace).map_err(broken)?;
+    let start = Start {
+        volume: volume.clone(),
+        namespace,
+        registry: shop.registry.clone(),
+        settings,
+        cores: shop.cores.clone(),
+        seal_key,
+        epoch,
+    };
+    Host::new(start, now()).map_err(broken)
+}
+
+/// The settings of the last run; of a volume that was never opened, none that matter.
+fn kept_settings<S: Store>(namespace: &Namespace<S>, id: &str) -> Result<VolumeSettings, Errno> {
+    let kept = namespace.kept("settings")?;
+    Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_else(|| VolumeSettings {
+        id: id.to_owned(),
+        name: String::new(),
+        block_size: flexfs_wire::limits::BLOCK_BYTES_DEFAULT,
+        compression: Compression::default(),
+        max_blocks: 0,
+        max_inodes: 0,
+        // Until admin says otherwise nothing is thrown away.
+        retention: -1,
+        flags: Flags::default(),
+    }))
+}
+
+/// The volume's secret for node handles; made once.
+fn seal_key<S: Store>(namespace: &mut Namespace<S>) -> Result<[u8; 16], String> {
+    let broken = |errno: Errno| format!("the database cannot be read or written: {errno}");
+    if let Some(kept) = namespace.kept("seal key").map_err(broken)? {
+        return kept.as_slice().try_into().map_err(|_| "the kept seal key is damaged".to_owned());
+    }
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|error| format!("no randomness: {error}"))?;
+    // Durable with the first session's record, which is a later commit.
+    namespace.keep("seal key", key.to_vec()).map_err(broken)?;
+    Ok(key)
+}
+
+/// Counts the starts of the volume, durably.
+fn raise_epoch<S: Store>(namespace: &mut Namespace<S>) -> Result<Epoch, Errno> {
+    let kept = namespace.kept("epoch")?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let epoch = kept + 1;
+    let commit = namespace.keep("epoch", epoch.to_le_bytes().to_vec())?;
+    if namespace.durable().wait(commit, EPOCH_WAIT) { Ok(Epoch(epoch)) } else { Err(Errno::EIO) }
+}
+
+/// The volume could not be opened: who asked for it already is told so.
+fn refuse_all(inbox: &Receiver<ToVolume>, cause: &str) {
+    while let Ok(message) = inbox.recv_timeout(Duration::from_millis(100)) {
+        if let ToVolume::Open(open) = message {
+            let text = format!("the metadata server cannot open the volume: {cause}");
+            let _ = open.answer.send(Err(Refused { reason: Reason::Server, text }));
+        }
+    }
+}
