@@ -6,7 +6,7 @@
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -115,6 +115,16 @@ impl Mounted {
 /// Missing, no directory, not empty (unless allowed), a dead mount, a flexfs mount already.
 pub fn check_mount_point(path: &Path, non_empty: bool) -> Result<PathBuf, AttachError> {
     let refuse = |text: String| AttachError::MountPoint { path: path.to_owned(), text };
+    let taken = |target: &Path| match find(target) {
+        Ok(Some(mounted)) if mounted.fs_type == FS_TYPE => Err(refuse(format!(
+            "volume {} is mounted here already; see: mount.flexfs status {}",
+            mounted.source.to_string_lossy(),
+            target.display()
+        ))),
+        _ => Ok(()),
+    };
+    // By its own name first: a mount that does not answer must not be asked.
+    taken(path)?;
     let target = path.canonicalize().map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::NOENT) => refuse(format!("no such directory; make it with: mkdir -p {}", path.display())),
         Some(Errno::NOTCONN) => {
@@ -122,12 +132,7 @@ pub fn check_mount_point(path: &Path, non_empty: bool) -> Result<PathBuf, Attach
         }
         _ => refuse(error.to_string()),
     })?;
-    if let Ok(Some(mounted)) = find(&target)
-        && mounted.fs_type == FS_TYPE
-    {
-        let volume = mounted.source.to_string_lossy();
-        return Err(refuse(format!("volume {volume} is mounted here already; see: mount.flexfs status {}", target.display())));
-    }
+    taken(&target)?;
     if !target.is_dir() {
         return Err(refuse("not a directory".to_owned()));
     }
@@ -185,11 +190,11 @@ pub fn find(target: &Path) -> io::Result<Option<Mounted>> {
 pub enum Unmounted {
     /// Cleanly, or somebody else had done it.
     Clean,
-    /// It was busy until the deadline and was detached: programs in it go on until they leave or the program ends.
-    Detached,
+    /// Not: programs work in it.
+    Busy,
 }
 
-/// Unmounts `target`; what is busy until `deadline` is detached.
+/// Unmounts `target`; what is busy is tried until `deadline`.
 ///
 /// # Errors
 /// Those of `umount2(2)` but `EBUSY`.
@@ -198,12 +203,10 @@ pub fn unmount(target: &Path, deadline: Instant) -> io::Result<Unmounted> {
         match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(Unmounted::Clean),
             Err(Errno::BUSY) if clock::now() < deadline => std::thread::sleep(UMOUNT_PAUSE),
-            Err(Errno::BUSY) => break,
+            Err(Errno::BUSY) => return Ok(Unmounted::Busy),
             Err(errno) => return Err(errno.into()),
         }
     }
-    detach(target)?;
-    Ok(Unmounted::Detached)
 }
 
 /// Takes `target` out of the tree at once.
@@ -252,6 +255,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
     fn the_topmost_mount_counts() {

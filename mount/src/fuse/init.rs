@@ -187,7 +187,7 @@ mod tests {
         assert!(agreed.over_io_uring);
         assert_eq!(agreed.flags & (f::WRITEBACK_CACHE | f::PASSTHROUGH | f::AUTO_INVAL_DATA), 0);
         assert_ne!(agreed.flags & f::HANDLE_KILLPRIV_V2, 0);
-        assert_eq!(agreed.out.flags2, 1 << 9 | 1 << 4 | 1 << 3);
+        assert_eq!(agreed.out.flags2, 1 << 9 | 1 << 4);
         assert_eq!(agreed.out.max_readahead, 131_072);
         assert!(!offer(45, u64::MAX).answer(false).unwrap().over_io_uring);
         let agreed = offer(45, f::INIT_EXT | f::ASYNC_READ).answer(true).unwrap();

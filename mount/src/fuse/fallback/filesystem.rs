@@ -1,136 +1,36 @@
-//! `--transport dev`: kernels without FUSE over io_uring, through the crate `fuser`.
-//!
-//! fuser's threads read `/dev/fuse`; each request is posted to the shard of the CPU it came in on and answered from
-//! there by the same `vfs`. What fuser 0.18 cannot pass on, and what follows for this transport:
-//! - INTERRUPT (it answers ENOSYS): callers of long operations are looked at instead (`seat`), so a killed process
-//!   goes away within a second.
-//! - the family of a lock: `flock(2)` is left to this machine's kernel, `fcntl(2)` locks hold across machines.
-//! - `O_TMPFILE` and STATX: the first answers EOPNOTSUPP, birth times are not shown.
-//! - `FUSE_HANDLE_KILLPRIV_V2`: the kernel clears set-uid bits by a SETATTR of its own.
+//! The adapter: fuser's calls as operations of `vfs`.
 
 use std::ffi::OsStr;
-use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use flexfs_uring::{ShardHandle, cpu};
-use flexfs_wire::attr::{Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFSOCK, SetAttr, SetTime};
+use flexfs_wire::attr::SetAttr;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::{FUSE_IO_BYTES_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
-use flexfs_wire::message::{Caller, Lock, LockFamily};
 use flexfs_wire::name::Name;
-use flexfs_wire::time::Time;
 use fuser::{
-    BsdFileFlags, Config, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags as FuserOpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, SessionACL, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags as FuserOpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::init;
-use super::queue::Service;
-use super::reply::lock_code;
-use super::request::{self, CopyArgs, Forget, MakeArgs, OpenFlags, WriteArgs};
-use super::seat::Seat;
-use crate::vfs::{Ctx, DirItem, Found, Opened, ValidFor, Vfs};
+use super::convert::{
+    GENERATION, code, entry, file_attr, file_type, fopen, plus, posix_lock, set_time, ttl, xattr,
+};
+use super::post::Fallback;
+use crate::fuse::init;
+use crate::fuse::reply::lock_code;
+use crate::fuse::request::{self, CopyArgs, Forget, MakeArgs, OpenFlags, WriteArgs};
+use crate::vfs::{DirItem, ValidFor};
 
-/// Numbers are never reused in a volume, so every inode has the same generation.
-const GENERATION: Generation = Generation(0);
 /// Bytes of listing fetched per request: fuser does not say how much room the kernel has left.
 const LIST_BYTES: usize = 32 * 1024;
 /// Unit of `statfs` figures in bytes.
 const STATFS_BLOCK_BYTES: u32 = 4096;
-
-/// Runs fuser on a mounted, blocking device until the file system is unmounted. Returns when INIT is done; the
-/// thread's result says how it ended.
-///
-/// # Errors
-/// When the kernel and fuser do not come to terms.
-pub fn run(
-    device: OwnedFd,
-    service: Service,
-    shards: Vec<(u32, ShardHandle)>,
-) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
-    let mut config = Config::default();
-    config.acl = SessionACL::All;
-    config.n_threads = Some(shards.len().max(1));
-    config.clone_fd = true;
-    let fallback = Fallback { service, shards, turn: AtomicUsize::new(0) };
-    let session = Session::from_fd(fallback, device, SessionACL::All, config)?;
-    std::thread::Builder::new().name("fuser".to_owned()).spawn(move || session.run())
-}
-
-/// The adapter.
-#[derive(Debug)]
-struct Fallback {
-    service: Service,
-    /// Shards and the CPUs they are pinned to.
-    shards: Vec<(u32, ShardHandle)>,
-    turn: AtomicUsize,
-}
-
-/// A request on its shard.
-struct At {
-    vfs: Arc<Vfs>,
-    seat: Arc<Seat>,
-    caller: Caller,
-}
-
-impl At {
-    fn ctx(&self) -> Ctx<'_> {
-        Ctx { caller: self.caller, cancel: &self.seat.cancel }
-    }
-}
-
-impl Fallback {
-    /// Runs an operation on a shard and passes its outcome on. If the shard has ended, `done` is dropped, and with it
-    /// the reply, which then is EIO.
-    fn post<T, F, Fut>(&self, req: &Request, operation: F, done: impl FnOnce(Result<T, Errno>) + Send + 'static)
-    where
-        T: 'static,
-        F: FnOnce(At) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, Errno>> + 'static,
-    {
-        let service = self.service.clone();
-        let (unique, pid) = (req.unique().0, req.pid());
-        let caller = Caller { uid: req.uid(), gid: req.gid() };
-        let posted = self.shard().spawn_with(move || async move {
-            let seat = service.seats.lend();
-            service.seats.begin(&seat, unique, pid);
-            let at = At { vfs: Arc::clone(&service.vfs), seat: Arc::clone(&seat), caller };
-            let outcome = operation(at).await;
-            if let Err(errno) = &outcome {
-                log_errno(*errno, unique, pid);
-            }
-            seat.end(outcome.is_err());
-            done(outcome);
-            service.seats.give_back(seat);
-        });
-        if !posted {
-            tracing::debug!(unique, "a request came after the end of its shard");
-        }
-    }
-
-    /// The shard of this CPU, or the next in turn.
-    fn shard(&self) -> &ShardHandle {
-        let here = cpu::current();
-        let turn = || self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-        let index = self.shards.iter().position(|(cpu, _)| *cpu == here).unwrap_or_else(turn);
-        &self.shards[index].1
-    }
-}
-
-fn log_errno(errno: Errno, unique: u64, pid: u32) {
-    match errno {
-        Errno::EIO | Errno::EPROTO => tracing::warn!(%errno, unique, pid, "an operation failed"),
-        _ => tracing::debug!(%errno, unique, pid, "an operation was refused"),
-    }
-}
 
 /// Answers with a value, or an errno.
 macro_rules! answer {
@@ -674,125 +574,3 @@ impl Filesystem for Fallback {
     }
 }
 
-fn code(errno: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(errno.0)
-}
-
-fn entry(reply: ReplyEntry, found: &Found) {
-    let (attr_ttl, entry_ttl) = (ttl(found.attr_valid), ttl(found.entry_valid));
-    reply.entry_with_ttls(&attr_ttl, &entry_ttl, &file_attr(&found.attr), GENERATION);
-}
-
-fn xattr(reply: ReplyXattr, value: &[u8], room: u32) {
-    match (room, u32::try_from(value.len())) {
-        (_, Err(_)) => reply.error(code(Errno::E2BIG)),
-        (0, Ok(size)) => reply.size(size),
-        (room, Ok(size)) if size > room => reply.error(code(Errno::ERANGE)),
-        (_, Ok(_)) => reply.data(value),
-    }
-}
-
-/// Attributes of a line; `.` and `..` have none the kernel looks at.
-fn plus(item: &DirItem) -> (FileAttr, Duration) {
-    match &item.found {
-        Some(found) => (file_attr(&found.attr), ttl(found.entry_valid)),
-        None => {
-            let blank = Attr {
-                ino: flexfs_wire::id::Ino(item.ino),
-                mode: item.kind,
-                nlink: 1,
-                uid: 0,
-                gid: 0,
-                rdev: 0,
-                size: 0,
-                blocks: 0,
-                atime: Time::default(),
-                mtime: Time::default(),
-                ctime: Time::default(),
-                btime: Time::default(),
-                version: 0,
-            };
-            (file_attr(&blank), Duration::ZERO)
-        }
-    }
-}
-
-fn posix_lock(owner: LockOwner, (start, end): (u64, u64), typ: i32, pid: u32) -> Result<Lock, Errno> {
-    let kind = request::lock_kind(typ.cast_unsigned())?;
-    let end = request::lock_end(end);
-    Ok(Lock { family: LockFamily::Posix, kind, owner: owner.0, pid, start, end })
-}
-
-fn ttl(valid: ValidFor) -> Duration {
-    let (secs, nanos) = valid.parts();
-    Duration::new(secs, nanos)
-}
-
-fn fopen(opened: &Opened) -> FopenFlags {
-    let mut flags = FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    flags
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino.0),
-        size: attr.size,
-        blocks: attr.blocks,
-        atime: system_time(attr.atime),
-        mtime: system_time(attr.mtime),
-        ctime: system_time(attr.ctime),
-        crtime: system_time(attr.btime),
-        kind: file_type(attr.mode & S_IFMT),
-        perm: u16::try_from(attr.mode & 0o7777).unwrap_or(0),
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: attr.rdev,
-        blksize: super::reply::BLOCK_BYTES_SHOWN,
-        flags: 0,
-    }
-}
-
-fn file_type(kind: u32) -> FileType {
-    match kind {
-        S_IFDIR => FileType::Directory,
-        S_IFLNK => FileType::Symlink,
-        S_IFIFO => FileType::NamedPipe,
-        S_IFSOCK => FileType::Socket,
-        S_IFBLK => FileType::BlockDevice,
-        S_IFCHR => FileType::CharDevice,
-        _ => FileType::RegularFile,
-    }
-}
-
-fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(time) => {
-            let (secs, nanos) = flexfs_uring::clock::parts(time);
-            SetTime::At(Time { secs, nanos })
-        }
-    }
-}
-
-fn system_time(time: Time) -> SystemTime {
-    let nanos = Duration::from_nanos(u64::from(time.nanos));
-    let whole = Duration::from_secs(time.secs.unsigned_abs());
-    let base = if time.secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
-    base.and_then(|base| base.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_survive_the_way_through_fuser() {
-        for (secs, nanos) in [(0, 0), (-1, 999_999_999), (-1_000_000_000, 1), (5_000_000_000, 7)] {
-            let time = Time { secs, nanos };
-            assert_eq!(set_time(TimeOrNow::SpecificTime(system_time(time))), SetTime::At(time));
-        }
-        assert_eq!(system_time(Time { secs: i64::MAX, nanos: 0 }), UNIX_EPOCH);
-    }
-}

@@ -1,0 +1,262 @@
+//! One mount, from the first check to the last flush.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use flexfs_uring::clock;
+use flexfs_wire::creds_file;
+use flexfs_wire::token::TokenKind;
+use rustix::process::{Resource, Rlimit};
+
+use super::attach::{Attached, Plan};
+use super::signal::Signals;
+use super::spawn::Ready;
+use crate::config::MountArgs;
+use crate::fuse::attach::{self, Unmounted};
+use crate::setup::{self, Session};
+use crate::shard::Shards;
+use crate::status::{self, Claim, Place};
+use crate::vfs::{Notices, Vfs};
+
+/// How long a busy mount may keep the program from ending.
+const BUSY_TIME: Duration = Duration::from_secs(10);
+/// How long unwritten data may take to reach the server at the end.
+const FLUSH_TIME: Duration = Duration::from_secs(60);
+/// How long the kernel may take to say that an unmounted file system is gone.
+const GONE_TIME: Duration = Duration::from_secs(5);
+
+/// What ends a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A signal.
+    Asked,
+    /// The kernel has let go: it was unmounted.
+    Gone,
+}
+
+/// Mounts and serves until unmounted or told to end.
+///
+/// # Errors
+/// Why there is no mount. Once it stands, problems are logged.
+pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
+    let signals = Signals::block()?;
+    if ready == Ready::Parent {
+        // Neither the terminal's signals nor its end reach the daemon.
+        rustix::process::setsid().context("setsid")?;
+    }
+    raise_open_files();
+    args.make_absolute()?;
+    let target = attach::check_mount_point(&args.mount_point, args.non_empty)?;
+    args.mount_point.clone_from(&target);
+    let claim = Place::new(&args.state_folder, &target).claim(&target)?;
+    let creds = creds_file::load(TokenKind::Volume, &args.creds_path())?;
+    let shards = Shards::start()?;
+    let session = setup::open(setup::Config {
+        creds,
+        volume: args.volume.clone(),
+        client: client_name(&target),
+        flags: args.flags(),
+        soft: args.soft,
+        mem_capacity: args.mem_bytes(),
+        shards: shards.count(),
+    })?;
+    let (events, happened) = unbounded();
+    let asked = (events.clone(), target.clone());
+    signals.watch(move |signal| ask(signal, &asked), move |signal| force(signal, &target))?;
+    Mount { args, claim, shards, session: Arc::new(session) }.live(ready, &events, &happened)
+}
+
+/// A mount with its session.
+struct Mount {
+    args: MountArgs,
+    claim: Claim,
+    shards: Shards,
+    session: Arc<Session>,
+}
+
+impl Mount {
+    fn live(self, ready: Ready, events: &Sender<Event>, happened: &Receiver<Event>) -> anyhow::Result<()> {
+        let granted = self.session.remote.granted();
+        let (flags, target) = (granted.flags, self.target());
+        let (notices, posted) = Notices::new();
+        let vfs = Arc::new(Vfs::new(
+            Arc::clone(&self.session.remote),
+            Arc::clone(&self.session.files),
+            notices,
+        ));
+        self.start_links()?;
+        let plan = Plan {
+            volume: &self.args.volume,
+            target: &target,
+            flags,
+            shards: &self.shards,
+            vfs: &vfs,
+            notices: posted,
+            events: events.clone(),
+        };
+        let attached = match plan.attach(self.args.transport) {
+            Ok(attached) => attached,
+            Err(error) => {
+                self.finish(&vfs);
+                return Err(error);
+            }
+        };
+        self.announce(&vfs, &attached, flags.ro)?;
+        let sends = Arc::clone(&vfs);
+        self.shards.spawn(0, move || async move { sends.run_atimes().await });
+        ready.tell()?;
+        tracing::info!(
+            volume = self.args.volume,
+            target = %target.display(),
+            transport = attached.transport,
+            shards = self.shards.count(),
+            read_only = flags.ro,
+            "mounted"
+        );
+        self.wait_for_end(&target, happened);
+        let flushed = self.finish(&vfs);
+        self.claim.clear(&target);
+        anyhow::ensure!(flushed, "unwritten data was lost, see above");
+        tracing::info!(target = %target.display(), "unmounted");
+        Ok(())
+    }
+
+    /// The checked mount point, which the arguments hold since.
+    fn target(&self) -> PathBuf {
+        self.args.mount_point.clone()
+    }
+
+    fn start_links(&self) -> anyhow::Result<()> {
+        for index in 0..self.shards.count() {
+            let session = Arc::clone(&self.session);
+            self.shards.run(index, move || async move { session.start_shard(index).await })?;
+        }
+        Ok(())
+    }
+
+    /// What is good to have, and no reason to give up a mount.
+    fn announce(&self, vfs: &Arc<Vfs>, attached: &Attached, read_only: bool) -> anyhow::Result<()> {
+        let target = self.target();
+        match attach::find(&target).map(|found| found.map(|mounted| mounted.raise_read_ahead())) {
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(error))) => tracing::info!(%error, "the kernel's readahead stays small (sysfs refused)"),
+            Ok(None) => anyhow::bail!("the mount on {} vanished while it was made", target.display()),
+            Err(error) => tracing::info!(%error, "the kernel's readahead stays small (no mount table)"),
+        }
+        let source = status::Source {
+            volume: self.args.volume.clone(),
+            target: target.clone(),
+            transport: attached.transport,
+            queue_depth: attached.queue_depth,
+            shards: self.shards.count(),
+            read_only,
+            remote: Arc::clone(&self.session.remote),
+            files: Arc::clone(&self.session.files),
+            vfs: Arc::clone(vfs),
+            seats: Arc::clone(&attached.seats),
+        };
+        match status::serve(&self.claim.place().socket(), source) {
+            Ok(()) => self.claim.publish(&target),
+            Err(error) => tracing::warn!(%error, "there will be no `status` of this mount"),
+        }
+        Ok(())
+    }
+
+    /// Until the kernel has let go, or nothing more can be done about it.
+    fn wait_for_end(&self, target: &Path, happened: &Receiver<Event>) {
+        // The senders live as long as this function's caller.
+        if happened.recv() != Ok(Event::Asked) {
+            return tracing::info!("unmounted from outside");
+        }
+        match attach::unmount(target, clock::now() + BUSY_TIME) {
+            Ok(Unmounted::Clean) => {
+                if happened.recv_timeout(GONE_TIME).is_err() {
+                    tracing::warn!("the kernel keeps the file system (another mount namespace?); ending all the same");
+                }
+            }
+            Ok(Unmounted::Busy) => {
+                tracing::warn!(
+                    "{} is busy for {BUSY_TIME:?}: detaching it; programs that still use it get errors",
+                    target.display()
+                );
+                write_back(target);
+                if let Err(error) = attach::detach(target) {
+                    tracing::error!(%error, "cannot detach {}", target.display());
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot unmount {}", target.display()),
+        }
+    }
+
+    /// Sends what is unwritten and ends the session. False when data was lost.
+    fn finish(&self, vfs: &Arc<Vfs>) -> bool {
+        let (session, vfs) = (Arc::clone(&self.session), Arc::clone(vfs));
+        let finish = move || async move {
+            vfs.send_atimes();
+            session.finish(FLUSH_TIME).await
+        };
+        let finished = self.shards.run(0, finish).unwrap_or_else(|error| Err(error.to_string()));
+        if let Err(text) = &finished {
+            tracing::error!("{text}");
+        }
+        for index in 0..self.shards.count() {
+            let session = Arc::clone(&self.session);
+            if let Err(error) = self.shards.run(index, move || async move { session.stop_shard(index).await }) {
+                tracing::debug!(%error, "while links were closed");
+            }
+        }
+        finished.is_ok()
+    }
+}
+
+fn ask(signal: &str, (events, target): &(Sender<Event>, PathBuf)) {
+    tracing::info!(signal, "asked to end, unmounting {}", target.display());
+    // The main thread may be past waiting.
+    let _ = events.send(Event::Asked);
+}
+
+/// The first signal was not enough for somebody.
+fn force(signal: &str, target: &Path) {
+    tracing::error!(signal, "asked again: ending at once, unwritten data is lost");
+    let mounted = attach::find(target).ok().flatten();
+    drop(attach::detach(target));
+    drop(mounted.map(|mounted| mounted.abort()));
+    std::process::exit(1);
+}
+
+/// Has the kernel send dirty pages of mapped files; unmounting would do it, detaching does not. Bounded: the server
+/// may be away.
+fn write_back(target: &Path) {
+    let (done, waits) = crossbeam::channel::bounded(1);
+    let root = target.to_owned();
+    let sync = move || {
+        let synced = std::fs::File::open(&root).and_then(|root| Ok(rustix::fs::syncfs(&root)?));
+        drop(done.send(synced));
+    };
+    let started = std::thread::Builder::new().name("write-back".to_owned()).spawn(sync);
+    match started.map(|_| waits.recv_timeout(BUSY_TIME)) {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "mapped files could not be written back"),
+        Ok(Err(_)) => tracing::warn!("mapped files were not written back within {BUSY_TIME:?}"),
+        Err(error) => tracing::warn!(%error, "mapped files are not written back"),
+    }
+}
+
+/// Host and mount point, for the operator's eyes.
+fn client_name(target: &Path) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}:{}", target.display())
+}
+
+/// Files, links, rings: as many descriptors as this process may have.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,143 @@
+//! Values of ours as fuser has them, and back.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use flexfs_wire::attr::{Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFSOCK, SetTime};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::message::{Lock, LockFamily};
+use flexfs_wire::time::Time;
+use fuser::{
+    FileAttr, FileType, FopenFlags, Generation, INodeNo, LockOwner, ReplyEntry, ReplyXattr, TimeOrNow,
+};
+
+use crate::fuse::reply;
+use crate::fuse::request;
+use crate::vfs::{DirItem, Found, Opened, ValidFor};
+
+/// Numbers are never reused in a volume, so every inode has the same generation.
+pub(super) const GENERATION: Generation = Generation(0);
+
+pub(super) fn code(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.0)
+}
+
+pub(super) fn entry(reply: ReplyEntry, found: &Found) {
+    let (attr_ttl, entry_ttl) = (ttl(found.attr_valid), ttl(found.entry_valid));
+    reply.entry_with_ttls(&attr_ttl, &entry_ttl, &file_attr(&found.attr), GENERATION);
+}
+
+pub(super) fn xattr(reply: ReplyXattr, value: &[u8], room: u32) {
+    match (room, u32::try_from(value.len())) {
+        (_, Err(_)) => reply.error(code(Errno::E2BIG)),
+        (0, Ok(size)) => reply.size(size),
+        (room, Ok(size)) if size > room => reply.error(code(Errno::ERANGE)),
+        (_, Ok(_)) => reply.data(value),
+    }
+}
+
+/// Attributes of a line; `.` and `..` have none the kernel looks at.
+pub(super) fn plus(item: &DirItem) -> (FileAttr, Duration) {
+    match &item.found {
+        Some(found) => (file_attr(&found.attr), ttl(found.entry_valid)),
+        None => {
+            let blank = Attr {
+                ino: flexfs_wire::id::Ino(item.ino),
+                mode: item.kind,
+                nlink: 1,
+                uid: 0,
+                gid: 0,
+                rdev: 0,
+                size: 0,
+                blocks: 0,
+                atime: Time::default(),
+                mtime: Time::default(),
+                ctime: Time::default(),
+                btime: Time::default(),
+                version: 0,
+            };
+            (file_attr(&blank), Duration::ZERO)
+        }
+    }
+}
+
+pub(super) fn posix_lock(owner: LockOwner, (start, end): (u64, u64), typ: i32, pid: u32) -> Result<Lock, Errno> {
+    let kind = request::lock_kind(typ.cast_unsigned())?;
+    let end = request::lock_end(end);
+    Ok(Lock { family: LockFamily::Posix, kind, owner: owner.0, pid, start, end })
+}
+
+pub(super) fn ttl(valid: ValidFor) -> Duration {
+    let (secs, nanos) = valid.parts();
+    Duration::new(secs, nanos)
+}
+
+pub(super) fn fopen(opened: &Opened) -> FopenFlags {
+    let mut flags = FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags
+}
+
+pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino.0),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: system_time(attr.atime),
+        mtime: system_time(attr.mtime),
+        ctime: system_time(attr.ctime),
+        crtime: system_time(attr.btime),
+        kind: file_type(attr.mode & S_IFMT),
+        perm: u16::try_from(attr.mode & 0o7777).unwrap_or(0),
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        blksize: reply::BLOCK_BYTES_SHOWN,
+        flags: 0,
+    }
+}
+
+pub(super) fn file_type(kind: u32) -> FileType {
+    match kind {
+        S_IFDIR => FileType::Directory,
+        S_IFLNK => FileType::Symlink,
+        S_IFIFO => FileType::NamedPipe,
+        S_IFSOCK => FileType::Socket,
+        S_IFBLK => FileType::BlockDevice,
+        S_IFCHR => FileType::CharDevice,
+        _ => FileType::RegularFile,
+    }
+}
+
+pub(super) fn set_time(time: TimeOrNow) -> SetTime {
+    match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(time) => {
+            let (secs, nanos) = flexfs_uring::clock::parts(time);
+            SetTime::At(Time { secs, nanos })
+        }
+    }
+}
+
+pub(super) fn system_time(time: Time) -> SystemTime {
+    let nanos = Duration::from_nanos(u64::from(time.nanos));
+    let whole = Duration::from_secs(time.secs.unsigned_abs());
+    let base = if time.secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    base.and_then(|base| base.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_the_way_through_fuser() {
+        for (secs, nanos) in [(0, 0), (-1, 999_999_999), (-1_000_000_000, 1), (5_000_000_000, 7)] {
+            let time = Time { secs, nanos };
+            assert_eq!(set_time(TimeOrNow::SpecificTime(system_time(time))), SetTime::At(time));
+        }
+        // Beyond what a SystemTime holds: anything but a panic.
+        system_time(Time { secs: i64::MAX, nanos: 999_999_999 });
+        system_time(Time { secs: i64::MIN, nanos: 0 });
+    }
+}

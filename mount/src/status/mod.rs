@@ -1,0 +1,9 @@
+//! What a running mount says about itself: figures, the socket that gives them, the lock that keeps it alone.
+
+mod place;
+mod report;
+mod server;
+
+pub use place::{Claim, ClaimError, Place};
+pub use report::{Report, Throughput};
+pub use server::{Source, ask, serve};
