@@ -308,3 +308,138 @@ impl Table {
             || self.waiting.iter().any(|waiter| waiter.wanted.owner.session == session)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: SessionId = SessionId(1);
+    const TWO: SessionId = SessionId(2);
+    const INO: Ino = Ino(7);
+
+    fn posix(owner: u64, kind: LockKind, start: u64, end: u64) -> Lock {
+        Lock { family: LockFamily::Posix, kind, owner, pid: 1, start, end }
+    }
+
+    fn flock(owner: u64, kind: LockKind) -> Lock {
+        Lock { family: LockFamily::Flock, kind, owner, pid: 1, start: 0, end: 0 }
+    }
+
+    struct Test(Locks, u64);
+
+    impl Test {
+        fn new() -> Self {
+            Self(Locks::default(), 0)
+        }
+        /// Takes a lock and wants it to wait if need be; gives the request id and what became of it.
+        fn wait(&mut self, ino: Ino, session: SessionId, lock: Lock) -> (RequestId, Taken) {
+            self.1 += 1;
+            let request = RequestId(self.1);
+            let (taken, grants) = self.0.lock(ino, session, request, &lock, true);
+            assert_eq!(grants, []);
+            (request, taken)
+        }
+        fn try_lock(&mut self, session: SessionId, lock: Lock) -> (Taken, Vec<RequestId>) {
+            let (taken, grants) = self.0.lock(INO, session, RequestId(0), &lock, false);
+            (taken, grants.iter().map(|grant| grant.request).collect())
+        }
+    }
+
+    use LockKind::{Read, Unlock, Write};
+
+    #[test]
+    fn readers_share_writers_do_not() {
+        let mut t = Test::new();
+        assert_eq!(t.try_lock(ONE, posix(1, Read, 0, 9)).0, Taken::Granted);
+        assert_eq!(t.try_lock(TWO, posix(1, Read, 5, 20)).0, Taken::Granted);
+        assert_eq!(
+            t.try_lock(ONE, posix(1, Write, 0, 4)).0,
+            Taken::Granted,
+            "an upgrade where nobody else is"
+        );
+        assert_eq!(t.try_lock(ONE, posix(1, Write, 0, 5)).0, Taken::Blocked);
+        assert_eq!(t.try_lock(TWO, posix(1, Read, 4, 4)).0, Taken::Blocked);
+        assert_eq!(t.0.test(INO, TWO, &posix(1, Write, 0, 100)), posix(1, Write, 0, 4));
+        assert_eq!(t.0.test(INO, ONE, &posix(1, Write, 21, 100)).kind, Unlock);
+        assert_eq!(t.try_lock(ONE, flock(1, Write)).0, Taken::Granted, "families do not see each other");
+        assert_eq!(t.0.held(), 4);
+    }
+
+    #[test]
+    fn waiters_come_in_the_order_they_came() {
+        let mut t = Test::new();
+        t.try_lock(ONE, posix(1, Write, 0, 99));
+        let (first, taken) = t.wait(INO, TWO, posix(1, Read, 0, 9));
+        assert_eq!(taken, Taken::Waiting);
+        let (second, _) = t.wait(INO, TWO, posix(2, Write, 5, 5));
+        let (third, _) = t.wait(INO, TWO, posix(3, Read, 0, 3));
+        let (fourth, _) = t.wait(INO, ONE, posix(2, Write, 50, 60));
+        assert_eq!(t.try_lock(ONE, posix(1, Unlock, 0, 9)).1, [first, third]);
+        assert_eq!(t.try_lock(ONE, posix(1, Read, 10, 99)).1, [], "a reader still keeps the writer out");
+        assert_eq!(
+            t.0.unlock_owner(INO, ONE, LockFamily::Posix, 1),
+            [Grant { session: ONE, request: fourth }]
+        );
+        assert_eq!(t.try_lock(TWO, posix(1, Unlock, 5, 5)).1, [second]);
+        assert_eq!(t.0.waits(), 0);
+        t.0.end(ONE);
+        t.0.end(TWO);
+        assert_eq!(t.0.held(), 0);
+        assert!(t.0.inodes.is_empty() && t.0.sessions.is_empty() && t.0.waiting_owners.is_empty());
+    }
+
+    #[test]
+    fn only_true_deadlocks_are_refused() {
+        let mut t = Test::new();
+        let (a, b) = (Ino(1), Ino(2));
+        assert_eq!(t.wait(a, ONE, posix(1, Write, 0, 9)).1, Taken::Granted);
+        assert_eq!(t.wait(b, TWO, posix(2, Write, 0, 9)).1, Taken::Granted);
+        assert_eq!(t.wait(b, ONE, posix(1, Write, 0, 9)).1, Taken::Waiting);
+        assert_eq!(t.wait(a, TWO, posix(3, Write, 0, 9)).1, Taken::Waiting, "another owner may wait");
+        assert_eq!(t.wait(a, TWO, posix(2, Write, 20, 29)).1, Taken::Granted, "another range is free");
+        assert_eq!(t.wait(a, TWO, posix(2, Read, 5, 5)).1, Taken::Deadlock);
+        // Two sessions may use one owner number.
+        assert_eq!(t.wait(a, TWO, posix(1, Write, 0, 9)).1, Taken::Waiting);
+        // An upgrade by two readers.
+        assert_eq!(t.wait(Ino(3), ONE, posix(7, Read, 0, 0)).1, Taken::Granted);
+        assert_eq!(t.wait(Ino(3), TWO, posix(7, Read, 0, 0)).1, Taken::Granted);
+        assert_eq!(t.wait(Ino(3), ONE, posix(7, Write, 0, 0)).1, Taken::Waiting);
+        assert_eq!(t.wait(Ino(3), TWO, posix(7, Write, 0, 0)).1, Taken::Deadlock);
+    }
+
+    #[test]
+    fn waits_end_by_cancel_and_with_the_session() {
+        let mut t = Test::new();
+        t.try_lock(ONE, flock(1, Write));
+        let (first, _) = t.wait(INO, TWO, flock(1, Write));
+        let (second, _) = t.wait(INO, TWO, flock(2, Read));
+        assert!(t.0.is_waiting(TWO, first));
+        assert_eq!(t.0.cancel(TWO, first), Some(vec![]));
+        assert_eq!(t.0.cancel(TWO, first), None);
+        assert_eq!(t.0.end(ONE), [Grant { session: TWO, request: second }]);
+        t.try_lock(TWO, flock(2, Unlock));
+        assert!(t.0.inodes.is_empty() && t.0.sessions.is_empty() && t.0.waits.is_empty());
+    }
+
+    #[test]
+    fn a_flock_changes_its_kind_by_letting_go() {
+        let mut t = Test::new();
+        t.try_lock(ONE, flock(1, Read));
+        t.try_lock(ONE, flock(2, Read));
+        let (waiter, _) = t.wait(INO, TWO, flock(3, Write));
+        assert_eq!(t.try_lock(ONE, flock(1, Write)), (Taken::Blocked, vec![]));
+        assert_eq!(t.0.held(), 1, "the shared one is lost, as flock(2) says");
+        assert_eq!(t.try_lock(ONE, flock(2, Write)), (Taken::Blocked, vec![waiter]));
+        assert_eq!(t.try_lock(TWO, flock(3, Read)).0, Taken::Granted);
+        assert_eq!(t.0.held(), 1);
+    }
+
+    #[test]
+    fn declared_locks_do_not_conflict() {
+        let mut t = Test::new();
+        assert!(t.0.declare(INO, ONE, &posix(1, Write, 0, 9)));
+        assert!(!t.0.declare(INO, TWO, &posix(1, Write, 5, 20)));
+        assert!(t.0.declare(INO, TWO, &posix(1, Write, 10, 20)));
+        assert_eq!(t.0.held(), 2);
+    }
+}

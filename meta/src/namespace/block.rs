@@ -139,3 +139,72 @@ impl<S: Store> Namespace<S> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::extent::Extent;
+    use flexfs_wire::message::Write;
+
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    #[test]
+    fn garbage_waits_and_goes_in_two_phases() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let one = t.write_ranges(file, &[(0, 100)]);
+        let two = t.write_ranges(file, &[(0, 100)]);
+        let three = t.write_ranges(file, &[(0, 100)]);
+        let now = t.context.now;
+        assert_eq!(t.ns.collect(now, -1, 10).unwrap().0, []);
+        assert_eq!(t.ns.collect(now, 100, 10).unwrap().0, []);
+        assert_eq!(t.ns.collect(now, 1, 10).unwrap().0, [one]);
+        assert_eq!(t.ns.collect(now, 0, 10).unwrap().0, [one, two], "again until it is gone");
+        assert_eq!(t.ns.block_state(one), Ok(BlockState::Kept));
+        t.verify();
+        // It cannot come back to life.
+        let extents = vec![Extent { offset: 0, length: 10, block: one, block_offset: 0 }];
+        assert_eq!(t.write(file, Write { extents, ..Write::default() }), Err(Errno::EAGAIN));
+        t.ns.collected(&[one, three]).unwrap();
+        assert_eq!(t.ns.collect(now, 0, 10).unwrap().0, [two]);
+        t.ns.collected(&[two]).unwrap();
+        assert_eq!((t.ns.garbage(), t.ns.block_state(one)), (Ok(0), Ok(BlockState::Granted)));
+        assert_eq!(t.ns.check_read_block(file, three), Ok(()));
+        t.verify();
+        // A clock that went back.
+        t.context.now.secs = -50;
+        t.write_ranges(file, &[(0, 100)]);
+        let now = t.context.now;
+        assert_eq!(t.ns.collect(now, 0, 10).unwrap().0, [three]);
+        t.verify();
+    }
+
+    #[test]
+    fn a_block_without_use_is_garbage_until_it_gets_one() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let new = t.block();
+        t.write(file, Write { blocks: vec![new], ..Write::default() }).unwrap();
+        assert_eq!(t.ns.garbage(), Ok(1));
+        t.verify();
+        let extents = vec![Extent { offset: 0, length: 10, block: new.block, block_offset: 0 }];
+        t.write(file, Write { extents, ..Write::default() }).unwrap();
+        assert_eq!(t.ns.garbage(), Ok(0));
+        t.verify();
+    }
+
+    #[test]
+    fn strays_are_those_nobody_can_name() {
+        let mut t = Fixture::new();
+        let new = t.block();
+        let session = t.context.session;
+        assert_eq!(t.ns.block_state(new.block), Ok(BlockState::Granted));
+        assert_eq!(t.ns.check_put_block(session, new.block), Ok(()));
+        let other = t.join();
+        assert_eq!(t.ns.check_put_block(other, new.block), Err(Errno::EACCES));
+        let now = t.context.now;
+        assert!(t.ns.end_session(now, session).unwrap().is_empty());
+        assert_eq!(t.ns.block_state(new.block), Ok(BlockState::Stray));
+        t.verify();
+    }
+}

@@ -108,3 +108,84 @@ impl<S: Store> Namespace<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::message::Request;
+
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    fn copy(t: &mut Fixture, source: (Ino, u64), target: (Ino, u64), length: u64) -> Result<u64, Errno> {
+        let request = Request::CopyRange {
+            source: Fixture::node(source.0),
+            source_offset: source.1,
+            target: Fixture::node(target.0),
+            target_offset: target.1,
+            length,
+        };
+        match t.call(request)? {
+            Reply::Copied { length, .. } => Ok(length),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn extents_are_shared_and_blocks_live_as_long_as_any_file() {
+        let mut t = Fixture::new();
+        let (source, target) = (t.file(ROOT, "source"), t.file(ROOT, "target"));
+        let block = t.write_ranges(source, &[(0, 100), (200, 100)]);
+        t.write_inline(target, 0, &[b'x'; 400]).unwrap();
+        assert_eq!(t.ns.check_read_block(target, block), Err(Errno::ENOENT));
+        assert_eq!(copy(&mut t, (source, 50), (target, 100), 1000), Ok(250));
+        assert_eq!(t.extents(target), [(100, 50, 50), (250, 100, 100)]);
+        let inline = t.layout(target, 0, 1).inline;
+        assert_eq!(inline[150..250], [0; 100], "the source's hole");
+        assert_eq!((inline[99], inline[399]), (b'x', b'x'));
+        assert_eq!((t.ns.check_read_block(target, block), t.attr(target).size), (Ok(()), 400));
+        t.verify();
+        t.remove(ROOT, "source", false).unwrap();
+        assert_eq!(t.ns.garbage(), Ok(0));
+        t.verify();
+        t.remove(ROOT, "target", false).unwrap();
+        assert_eq!(t.ns.garbage(), Ok(1));
+        t.verify();
+    }
+
+    #[test]
+    fn small_files_are_copied_and_mixed_ones_are_the_clients() {
+        let mut t = Fixture::new();
+        let (source, target) = (t.file(ROOT, "source"), t.file(ROOT, "target"));
+        t.write_inline(source, 0, b"0123456789").unwrap();
+        t.truncate(source, 20).unwrap();
+        assert_eq!(copy(&mut t, (source, 5), (target, 3), 100), Ok(15));
+        assert_eq!(t.layout(target, 0, 1).inline, b"\0\0\056789\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(t.attr(target).size, 18);
+        assert_eq!(copy(&mut t, (source, 20), (target, 0), 100), Ok(0));
+        assert_eq!(copy(&mut t, (source, 0), (source, 5), 10), Err(Errno::EINVAL));
+        assert_eq!(copy(&mut t, (source, 0), (source, 10), 10), Ok(10));
+        assert_eq!(copy(&mut t, (source, 0), (target, 1 << 20), 10), Err(Errno::EOPNOTSUPP));
+        assert_eq!(copy(&mut t, (source, 0), (target, u64::MAX), 10), Err(Errno::EFBIG));
+        assert_eq!(copy(&mut t, (source, 0), (ROOT, 0), 10), Err(Errno::EISDIR));
+        t.verify();
+    }
+
+    #[test]
+    fn within_a_file_and_in_parts() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let ranges: Vec<(u64, u32)> = (0..4_000u64).map(|index| (index * 100, 50)).collect();
+        t.write_ranges(file, &ranges);
+        t.write_ranges(file, &[(400_000, 50), (400_100, 50), (400_200, 50)]);
+        let ranges: Vec<(u64, u32)> = (0..1_000u64).map(|index| (401_000 + index * 100, 50)).collect();
+        t.write_ranges(file, &ranges);
+        let length = t.attr(file).size;
+        let first = copy(&mut t, (file, 0), (file, 1 << 30), length).unwrap();
+        assert!(first < length);
+        let second = copy(&mut t, (file, first), (file, (1 << 30) + first), length - first).unwrap();
+        assert_eq!(first + second, length);
+        let extents = t.layout(file, 1 << 30, u64::MAX).extents;
+        assert_eq!(extents[0].offset, 1 << 30);
+        t.verify();
+    }
+}

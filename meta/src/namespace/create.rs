@@ -151,3 +151,118 @@ fn check_kind(make: &Make, has_name: bool) -> Result<(), Errno> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::attr::SetAttr;
+    use flexfs_wire::message::{Request, XattrMode};
+
+    use super::super::context::Limits;
+    use super::super::fixture::{BLOCK_BYTES, Fixture, ROOT};
+    use super::*;
+
+    #[test]
+    fn kinds_links_sizes_and_times() {
+        let mut t = Fixture::new();
+        let before = t.attr(ROOT);
+        let dir = t.dir(ROOT, "dir");
+        let after = t.attr(ROOT);
+        assert_eq!((after.nlink, after.size), (before.nlink + 1, before.size + 1));
+        assert!(after.mtime > before.mtime && after.ctime == after.mtime && after.atime == before.atime);
+        assert_eq!((t.attr(dir).nlink, t.attr(dir).size), (2, 0));
+        let fifo = t.make(dir, "fifo", S_IFIFO | 0o600);
+        assert_eq!((t.attr(fifo).mode, t.attr(fifo).nlink), (S_IFIFO | 0o600, 1));
+        let mut node = t.request_make(dir, Some("null"), S_IFCHR | 0o666);
+        if let Request::Make { make, .. } = &mut node {
+            make.rdev = 0x0103;
+        }
+        let Ok(Reply::Entry(node)) = t.call(node) else { panic!() };
+        assert_eq!(node.attr.rdev, 0x0103);
+        assert!(matches!(t.symlink(dir, "link", b"to/there"), Ok(Reply::Entry(e)) if e.attr.size == 8));
+        t.verify();
+    }
+
+    #[test]
+    fn refusals_in_order() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let request = t.request_make(file, Some("x"), S_IFREG);
+        assert_eq!(t.fails(request), Errno::ENOTDIR);
+        let request = t.request_make(ROOT, Some("file"), S_IFREG);
+        assert_eq!(t.fails(request), Errno::EEXIST);
+        let request = t.request_make(ROOT, Some("x"), 0o644);
+        assert_eq!(t.fails(request), Errno::EINVAL);
+        assert_eq!(t.symlink(ROOT, "x", b"").unwrap_err(), Errno::ENOENT);
+        assert_eq!(t.symlink(ROOT, "x", &[b'a'; 4096]).unwrap_err(), Errno::ENAMETOOLONG);
+        // A number that was never granted, and one that is in use.
+        for ino in [Ino(1 << 40), file] {
+            let mut request = t.request_make(ROOT, Some("x"), S_IFREG);
+            if let Request::Make { make, .. } = &mut request {
+                make.ino = ino;
+            }
+            assert_eq!(t.fails(request), Errno::EINVAL);
+        }
+        t.ns.set_limits(Limits::new(BLOCK_BYTES, 0, 3));
+        t.file(ROOT, "third");
+        let request = t.request_make(ROOT, Some("fourth"), S_IFREG);
+        assert_eq!(t.fails(request), Errno::ENOSPC);
+        t.verify();
+    }
+
+    #[test]
+    fn group_and_set_gid_come_from_a_set_gid_directory() {
+        let mut t = Fixture::new();
+        let dir = t.dir(ROOT, "dir");
+        t.set(dir, SetAttr { gid: Some(77), ..SetAttr::default() }).unwrap();
+        t.set(dir, SetAttr { mode: Some(0o2755), ..SetAttr::default() }).unwrap();
+        let file = t.file(dir, "file");
+        let sub = t.dir(dir, "sub");
+        assert_eq!((t.attr(file).gid, t.attr(file).mode & S_ISGID), (77, 0));
+        assert_eq!((t.attr(sub).gid, t.attr(sub).mode & S_ISGID), (77, S_ISGID));
+        t.verify();
+    }
+
+    #[test]
+    fn a_default_list_is_inherited_instead_of_the_umask() {
+        let mut t = Fixture::new();
+        let dir = t.dir(ROOT, "dir");
+        // user::rwx user:1000:rwx group::r-x mask::rwx other::---
+        let mut list = 2u32.to_le_bytes().to_vec();
+        for (tag, perm, id) in [(1u16, 7u16, 0u32), (2, 7, 1000), (4, 5, 0), (16, 7, 0), (32, 0, 0)] {
+            list.extend(tag.to_le_bytes());
+            list.extend(perm.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        let set = Request::SetXattr {
+            node: Fixture::node(dir),
+            name: acl::DEFAULT.to_vec(),
+            value: list.clone(),
+            mode: XattrMode::Any,
+        };
+        t.call(set).unwrap();
+        let mut request = t.request_make(dir, Some("file"), S_IFREG | 0o666);
+        if let Request::Make { make, .. } = &mut request {
+            make.umask = 0o077;
+        }
+        let Ok(Reply::Entry(file)) = t.call(request) else { panic!() };
+        assert_eq!(file.attr.mode & 0o777, 0o660);
+        let sub = t.dir(dir, "sub");
+        let get = Request::GetXattr { node: Fixture::node(sub), name: acl::DEFAULT.to_vec() };
+        assert_eq!(t.call(get), Ok(Reply::Bytes(list)));
+        t.verify();
+    }
+
+    #[test]
+    fn nothing_is_made_in_a_removed_directory() {
+        let mut t = Fixture::new();
+        let dir = t.dir(ROOT, "dir");
+        t.open(dir).unwrap();
+        t.remove(ROOT, "dir", true).unwrap();
+        let request = t.request_make(dir, Some("x"), S_IFREG);
+        assert_eq!(t.fails(request), Errno::ENOENT);
+        assert_eq!(t.attr(dir).nlink, 0);
+        t.close(dir);
+        assert_eq!(t.ns.attr(dir), Err(Errno::ESTALE));
+        t.verify();
+    }
+}

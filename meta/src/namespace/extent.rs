@@ -223,3 +223,71 @@ impl<S: Store> Namespace<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    /// A file with `count` extents of 100 bytes, one each 8 KiB.
+    fn scattered(t: &mut Fixture, count: u64) -> Ino {
+        let file = t.file(ROOT, "file");
+        let ranges: Vec<(u64, u32)> = (0..count).map(|index| (index * 8192, 100)).collect();
+        for part in ranges.chunks(4000) {
+            t.write_ranges(file, part);
+        }
+        file
+    }
+
+    #[test]
+    fn a_cut_of_many_extents_shows_at_once_and_is_done_later() {
+        let mut t = Fixture::new();
+        let file = scattered(&mut t, 5_000);
+        t.truncate(file, 50).unwrap();
+        t.truncate(file, 1 << 40).unwrap();
+        assert_eq!(t.extents(file), [(0, 50, 0)], "nothing of the old shows");
+        assert!(t.attr(file).blocks > 1, "the space is freed later");
+        t.verify();
+        // New extents among the dead ones live.
+        t.write_ranges(file, &[(8192, 10), (40_960, 100), (1 << 30, 7)]);
+        t.verify();
+        t.settle();
+        assert_eq!(t.extents(file), [(0, 50, 0), (8192, 10, 0), (40_960, 100, 10), (1 << 30, 7, 110)]);
+        assert_eq!((t.attr(file).blocks, t.ns.garbage()), (1, Ok(1)));
+        t.verify();
+    }
+
+    #[test]
+    fn dead_ranges_survive_a_crash_and_pile_up() {
+        let mut t = Fixture::new();
+        let file = scattered(&mut t, 5_000);
+        t.truncate(file, 4_000 * 8192 + 50).unwrap();
+        t.truncate(file, 100).unwrap();
+        let ranges: Vec<(u64, u32)> = (0..3_000u64).map(|index| (index * 8192 + 4096, 10)).collect();
+        t.write_ranges(file, &ranges);
+        t.truncate(file, 10_000).unwrap();
+        t.verify();
+        let mut t = t.crash(0);
+        t.ns.finish_recovery(t.context.now).unwrap();
+        assert_eq!(t.extents(file), [(0, 100, 0), (4096, 10, 0)]);
+        t.settle();
+        assert_eq!(t.extents(file), [(0, 100, 0), (4096, 10, 0)]);
+        assert_eq!(t.attr(file).blocks, 1);
+        t.verify();
+    }
+
+    #[test]
+    fn a_small_file_again_may_be_inline_before_the_dead_are_gone() {
+        let mut t = Fixture::new();
+        let file = scattered(&mut t, 3_000);
+        t.truncate(file, 0).unwrap();
+        t.write_inline(file, 0, b"inline").unwrap();
+        t.verify();
+        t.settle();
+        assert_eq!(t.layout(file, 0, 100).inline, b"inline");
+        t.remove(ROOT, "file", false).unwrap();
+        t.settle();
+        assert_eq!(t.ns.figures().bytes, 0);
+        t.verify();
+    }
+}

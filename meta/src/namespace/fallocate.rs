@@ -103,3 +103,90 @@ impl<S: Store> Namespace<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::attr::Attr;
+    use flexfs_wire::message::Request;
+
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    fn fallocate(t: &mut Fixture, ino: Ino, mode: u32, offset: u64, length: u64) -> Result<Attr, Errno> {
+        match t.call(Request::Fallocate { node: Fixture::node(ino), mode, offset, length })? {
+            Reply::Attr(attr) => Ok(attr),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn allocates_the_holes() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        t.write_ranges(file, &[(100, 100), (300, 100)]);
+        let attr = fallocate(&mut t, file, 0, 50, 1000).unwrap();
+        assert_eq!((attr.size, attr.blocks), (1050, 2));
+        assert_eq!(
+            t.extents(file).iter().map(|e| (e.0, e.1)).collect::<Vec<_>>(),
+            [(50, 50), (100, 100), (200, 100), (300, 100), (400, 650)]
+        );
+        let attr = fallocate(&mut t, file, FALLOC_KEEP_SIZE, 0, 1 << 40).unwrap();
+        assert_eq!((attr.size, attr.blocks), (1050, (1 << 40) / 512));
+        t.verify();
+        t.truncate(file, 1049).unwrap();
+        assert_eq!(t.attr(file).blocks, 3, "what was allocated beyond the end goes with a cut");
+        t.verify();
+    }
+
+    #[test]
+    fn punches_and_zeros_both_parts() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        t.write_inline(file, 0, &[b'x'; 100]).unwrap();
+        fallocate(&mut t, file, PUNCH, 10, 20).unwrap();
+        assert_eq!(t.layout(file, 0, 1).inline[8..32], [&b"xx"[..], &[0; 20], &b"xx"[..]].concat());
+        fallocate(&mut t, file, PUNCH, 90, 1000).unwrap();
+        assert_eq!((t.layout(file, 0, 1).inline.len(), t.attr(file).size), (90, 100));
+        let attr = fallocate(&mut t, file, FALLOC_ZERO_RANGE, 80, 100).unwrap();
+        assert_eq!((attr.size, t.layout(file, 0, 1).inline.len()), (180, 180));
+        t.verify();
+        fallocate(&mut t, file, FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE, 100, 1 << 20).unwrap();
+        assert_eq!((t.attr(file).size, t.layout(file, 0, 1).inline.len()), (180, 100));
+        t.write_ranges(file, &[(0, 1000)]);
+        fallocate(&mut t, file, PUNCH, 0, 500).unwrap();
+        let layout = t.layout(file, 0, u64::MAX);
+        assert_eq!(layout.inline, b"", "what an extent had covered does not come back");
+        assert_eq!(layout.extents[0].offset, 500);
+        t.verify();
+    }
+
+    #[test]
+    fn refusals() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let fifo = t.make(ROOT, "fifo", flexfs_wire::attr::S_IFIFO);
+        assert_eq!(fallocate(&mut t, file, 0, 0, 0), Err(Errno::EINVAL));
+        assert_eq!(fallocate(&mut t, file, 0, u64::MAX, 1), Err(Errno::EFBIG));
+        assert_eq!(fallocate(&mut t, file, 0, FILE_BYTES_MAX, 1), Err(Errno::EFBIG));
+        assert_eq!(fallocate(&mut t, file, FALLOC_PUNCH_HOLE, 0, 1), Err(Errno::EOPNOTSUPP));
+        assert_eq!(fallocate(&mut t, file, 0x08, 0, 1), Err(Errno::EOPNOTSUPP));
+        assert_eq!(fallocate(&mut t, fifo, 0, 0, 1), Err(Errno::ENODEV));
+        assert_eq!(fallocate(&mut t, ROOT, 0, 0, 1), Err(Errno::EISDIR));
+    }
+
+    #[test]
+    fn a_hole_of_many_extents_shows_at_once() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let ranges: Vec<(u64, u32)> = (0..4_000u64).map(|index| (index * 100, 50)).collect();
+        t.write_ranges(file, &ranges);
+        fallocate(&mut t, file, PUNCH, 20, 399_900 - 20).unwrap();
+        assert_eq!(t.extents(file).iter().map(|e| (e.0, e.1)).collect::<Vec<_>>(), [(0, 20), (399_900, 50)]);
+        t.verify();
+        fallocate(&mut t, file, FALLOC_ZERO_RANGE, 0, 400_000).unwrap();
+        t.verify();
+        t.settle();
+        assert_eq!(t.extents(file), [(0, 400_000, 0)]);
+        t.verify();
+    }
+}

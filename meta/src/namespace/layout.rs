@@ -52,3 +52,31 @@ impl<S: Store> Namespace<S> {
         Ok(layout)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    #[test]
+    fn parts_lead_on_to_the_next() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let ranges: Vec<(u64, u32)> = (0..4_000u64).map(|index| (index * 100, 50)).collect();
+        t.write_ranges(file, &ranges);
+        let (mut start, mut found, mut parts) = (0, Vec::new(), 0);
+        while start != u64::MAX {
+            let layout = t.layout(file, start, u64::MAX);
+            assert_eq!(layout.start, start);
+            assert!(layout.end > start && layout.extents.len() <= LAYOUT_EXTENTS_MAX);
+            found.extend(layout.extents.iter().map(|extent| (extent.offset, extent.length)));
+            start = layout.end;
+            parts += 1;
+        }
+        assert_eq!((found, parts), (ranges, 2));
+        let part = t.layout(file, 120, 230);
+        let offsets: Vec<u64> = part.extents.iter().map(|extent| extent.offset).collect();
+        assert_eq!((offsets, part.end), (vec![100, 200], 250));
+        assert_eq!(t.layout(file, 160, 190).extents, []);
+    }
+}

@@ -122,3 +122,98 @@ impl<S: Store> Namespace<S> {
 pub(super) fn entry(inode: &Inode) -> Entry {
     Entry { node: Node::unsealed(inode.ino), attr: inode.attr() }
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::message::Request;
+
+    use super::super::fixture::{Fixture, ROOT, name};
+    use super::*;
+
+    fn page(t: &mut Fixture, cookie: u64, bytes_max: u32, plus: bool) -> (Vec<DirEntry>, bool) {
+        let request = Request::ReadDir { node: Fixture::node(ROOT), cookie, bytes_max, plus };
+        match t.call(request) {
+            Ok(Reply::Entries { entries, eof }) => (entries, eof),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All names, by pages of about `bytes` bytes, with something done between two pages.
+    fn list(t: &mut Fixture, bytes: u32, mut between: impl FnMut(&mut Fixture, &DirEntry)) -> Vec<String> {
+        let (mut names, mut cookie) = (Vec::new(), 0);
+        loop {
+            let (entries, eof) = page(t, cookie, bytes, false);
+            for entry in &entries {
+                assert!(entry.cookie > cookie && entry.cookie > 2);
+                cookie = entry.cookie;
+                names.push(String::from_utf8(entry.name.as_bytes().to_vec()).unwrap());
+                between(t, entry);
+            }
+            if eof {
+                return names;
+            }
+        }
+    }
+
+    #[test]
+    fn lists_everything_in_pages() {
+        let mut t = Fixture::new();
+        assert_eq!(page(&mut t, 0, 4096, true), (vec![], true));
+        let wanted: Vec<String> = (0..100).map(|number| format!("file{number:03}")).collect();
+        for name in &wanted {
+            t.file(ROOT, name);
+        }
+        assert_eq!(list(&mut t, 100, |_, _| ()), wanted);
+        assert_eq!(list(&mut t, 0, |_, _| ()), wanted, "one by one");
+        let (entries, _) = page(&mut t, 0, 1 << 20, true);
+        assert_eq!(entries.len(), 100);
+        assert!(entries.iter().all(|entry| entry.entry.is_some_and(|full| full.attr.ino == entry.ino)));
+        assert_eq!(page(&mut t, u64::MAX, 100, false), (vec![], true));
+    }
+
+    #[test]
+    fn removing_and_renaming_while_listing() {
+        let mut t = Fixture::new();
+        for number in 0..50 {
+            t.file(ROOT, &format!("f{number}"));
+        }
+        // Renamed within the directory: each once, and it ends.
+        let names = list(&mut t, 200, |t, entry| {
+            let old = String::from_utf8(entry.name.as_bytes().to_vec()).unwrap();
+            t.rename((ROOT, &old), (ROOT, &format!("{old}-renamed")), 0).unwrap();
+        });
+        assert_eq!(names.len(), 50);
+        let names = list(&mut t, 200, |t, entry| {
+            let name = String::from_utf8(entry.name.as_bytes().to_vec()).unwrap();
+            t.remove(ROOT, &name, false).unwrap();
+        });
+        assert_eq!(names.len(), 50);
+        assert_eq!(t.attr(ROOT).size, 0);
+        t.verify();
+    }
+
+    #[test]
+    fn paths_are_walked_and_names_found() {
+        let mut t = Fixture::new();
+        let dir = t.dir(ROOT, "a");
+        let sub = t.dir(dir, "b");
+        let file = t.file(sub, "file");
+        assert_eq!(t.ns.resolve(b"/").map(|attr| attr.ino), Ok(ROOT));
+        assert_eq!(t.ns.resolve(b"/a/b").map(|attr| attr.ino), Ok(sub));
+        assert_eq!(t.ns.resolve(b"/a/c").map(|attr| attr.ino), Err(Errno::ENOENT));
+        assert_eq!(t.ns.resolve(b"/a/b/file/x"), Err(Errno::ENOTDIR));
+        assert_eq!(t.ns.resolve(b"a"), Err(Errno::EINVAL));
+        assert_eq!(t.ns.resolve(b"/a/../a"), Err(Errno::EINVAL));
+        assert_eq!(t.lookup(file, "x"), Err(Errno::ENOTDIR));
+        let all_bytes: Vec<u8> = (1..=255).filter(|byte| *byte != b'/').chain([7]).collect();
+        let odd = Name::new(&all_bytes[..255]).unwrap();
+        assert_ne!(odd, name("x"));
+        let mut make = t.request_make(sub, Some("x"), flexfs_wire::attr::S_IFREG);
+        if let Request::Make { name, .. } = &mut make {
+            *name = Some(odd.clone());
+        }
+        t.call(make).unwrap();
+        t.call(Request::Lookup { parent: Fixture::node(sub), name: odd }).unwrap();
+        t.verify();
+    }
+}

@@ -14,6 +14,8 @@ mod create;
 mod data;
 mod extent;
 mod fallocate;
+#[cfg(test)]
+mod fixture;
 mod layout;
 mod link;
 mod locking;

@@ -175,3 +175,97 @@ impl<S: Store> Namespace<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    #[test]
+    fn moves_between_directories() {
+        let mut t = Fixture::new();
+        let (a, b) = (t.dir(ROOT, "a"), t.dir(ROOT, "b"));
+        let sub = t.dir(a, "sub");
+        t.file(sub, "inner");
+        let before = t.attr(sub);
+        t.rename((a, "sub"), (b, "moved"), 0).unwrap();
+        assert_eq!((t.attr(a).nlink, t.attr(a).size, t.attr(b).nlink, t.attr(b).size), (2, 0, 3, 1));
+        assert_eq!(t.lookup(b, "moved"), Ok(sub));
+        assert!(t.attr(sub).ctime > before.ctime && t.attr(sub).mtime == before.mtime);
+        t.verify();
+        // Below itself.
+        assert_eq!(t.rename((ROOT, "b"), (sub, "x"), 0), Err(Errno::EINVAL));
+        assert_eq!(t.rename((ROOT, "b"), (b, "x"), 0), Err(Errno::EINVAL));
+        // Onto one above.
+        assert_eq!(t.rename((sub, "inner"), (ROOT, "b"), 0), Err(Errno::ENOTEMPTY));
+        assert_eq!(t.rename((sub, "inner"), (ROOT, "b"), RENAME_EXCHANGE), Err(Errno::EINVAL));
+        t.verify();
+    }
+
+    #[test]
+    fn replaces_and_refuses() {
+        let mut t = Fixture::new();
+        let (a, b) = (t.dir(ROOT, "a"), t.dir(ROOT, "b"));
+        let file = t.file(ROOT, "file");
+        let old = t.file(ROOT, "old");
+        assert_eq!(t.rename((ROOT, "none"), (ROOT, "file"), 0), Err(Errno::ENOENT));
+        assert_eq!(t.rename((ROOT, "file"), (ROOT, "a"), 0), Err(Errno::EISDIR));
+        assert_eq!(t.rename((ROOT, "a"), (ROOT, "file"), 0), Err(Errno::ENOTDIR));
+        assert_eq!(t.rename((ROOT, "file"), (ROOT, "old"), RENAME_NOREPLACE), Err(Errno::EEXIST));
+        assert_eq!(t.rename((ROOT, "file"), (ROOT, "new"), RENAME_EXCHANGE), Err(Errno::ENOENT));
+        assert_eq!(t.rename((ROOT, "file"), (ROOT, "old"), 3), Err(Errno::EINVAL));
+        assert_eq!(t.rename((ROOT, "file"), (ROOT, "old"), 4), Err(Errno::EINVAL));
+        t.file(b, "inner");
+        assert_eq!(t.rename((ROOT, "a"), (ROOT, "b"), 0), Err(Errno::ENOTEMPTY));
+        t.rename((ROOT, "file"), (ROOT, "old"), 0).unwrap();
+        assert_eq!(t.lookup(ROOT, "old"), Ok(file));
+        assert_eq!(t.ns.attr(old), Err(Errno::ESTALE));
+        t.remove(b, "inner", false).unwrap();
+        t.rename((ROOT, "a"), (ROOT, "b"), 0).unwrap();
+        assert_eq!(t.lookup(ROOT, "b"), Ok(a));
+        assert_eq!((t.attr(ROOT).nlink, t.attr(ROOT).size), (3, 2));
+        t.verify();
+    }
+
+    #[test]
+    fn two_names_of_one_inode_stay() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "one");
+        t.link(file, ROOT, "two").unwrap();
+        let before = t.attr(file);
+        t.rename((ROOT, "one"), (ROOT, "two"), 0).unwrap();
+        t.rename((ROOT, "one"), (ROOT, "one"), 0).unwrap();
+        assert_eq!(t.attr(file), before);
+        assert_eq!(t.lookup(ROOT, "one"), t.lookup(ROOT, "two"));
+        t.verify();
+    }
+
+    #[test]
+    fn exchanges_a_directory_and_a_file() {
+        let mut t = Fixture::new();
+        let (a, b) = (t.dir(ROOT, "a"), t.dir(ROOT, "b"));
+        let sub = t.dir(a, "x");
+        let file = t.file(b, "y");
+        t.rename((a, "x"), (b, "y"), RENAME_EXCHANGE).unwrap();
+        assert_eq!((t.lookup(a, "x"), t.lookup(b, "y")), (Ok(file), Ok(sub)));
+        assert_eq!((t.attr(a).nlink, t.attr(b).nlink), (2, 3));
+        t.verify();
+        t.rename((ROOT, "a"), (ROOT, "b"), RENAME_EXCHANGE).unwrap();
+        assert_eq!((t.lookup(ROOT, "a"), t.lookup(ROOT, "b")), (Ok(b), Ok(a)));
+        t.verify();
+    }
+
+    #[test]
+    fn a_replaced_file_that_is_open_lives_on() {
+        let mut t = Fixture::new();
+        t.file(ROOT, "new");
+        let old = t.file(ROOT, "old");
+        t.open(old).unwrap();
+        t.rename((ROOT, "new"), (ROOT, "old"), 0).unwrap();
+        assert_eq!(t.attr(old).nlink, 0);
+        t.verify();
+        t.close(old);
+        assert_eq!(t.ns.attr(old), Err(Errno::ESTALE));
+        t.verify();
+    }
+}

@@ -255,3 +255,192 @@ impl<S: Store> Namespace<S> {
         self.store.commit(batch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::attr::S_IFREG;
+    use flexfs_wire::id::RequestId;
+    use flexfs_wire::message::{LockFamily, LockKind, Reply, Request};
+
+    use super::super::context::Context;
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+    use crate::engine::memory::Memory;
+
+    #[test]
+    fn grants_are_exclusive_join_and_survive() {
+        let mut t = Fixture::new();
+        let one = t.context.session;
+        let two = t.join();
+        let (a, _) = t.ns.grant_inodes(two, 10).unwrap();
+        let (b, _) = t.ns.grant_inodes(two, 10).unwrap();
+        let (c, _) = t.ns.grant_inodes(one, 10).unwrap();
+        assert_eq!((b.start, c.start), (a.start + 10, b.start + 10));
+        assert_eq!(t.ns.grant_inodes(one, 0), Err(Errno::EINVAL));
+        assert_eq!(t.ns.grant_inodes(one, u64::MAX), Err(Errno::EINVAL));
+        assert_eq!(t.ns.grant_blocks(SessionId(99), 1), Err(Errno::ESTALE));
+        t.verify();
+        let t = t.crash(0);
+        assert!(t.ns.roster.has_inode(two, Ino(a.start)) && t.ns.roster.has_inode(two, Ino(b.start + 9)));
+        assert!(!t.ns.roster.has_inode(two, Ino(c.start)));
+        assert_eq!(t.ns.roster.0[&two].inodes.0.len(), 1, "runs that touch are one");
+        t.verify();
+    }
+
+    #[test]
+    fn sessions_are_found_again_until_they_end() {
+        let mut t = Fixture::new();
+        let session = t.context.session;
+        t.ns.update_session(session, b"changed".to_vec()).unwrap();
+        t.ns.keep("seal", b"secret".to_vec()).unwrap();
+        let mut t = t.crash(0);
+        assert_eq!(t.ns.sessions(), [SessionRecord { session, bytes: b"changed".to_vec() }]);
+        assert_eq!(t.ns.kept("seal"), Ok(Some(b"secret".to_vec())));
+        assert_eq!(t.ns.kept("other"), Ok(None));
+        t.file(ROOT, "file");
+        assert!(t.ns.end_session(t.context.now, session).unwrap().is_empty());
+        assert_eq!(t.ns.update_session(session, Vec::new()), Err(Errno::ESTALE));
+        assert_eq!((t.ns.sessions(), t.ns.figures().dedup), (vec![], 0));
+        t.settle();
+        t.verify();
+        let mut t = t.crash(0);
+        assert_eq!(t.ns.sessions(), []);
+        assert_ne!(t.ns.open_session(|_| Vec::new()).unwrap().0, session, "numbers are not used twice");
+        t.verify();
+    }
+
+    #[test]
+    fn a_resend_is_answered_and_not_done_again() {
+        let mut t = Fixture::new();
+        let request = t.request_make(ROOT, Some("file"), S_IFREG);
+        let first = t.outcome(&request);
+        let context = Context { now: Time { secs: 9_999, nanos: 0 }, ..t.context };
+        assert_eq!(t.ns.apply(&context, &request), first);
+        // Also by the next life of the server.
+        let mut t = t.crash(0);
+        let again = t.ns.apply(&context, &request);
+        assert_eq!(again.answer.unwrap().result, first.answer.unwrap().result);
+        t.ns.finish_recovery(t.context.now).unwrap();
+        // Until the client says that it is done with it: then a late copy is refused.
+        let mark = RequestId(t.context.request.0 + 1);
+        t.ns.finished(context.session, mark);
+        t.settle();
+        assert_eq!(t.ns.apply(&context, &request).answer.unwrap().result, Err(Errno::ECANCELED));
+        assert_eq!(t.ns.figures().dedup, 0);
+        t.verify();
+    }
+
+    #[test]
+    fn opens_and_locks_are_done_once() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let node = Fixture::node(file);
+        let open = Request::Open { node, write: true, truncate: false, kill_privileges: false };
+        let lock =
+            Lock { family: LockFamily::Posix, kind: LockKind::Write, owner: 1, pid: 1, start: 0, end: 9 };
+        let wait = Request::Lock { node, lock, wait: true };
+        for request in [open, wait.clone()] {
+            let first = t.outcome(&request);
+            let context = t.context;
+            assert_eq!(t.ns.apply(&context, &request), first);
+        }
+        assert_eq!((t.ns.figures().opens, t.ns.figures().locks), (1, 1));
+        let holder = t.context.session;
+        t.context.session = t.join();
+        assert_eq!(t.outcome(&wait).answer, None);
+        let waiting = t.context;
+        assert_eq!(t.ns.apply(&waiting, &wait).answer, None, "it waits on");
+        let test = Request::TestLock { node, lock };
+        assert_eq!(t.call(test), Ok(Reply::Locked(lock)));
+        let woken = t.ns.end_session(t.context.now, holder).unwrap();
+        assert_eq!((woken.len(), woken[0].request), (1, waiting.request));
+        assert_eq!(t.ns.apply(&waiting, &wait).answer, Some(woken[0].answer.clone()));
+        assert!(t.ns.cancel_wait(t.context.now, waiting.session, waiting.request).is_empty());
+        t.settle();
+        t.verify();
+    }
+
+    #[test]
+    fn a_cancelled_wait_is_interrupted() {
+        let mut t = Fixture::new();
+        let node = Fixture::node(t.file(ROOT, "file"));
+        let lock = |owner| Lock {
+            family: LockFamily::Flock,
+            kind: LockKind::Write,
+            owner,
+            pid: 1,
+            start: 0,
+            end: 0,
+        };
+        t.call(Request::Lock { node, lock: lock(1), wait: false }).unwrap();
+        assert_eq!(t.fails(Request::Lock { node, lock: lock(2), wait: false }), Errno::EAGAIN);
+        assert_eq!(t.outcome(&Request::Lock { node, lock: lock(2), wait: true }).answer, None);
+        let context = t.context;
+        let ended = t.ns.cancel_wait(context.now, context.session, context.request);
+        assert_eq!(ended[0].answer.result, Err(Errno::EINTR));
+        let released = t.outcome(&Request::Unlock { node, family: LockFamily::Flock, owner: 1 });
+        assert_eq!(released.wakeups, []);
+        assert_eq!(t.ns.figures().locks, 0);
+    }
+
+    #[test]
+    fn orphans_wait_for_their_openers_after_a_restart() {
+        let mut t = Fixture::new();
+        let (one, two) = (t.file(ROOT, "one"), t.file(ROOT, "two"));
+        for (ino, name) in [(one, "one"), (two, "two")] {
+            t.open(ino).unwrap();
+            t.remove(ROOT, name, false).unwrap();
+        }
+        let mut t = t.crash(0);
+        t.settle();
+        assert_eq!(t.ns.figures().orphans, 2, "nobody has come back yet");
+        assert_eq!(t.ns.declare(t.context.session, &[(one, 2)], &[]), 0);
+        t.ns.finish_recovery(t.context.now).unwrap();
+        t.settle();
+        assert!(t.ns.attr(one).is_ok());
+        assert_eq!(t.ns.attr(two), Err(Errno::ESTALE));
+        t.close(one);
+        assert!(t.ns.attr(one).is_ok());
+        t.close(one);
+        assert_eq!(t.ns.attr(one), Err(Errno::ESTALE));
+        t.verify();
+    }
+
+    #[test]
+    fn what_was_lost_is_replayed_also_when_the_recovery_dies() {
+        let mut t = Fixture::on(Memory::lazy());
+        t.ns.store_mut().sync(usize::MAX);
+        let base = t.ns.durable().current();
+        let mut calls = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            let request = t.request_make(ROOT, Some(name), S_IFREG | 0o600);
+            let outcome = t.outcome(&request);
+            calls.push((t.context, request, outcome.answer.unwrap()));
+        }
+        let mut t = t.crash(1);
+        assert_eq!(t.ns.survived().0, base.0 + 1);
+        assert_eq!(calls[0].2.commit, t.ns.survived());
+        assert_eq!(t.lookup(ROOT, "b"), Err(Errno::ENOENT));
+        let replay = |t: &mut Fixture, index: usize| {
+            let (context, request, answer) = &calls[index];
+            let again = t.ns.apply_replay(context, request).answer.unwrap();
+            assert_eq!((&again.result, again.at), (&answer.result, answer.at));
+            assert!(again.commit > calls[3].2.commit, "numbers of lost commits are not used again");
+        };
+        replay(&mut t, 1);
+        // It dies again, after this became durable: clients are still asked for everything behind the first crash.
+        let survived = t.ns.survived();
+        let mut t = t.crash(usize::MAX);
+        assert_eq!(t.ns.survived(), survived);
+        for index in 1..4 {
+            replay(&mut t, index);
+        }
+        t.ns.finish_recovery(t.context.now).unwrap();
+        assert_eq!(t.attr(ROOT).size, 4);
+        t.verify();
+        t.ns.store_mut().sync(usize::MAX);
+        let t = t.crash(0);
+        assert!(t.ns.survived() > survived);
+        t.verify();
+    }
+}

@@ -45,10 +45,13 @@ impl<S: Store> Namespace<S> {
         if let Some(mode) = change.mode {
             self.change_mode(txn, &mut inode, mode)?;
         }
-        inode.ctime = context.now;
+        inode.ctime = match change.ctime {
+            // A reader's access time leaves it alone; it never goes back, for others may have changed the inode since.
+            Some(SetTime::At(at)) => inode.ctime.max(at.min(context.now)),
+            Some(SetTime::Now) | None => context.now,
+        };
         set_time(&mut inode.atime, change.atime, context.now);
         set_time(&mut inode.mtime, change.mtime, context.now);
-        set_time(&mut inode.ctime, change.ctime, context.now);
         txn.set_inode(inode);
         Ok(Reply::Attr(inode.attr()))
     }
@@ -105,5 +108,86 @@ fn set_time(time: &mut Time, change: Option<SetTime>, now: Time) {
         Some(SetTime::Now) => *time = now,
         Some(SetTime::At(at)) => *time = at,
         None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::attr::S_IFREG;
+    use flexfs_wire::message::Caller;
+
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    #[test]
+    fn chown_clears_set_id_bits_and_chmod_sets_them() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let dir = t.dir(ROOT, "dir");
+        let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+        let owner = SetAttr { uid: Some(5), gid: Some(6), ..SetAttr::default() };
+        for (set, left) in [(0o6755, 0o755), (0o6745, 0o2745)] {
+            t.set(file, mode(set)).unwrap();
+            assert_eq!(t.attr(file).mode, S_IFREG | set);
+            let attr = t.set(file, owner).unwrap();
+            assert_eq!((attr.mode & 0o7777, attr.uid, attr.gid), (left, 5, 6));
+        }
+        t.set(dir, mode(0o6755)).unwrap();
+        assert_eq!(t.set(dir, owner).unwrap().mode & 0o7777, 0o6755);
+        t.verify();
+    }
+
+    #[test]
+    fn times() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let at = Time { secs: -5, nanos: 7 };
+        let change =
+            SetAttr { atime: Some(SetTime::At(at)), mtime: Some(SetTime::Now), ..SetAttr::default() };
+        let attr = t.set(file, change).unwrap();
+        assert_eq!((attr.atime, attr.mtime, attr.ctime), (at, t.context.now, t.context.now));
+        let reader = SetAttr { ctime: Some(SetTime::At(at)), ..change };
+        assert_eq!(t.set(file, reader).unwrap().ctime, attr.ctime, "it never goes back");
+        let ahead = SetAttr { ctime: Some(SetTime::At(Time { secs: 1 << 40, nanos: 0 })), ..change };
+        assert_eq!(t.set(file, ahead).unwrap().ctime, t.context.now);
+        t.verify();
+    }
+
+    #[test]
+    fn sizes() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let dir = t.dir(ROOT, "dir");
+        let fifo = t.make(ROOT, "fifo", flexfs_wire::attr::S_IFIFO);
+        assert_eq!(t.truncate(dir, 0), Err(Errno::EISDIR));
+        assert_eq!(t.truncate(fifo, 0), Err(Errno::EINVAL));
+        assert_eq!(t.truncate(file, FILE_BYTES_MAX + 1), Err(Errno::EFBIG));
+        let grown = t.truncate(file, 1 << 40).unwrap();
+        assert_eq!((grown.size, grown.blocks, grown.version), (1 << 40, 0, 2));
+        let same = t.truncate(file, 1 << 40).unwrap();
+        assert_eq!(same.version, 2);
+        assert!(same.mtime > grown.mtime);
+        t.write_inline(file, 0, b"0123456789").unwrap();
+        t.truncate(file, 4).unwrap();
+        t.truncate(file, 100).unwrap();
+        assert_eq!(t.layout(file, 0, 100).inline, b"0123", "what was cut off does not come back");
+        t.verify();
+    }
+
+    #[test]
+    fn a_squashed_caller_is_nobody() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        t.set(file, SetAttr { mode: Some(0o604), ..SetAttr::default() }).unwrap();
+        t.context.squashed = true;
+        t.context.caller = Caller { uid: 65_534, gid: 65_534 };
+        let mode = SetAttr { mode: Some(0o777), ..SetAttr::default() };
+        assert_eq!(t.set(file, mode), Err(Errno::EPERM));
+        assert_eq!(t.truncate(file, 0), Err(Errno::EACCES));
+        assert_eq!(t.remove(ROOT, "file", false), Err(Errno::EACCES));
+        let make = t.request_make(ROOT, Some("x"), S_IFREG);
+        assert_eq!(t.fails(make), Errno::EACCES);
+        t.open(file).unwrap();
+        t.verify();
     }
 }

@@ -84,3 +84,79 @@ pub(super) fn check_victim(victim: &Inode, wants_dir: bool) -> Result<(), Errno>
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    #[test]
+    fn refusals() {
+        let mut t = Fixture::new();
+        let dir = t.dir(ROOT, "dir");
+        let file = t.file(dir, "file");
+        assert_eq!(t.remove(ROOT, "none", false), Err(Errno::ENOENT));
+        assert_eq!(t.remove(ROOT, "dir", false), Err(Errno::EISDIR));
+        assert_eq!(t.remove(ROOT, "dir", true), Err(Errno::ENOTEMPTY));
+        assert_eq!(t.remove(dir, "file", true), Err(Errno::ENOTDIR));
+        assert_eq!(t.remove(file, "x", false), Err(Errno::ENOTDIR));
+        t.verify();
+    }
+
+    #[test]
+    fn the_last_name_erases_everything() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let block = t.write_ranges(file, &[(0, 100), (200, 100)]);
+        t.link(file, ROOT, "other").unwrap();
+        let before = t.attr(file);
+        t.remove(ROOT, "file", false).unwrap();
+        assert_eq!(t.attr(file).nlink, 1);
+        assert!(t.attr(file).ctime > before.ctime);
+        t.remove(ROOT, "other", false).unwrap();
+        assert_eq!(t.ns.attr(file), Err(Errno::ESTALE));
+        assert_eq!((t.ns.figures().inodes, t.ns.figures().bytes, t.ns.garbage()), (1, 0, Ok(1)));
+        assert_eq!(t.ns.check_read_block(file, block), Err(Errno::ESTALE));
+        t.verify();
+    }
+
+    #[test]
+    fn an_open_file_lives_until_the_last_close_on_any_session() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        t.write_inline(file, 0, b"still here").unwrap();
+        let one = t.context.session;
+        let two = t.join();
+        t.open(file).unwrap();
+        t.context.session = two;
+        t.open(file).unwrap();
+        t.remove(ROOT, "file", false).unwrap();
+        t.close(file);
+        assert_eq!(t.layout(file, 0, 10).inline, b"still here");
+        t.verify();
+        let now = t.context.now;
+        assert!(t.ns.end_session(now, one).unwrap().is_empty());
+        assert_eq!(t.ns.attr(file), Err(Errno::ESTALE));
+        assert_eq!(t.ns.figures().orphans, 0);
+        t.settle();
+        t.verify();
+    }
+
+    #[test]
+    fn a_file_of_many_extents_goes_in_the_background() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let ranges: Vec<(u64, u32)> = (0..3_000u64).map(|index| (index * 8192, 100)).collect();
+        t.write_ranges(file, &ranges);
+        t.remove(ROOT, "file", false).unwrap();
+        assert_eq!(t.ns.attr(file), Err(Errno::ESTALE));
+        assert_eq!(t.ns.figures().orphans, 1);
+        t.verify();
+        let now = t.context.now;
+        assert_eq!(t.ns.background(now, 1_000), Ok(true));
+        t.verify();
+        t.settle();
+        assert_eq!((t.ns.figures().orphans, t.ns.figures().bytes, t.ns.garbage()), (0, 0, Ok(1)));
+        t.verify();
+    }
+}

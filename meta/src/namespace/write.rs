@@ -123,3 +123,141 @@ fn check_extents(extents: &[Extent]) -> Result<(), Errno> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::attr::{S_ISUID, SetAttr};
+    use flexfs_wire::extent::NewBlock;
+    use flexfs_wire::message::Inline;
+    use flexfs_wire::time::Time;
+
+    use super::super::context::Limits;
+    use super::super::fixture::{BLOCK_BYTES, Fixture, ROOT};
+    use super::*;
+
+    #[test]
+    fn inline_bytes_then_extents_over_them() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let attr = t.write_inline(file, 2, b"abc").unwrap();
+        assert_eq!((attr.size, attr.blocks, attr.version), (5, 1, 2));
+        assert_eq!(t.layout(file, 0, 5).inline, b"\0\0abc");
+        assert_eq!(t.write_inline(file, 16_383, b"xy"), Err(Errno::EAGAIN));
+        assert_eq!(t.write_inline(file, u32::MAX, b"x"), Err(Errno::EAGAIN));
+        t.write_ranges(file, &[(3, 10)]);
+        let layout = t.layout(file, 0, 100);
+        assert_eq!(
+            (layout.inline.as_slice(), layout.version),
+            (&b"\0\0a"[..], 3),
+            "what lies under an extent is dropped"
+        );
+        assert_eq!(t.write_inline(file, 0, b"x"), Err(Errno::EAGAIN));
+        assert_eq!(t.attr(file).size, 13);
+        t.verify();
+        t.truncate(file, 0).unwrap();
+        t.write_inline(file, 0, b"small again").unwrap();
+        t.verify();
+    }
+
+    #[test]
+    fn overwriting_splits_cuts_and_frees() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let first = t.write_ranges(file, &[(0, 1000)]);
+        t.write_ranges(file, &[(200, 100), (400, 100)]);
+        assert_eq!(
+            t.extents(file),
+            [(0, 200, 0), (200, 100, 0), (300, 100, 300), (400, 100, 100), (500, 500, 500)]
+        );
+        t.write_ranges(file, &[(900, 200)]);
+        assert_eq!(t.extents(file).last(), Some(&(900, 200, 0)));
+        assert_eq!((t.attr(file).size, t.attr(file).blocks), (1100, 3));
+        t.verify();
+        t.write_ranges(file, &[(0, 1100)]);
+        assert_eq!(t.extents(file), [(0, 1100, 0)]);
+        assert_eq!(t.ns.garbage(), Ok(3));
+        assert_eq!(t.ns.check_read_block(file, first), Ok(()), "a reader with an old layout may finish");
+        t.verify();
+    }
+
+    #[test]
+    fn blocks_must_be_granted_and_the_ranges_in_order() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let new = t.block();
+        let extent = |offset, length, block_offset| Extent { offset, length, block: new.block, block_offset };
+        let write =
+            |extents: Vec<Extent>, blocks: Vec<NewBlock>| Write { extents, blocks, ..Write::default() };
+        let bad = [
+            write(vec![extent(0, 10, 0)], vec![]),
+            write(vec![extent(0, 10, BLOCK_BYTES - 9)], vec![new]),
+            write(vec![extent(0, 0, 0)], vec![new]),
+            write(vec![extent(10, 10, 0), extent(19, 10, 0)], vec![new]),
+            write(vec![extent(0, 10, 0)], vec![new, new]),
+            write(vec![], vec![NewBlock { block: BlockId(1 << 50), ..new }]),
+            write(vec![], vec![NewBlock { raw_bytes: 0, ..new }]),
+        ];
+        for write in bad {
+            assert_eq!(t.write(file, write.clone()), Err(Errno::EINVAL), "{write:?}");
+        }
+        let far = write(vec![extent(FILE_BYTES_MAX, 1, 0)], vec![new]);
+        assert_eq!(t.write(file, far), Err(Errno::EFBIG));
+        let far = write(vec![extent(u64::MAX, 1, 0)], vec![new]);
+        assert_eq!(t.write(file, far), Err(Errno::EFBIG));
+        let block = t.write_ranges(file, &[(0, 10)]);
+        // Another session knows the number; it may not read the block through a file of its own.
+        t.context.session = t.join();
+        let (range, _) = t.ns.grant_inodes(t.context.session, 1).unwrap();
+        let mut make = t.request_make(ROOT, Some("other"), flexfs_wire::attr::S_IFREG);
+        if let flexfs_wire::message::Request::Make { make, .. } = &mut make {
+            make.ino = Ino(range.start);
+        }
+        t.call(make).unwrap();
+        let steal = write(vec![Extent { offset: 0, length: 10, block, block_offset: 0 }], vec![]);
+        assert_eq!(t.write(Ino(range.start), steal), Err(Errno::EINVAL));
+        assert_eq!(t.ns.check_read_block(Ino(range.start), block), Err(Errno::ENOENT));
+        t.verify();
+    }
+
+    #[test]
+    fn times_and_privileges_and_quota() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        t.set(file, SetAttr { mode: Some(0o4755), ..SetAttr::default() }).unwrap();
+        let before = t.attr(file);
+        let wrote = Time { secs: before.mtime.secs - 1, nanos: 3 };
+        let inline = |time| Write {
+            inline: Some(Inline { offset: 0, bytes: vec![1] }),
+            kill_privileges: true,
+            time,
+            ..Write::default()
+        };
+        let attr = t.write(file, inline(Some(wrote))).unwrap();
+        assert_eq!((attr.mtime, attr.ctime, attr.mode & S_ISUID), (wrote, before.ctime, 0));
+        let attr = t.write(file, inline(Some(Time { secs: i64::MAX, nanos: 0 }))).unwrap();
+        assert_eq!((attr.mtime, attr.ctime), (t.context.now, t.context.now));
+        t.ns.set_limits(Limits { bytes_max: 100, ..Limits::new(BLOCK_BYTES, 0, 0) });
+        assert_eq!(t.write_inline(file, 0, &[1; 101]), Err(Errno::ENOSPC));
+        t.write_inline(file, 0, &[1; 100]).unwrap();
+        t.write_inline(file, 0, &[2; 100]).unwrap();
+        assert_eq!((t.attr(file).size, t.ns.figures().bytes), (100, 100));
+        t.verify();
+    }
+
+    #[test]
+    fn a_refused_commit_changes_nothing() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let before = (t.attr(file), t.attr(ROOT), t.ns.figures());
+        for errno in [Errno::ENOSPC, Errno::EIO] {
+            t.ns.store_mut().fail_after(0, errno);
+            assert_eq!(t.write_inline(file, 0, b"lost"), Err(errno));
+            t.ns.store_mut().fail_after(0, errno);
+            assert_eq!(t.remove(ROOT, "file", false), Err(errno));
+        }
+        assert_eq!((t.attr(file), t.attr(ROOT), t.ns.figures()), before);
+        assert_eq!(t.lookup(ROOT, "file"), Ok(file));
+        t.write_inline(file, 0, b"kept").unwrap();
+        t.verify();
+    }
+}

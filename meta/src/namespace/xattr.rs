@@ -164,3 +164,84 @@ fn drop_row(txn: &mut Txn, inode: &mut Inode, name: &[u8]) {
 fn row_bytes(name: &[u8]) -> u32 {
     u32::try_from(name.len() + 1).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::message::Request;
+
+    use super::super::fixture::{Fixture, ROOT};
+    use super::*;
+
+    fn set(t: &mut Fixture, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<Reply, Errno> {
+        let (name, value) = (name.to_vec(), value.to_vec());
+        t.call(Request::SetXattr { node: Fixture::node(ino), name, value, mode })
+    }
+
+    fn get(t: &mut Fixture, ino: Ino, name: &[u8]) -> Result<Reply, Errno> {
+        t.call(Request::GetXattr { node: Fixture::node(ino), name: name.to_vec() })
+    }
+
+    #[test]
+    fn set_get_list_remove() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        assert_eq!(get(&mut t, file, b"user.a"), Err(Errno::ENODATA));
+        assert_eq!(set(&mut t, file, b"user.a", b"1", XattrMode::Replace), Err(Errno::ENODATA));
+        set(&mut t, file, b"user.a", b"1", XattrMode::Create).unwrap();
+        assert_eq!(set(&mut t, file, b"user.a", b"2", XattrMode::Create), Err(Errno::EEXIST));
+        set(&mut t, file, b"user.a", b"3", XattrMode::Replace).unwrap();
+        set(&mut t, file, b"trusted.b", b"", XattrMode::Any).unwrap();
+        assert_eq!(get(&mut t, file, b"user.a"), Ok(Reply::Bytes(b"3".to_vec())));
+        let list = Request::ListXattr { node: Fixture::node(file) };
+        assert_eq!(t.call(list), Ok(Reply::Bytes(b"trusted.b\0user.a\0".to_vec())));
+        t.verify();
+        let remove = Request::RemoveXattr { node: Fixture::node(file), name: b"user.a".to_vec() };
+        t.call(remove.clone()).unwrap();
+        assert_eq!(t.fails(remove), Errno::ENODATA);
+        t.verify();
+        t.remove(ROOT, "file", false).unwrap();
+        t.verify();
+    }
+
+    #[test]
+    fn bounds_and_names() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        assert_eq!(set(&mut t, file, b"other.a", b"1", XattrMode::Any), Err(Errno::EOPNOTSUPP));
+        assert_eq!(set(&mut t, file, b"user.", b"1", XattrMode::Any), Err(Errno::EOPNOTSUPP));
+        assert_eq!(set(&mut t, file, &[b'u'; 256], b"1", XattrMode::Any), Err(Errno::ERANGE));
+        let big = vec![7; XATTR_VALUE_BYTES_MAX + 1];
+        assert_eq!(set(&mut t, file, b"user.a", &big, XattrMode::Any), Err(Errno::E2BIG));
+        set(&mut t, file, b"user.a", &big[1..], XattrMode::Any).unwrap();
+        let mut last = Ok(Reply::Done);
+        for number in 0..300 {
+            let name = format!("user.{number:0>245}");
+            last = set(&mut t, file, name.as_bytes(), b"", XattrMode::Any);
+        }
+        assert_eq!(last, Err(Errno::ENOSPC));
+        t.verify();
+    }
+
+    #[test]
+    fn an_access_list_and_the_mode_agree() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let mut list = 2u32.to_le_bytes().to_vec();
+        for (tag, perm, id) in [(1u16, 7u16, 0u32), (2, 7, 1000), (4, 5, 0), (16, 6, 0), (32, 1, 0)] {
+            list.extend(tag.to_le_bytes());
+            list.extend(perm.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        set(&mut t, file, acl::ACCESS, &list, XattrMode::Any).unwrap();
+        assert_eq!(t.attr(file).mode & 0o777, 0o761);
+        assert_eq!(set(&mut t, file, acl::DEFAULT, &list, XattrMode::Any), Err(Errno::EACCES));
+        assert_eq!(set(&mut t, file, acl::ACCESS, b"nonsense", XattrMode::Any), Err(Errno::EINVAL));
+        let mode = flexfs_wire::attr::SetAttr { mode: Some(0o640), ..Default::default() };
+        t.set(file, mode).unwrap();
+        let Ok(Reply::Bytes(bytes)) = get(&mut t, file, acl::ACCESS) else { panic!() };
+        assert_eq!(Acl::parse(&bytes).unwrap().unwrap().mode(), 0o640);
+        set(&mut t, file, acl::ACCESS, b"", XattrMode::Any).unwrap();
+        assert_eq!(get(&mut t, file, acl::ACCESS), Err(Errno::ENODATA));
+        t.verify();
+    }
+}
