@@ -256,3 +256,127 @@ impl<S: Source> Rx<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::link::ledger::{Ledger, Pending};
+    use crate::link::tx::Tx;
+    use flexfs_wire::frame::Kind;
+    use flexfs_wire::id::{BlockId, RequestId};
+    use flexfs_wire::message::Request;
+    use flexfs_wire::record::Sealer;
+    use rustls::ConnectionTrafficSecrets;
+    use rustls::crypto::cipher::{AeadKey, Iv};
+
+    struct Pieces(VecDeque<Vec<u8>>);
+
+    impl Source for Pieces {
+        type Piece = Vec<u8>;
+        fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
+            Poll::Ready(Ok(self.0.pop_front()))
+        }
+    }
+
+    fn secrets() -> ConnectionTrafficSecrets {
+        ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from([7; 32]), iv: Iv::new([9; 12]) }
+    }
+
+    /// Calls with bodies and payloads of these lengths, as `Tx` sends them.
+    fn stream(lengths: &[(usize, usize)]) -> Vec<u8> {
+        let mut tx = Tx::new(Sealer::new(0, &secrets()).unwrap());
+        let mut ledger: Ledger<()> = Ledger::default();
+        for (number, (body, payload)) in (1u64..).zip(lengths) {
+            let byte = u8::try_from(number).unwrap();
+            let payload = (*payload > 0).then(|| Arc::new(vec![byte; *payload]));
+            let request = Request::PutBlock { block: BlockId(number) };
+            ledger.handle_call(RequestId(number), Pending::new(&request, vec![byte; *body], payload, 0, None));
+        }
+        let mut sealed = Vec::new();
+        loop {
+            let mut out = Vec::new();
+            tx.gather(&mut ledger, 1, &mut out).unwrap();
+            if out.is_empty() {
+                assert!(!tx.is_inside() && !ledger.has_queued());
+                return sealed;
+            }
+            assert!(out.len() < 600 * 1024, "a turn is bounded");
+            sealed.extend(out);
+        }
+    }
+
+    fn receive(sealed: &[u8], early: usize, pieces: &[usize]) -> Vec<(u64, usize, usize)> {
+        let (first, mut rest) = sealed.split_at(early);
+        let mut cut = VecDeque::new();
+        for piece in pieces.iter().cycle() {
+            let (now, later) = rest.split_at((*piece).min(rest.len()));
+            cut.push_back(now.to_vec());
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let opener = Opener::new(0, &secrets()).unwrap();
+        let mut rx = Rx::new(Pieces(cut), opener, first.to_vec(), Vec::new(), flexfs_uring::clock::now());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut found = Vec::new();
+        loop {
+            let header = match rx.poll_frame(&mut cx) {
+                Poll::Ready(Ok(header)) => header,
+                Poll::Ready(Err(LinkError::Closed)) => return found,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((header.kind, header.mark), (Kind::Request, 1));
+            let byte = u8::try_from(header.request.0).unwrap();
+            assert!(rx.body().iter().all(|b| *b == byte));
+            let body = rx.body().len();
+            let mut payload = vec![0; header.payload_bytes as usize];
+            let mut done = 0;
+            while done < payload.len() {
+                // In parts, as segments are read.
+                let end = payload.len().min(done + 65_536);
+                let Poll::Ready(bytes) = rx.poll_read(&mut payload[done..end], &mut cx) else { panic!() };
+                done += bytes.unwrap();
+            }
+            assert!(payload.iter().all(|b| *b == byte));
+            found.push((header.request.0, body, payload.len()));
+        }
+    }
+
+    #[test]
+    fn what_tx_sends_rx_receives_however_it_is_cut() {
+        let lengths = [(20, 0), (0, 0), (40_000, 0), (30, 300_000), (5, 1), (9, 0), (16, 2_000_000), (3, 16_384)];
+        let sealed = stream(&lengths);
+        let wanted: Vec<_> = (1..).zip(lengths).map(|(id, (body, payload))| (id, body, payload)).collect();
+        for (early, pieces) in
+            [(0, &[usize::MAX][..]), (7, &[65_536]), (100, &[16_384]), (0, &[1, 5, 16_500]), (50_000, &[333, 70_000])]
+        {
+            assert_eq!(receive(&sealed, early, pieces), wanted, "{early} {pieces:?}");
+        }
+    }
+
+    #[test]
+    fn changed_bytes_end_the_link() {
+        let mut sealed = stream(&[(20, 100_000)]);
+        sealed[50_000] ^= 1;
+        let opener = Opener::new(0, &secrets()).unwrap();
+        let source = Pieces(VecDeque::from([sealed]));
+        let mut rx = Rx::new(source, opener, Vec::new(), Vec::new(), flexfs_uring::clock::now());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(rx.poll_frame(&mut cx), Poll::Ready(Ok(_))));
+        let mut payload = vec![0; 100_000];
+        let mut done = 0;
+        let error = loop {
+            match rx.poll_read(&mut payload[done..], &mut cx) {
+                Poll::Ready(Ok(bytes)) => done += bytes,
+                Poll::Ready(Err(error)) => break error,
+                Poll::Pending => panic!(),
+            }
+        };
+        assert!(matches!(error, LinkError::Record(_)) && done < 50_000, "{error}");
+    }
+}
