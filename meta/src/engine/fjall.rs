@@ -337,3 +337,130 @@ fn refused(what: &str, error: &fjall::Error) -> Errno {
     tracing::error!(%error, "the metadata engine cannot {what}");
     Errno::EIO
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn open(path: &Path) -> Fjall {
+        Fjall::open(path, Options { cache_bytes: 1 << 20, workers: 1, reserve: false }).unwrap()
+    }
+
+    fn put(store: &mut Fjall, number: u32) -> Commit {
+        let mut batch = Batch::default();
+        batch.put([&[7][..], &number.to_be_bytes()].concat(), number.to_le_bytes().to_vec());
+        store.commit(batch).unwrap()
+    }
+
+    fn numbers(store: &Fjall) -> Vec<u32> {
+        let mut found = Vec::new();
+        store
+            .scan(&[7], &[8], &mut |key, value| {
+                assert_eq!(key[1..], u32::from_le_bytes(value.try_into().unwrap()).to_be_bytes());
+                found.push(u32::from_be_bytes(key[1..].try_into().unwrap()));
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        found
+    }
+
+    /// What another process would find if this one were killed now: the files as they are.
+    fn image(from: &Path) -> tempfile::TempDir {
+        fn copy(from: &Path, to: &Path) {
+            std::fs::create_dir_all(to).unwrap();
+            for entry in std::fs::read_dir(from).unwrap() {
+                let entry = entry.unwrap();
+                let target = to.join(entry.file_name());
+                if entry.file_type().unwrap().is_dir() {
+                    copy(&entry.path(), &target);
+                } else {
+                    std::fs::copy(entry.path(), target).unwrap();
+                }
+            }
+        }
+        let to = tempfile::tempdir().unwrap();
+        copy(from, to.path());
+        to
+    }
+
+    #[test]
+    fn keeps_what_it_said_is_durable_and_never_reuses_a_sequence() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        let heard = Arc::new(AtomicU64::new(0));
+        let ears = Arc::clone(&heard);
+        store.durable().listen(move |commit| ears.store(commit.0, Ordering::Relaxed));
+        let mut last = Commit(0);
+        for number in 0..1_000 {
+            let commit = put(&mut store, number);
+            assert_eq!(commit.0, last.0 + 1);
+            last = commit;
+        }
+        assert!(store.durable().wait(last, LONG));
+        assert_eq!(heard.load(Ordering::Relaxed), last.0);
+        let killed = image(folder.path());
+        for number in 1_000..1_500 {
+            put(&mut store, number);
+        }
+        let undurable = image(folder.path());
+        let survivor = open(killed.path());
+        assert_eq!((numbers(&survivor), survivor.durable().current()), ((0..1_000).collect(), last));
+        drop(survivor);
+        let mut survivor = open(undurable.path());
+        let found = numbers(&survivor);
+        assert!(found.len() >= 1_000 && found == (0..u32::try_from(found.len()).unwrap()).collect::<Vec<_>>());
+        assert_eq!(survivor.durable().current().0, found.len() as u64, "a prefix, and it says how long");
+        assert!(put(&mut survivor, 5_000).0 > 1_500);
+        store.close().unwrap();
+        assert_eq!(numbers(&open(folder.path())).len(), 1_500);
+    }
+
+    #[test]
+    fn journals_rotate_under_the_syncer() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        let mut last = Commit(0);
+        for round in 0..3u8 {
+            for number in 0..400u32 {
+                let mut batch = Batch::default();
+                // Not compressible, so that journals and tables are as large as they look.
+                let value = (0..64 * 1024u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 ^ round);
+                batch.put([&[7, round][..], &number.to_be_bytes()].concat(), value.collect());
+                last = store.commit(batch).unwrap();
+            }
+            store.keyspace.rotate_memtable_and_wait().unwrap();
+        }
+        assert!(store.durable().wait(last, LONG));
+        let killed = image(folder.path());
+        drop(store);
+        let survivor = open(killed.path());
+        assert_eq!(survivor.durable().current(), last);
+        assert!(survivor.get(&[7, 2, 0, 0, 1, 143]).unwrap().is_some());
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        assert!(matches!(Fjall::open(folder.path(), Options::default()), Err(OpenError::Locked { .. })));
+        drop(store);
+        open(folder.path());
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_takes_only_what_frees() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        store.reserve = true;
+        store.shared.free_bytes.store(RESERVE_BYTES - 1, Ordering::Relaxed);
+        let mut batch = Batch::default();
+        batch.put(vec![7], vec![1]);
+        assert_eq!(store.commit(batch.clone()), Err(Errno::ENOSPC));
+        batch.set_frees();
+        assert!(store.commit(batch.clone()).is_ok());
+    }
+}
