@@ -56,7 +56,7 @@ impl Conn {
             match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     let secured = timeout(HANDSHAKE_MAX, secure(&stream, target)).await;
-                    match secured.unwrap_or(Err(LinkError::Silent(HANDSHAKE_MS_MAX))) {
+                    match secured.unwrap_or_else(|_| Err(LinkError::Silent(HANDSHAKE_MS_MAX))) {
                         Ok((secured, sealed)) => return Ok(Self::new(stream, secured, sealed)),
                         Err(error) => last = error,
                     }
@@ -134,7 +134,7 @@ impl Conn {
     /// [`LinkError`], `Silent` when none comes in time.
     pub(crate) async fn next_frame(&self, within: Duration) -> Result<Header, LinkError> {
         let next = poll_fn(|cx| self.rx.borrow_mut().poll_frame(cx));
-        timeout(within, next).await.unwrap_or(Err(LinkError::Silent(millis(within))))
+        timeout(within, next).await.unwrap_or_else(|_| Err(LinkError::Silent(millis(within))))
     }
 }
 

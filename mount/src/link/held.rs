@@ -215,8 +215,7 @@ mod tests {
                             .filter(|l| l.owner == owner && l.start <= byte && byte <= l.end)
                             .map(|l| l.kind)
                             .collect();
-                        let expected =
-                            if *wanted == LockKind::Unlock { vec![] } else { vec![*wanted] };
+                        let expected = if *wanted == LockKind::Unlock { vec![] } else { vec![*wanted] };
                         assert_eq!(found, expected, "owner {owner} byte {byte} in {held:?}");
                     }
                 }

@@ -41,7 +41,10 @@ impl Loan {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(self.failed.borrow_mut().take().map_or(Ok(self.unread.take()), Err))
+        Poll::Ready(match self.failed.borrow_mut().take() {
+            Some(error) => Err(error),
+            None => Ok(self.unread.take()),
+        })
     }
 }
 

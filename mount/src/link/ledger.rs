@@ -340,7 +340,10 @@ mod tests {
     fn death_and_time_end_everything() {
         let mut dead = ledger(&[read(), remove()]);
         sends(&mut dead);
-        assert_eq!(results(dead.handle_dead(Errno::EACCES)), [(1, Err(Errno::EACCES)), (2, Err(Errno::EACCES))]);
+        assert_eq!(
+            results(dead.handle_dead(Errno::EACCES)),
+            [(1, Err(Errno::EACCES)), (2, Err(Errno::EACCES))]
+        );
         assert_eq!((dead.count(), dead.lowest_once()), (0, None));
         let mut late = ledger(&[read(), remove()]);
         sends(&mut late);

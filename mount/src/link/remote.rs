@@ -150,7 +150,8 @@ impl Remote {
     /// Makes a call whose answer nobody waits for. It goes out behind all calls this shard made before, and is sent
     /// again like any other.
     pub fn call_later(&self, caller: Caller, request: Request) {
-        let begun = self.link().and_then(|link| link.check().and_then(|()| link.begin(caller, request, None, None)));
+        let begun =
+            self.link().and_then(|link| link.check().and_then(|()| link.begin(caller, request, None, None)));
         if let Err(errno) = begun {
             tracing::debug!(%errno, "a call for later was not made");
         }
@@ -380,7 +381,9 @@ async fn refill(link: Rc<Link>, key: u64, ino: bool) {
     let generation = link.session.generation();
     match remote.ask(&link, NOBODY, request, None, false, None).await.and_then(|outcome| outcome.result) {
         // Granted to a session that was lost meanwhile: of no use.
-        Ok(Reply::Granted(_)) if generation != link.session.generation() => grant.handle_failed(Errno::ESTALE),
+        Ok(Reply::Granted(_)) if generation != link.session.generation() => {
+            grant.handle_failed(Errno::ESTALE)
+        }
         Ok(Reply::Granted(range)) if range.count > 0 => grant.handle_range(range),
         Ok(_) => grant.handle_failed(Errno::EPROTO),
         Err(errno) => {

@@ -133,7 +133,11 @@ impl<S: Source> Rx<S> {
     }
 
     /// Reads payload bytes; at least one unless `out` is empty. More of `out` than that may be overwritten.
-    pub(crate) fn poll_read(&mut self, out: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, LinkError>> {
+    pub(crate) fn poll_read(
+        &mut self,
+        out: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, LinkError>> {
         // The body was decoded by now, and `plain` may be filled anew below.
         self.body = Body::Nowhere;
         self.frame.clear();
@@ -294,7 +298,8 @@ mod tests {
             let byte = u8::try_from(number).unwrap();
             let payload = (*payload > 0).then(|| Arc::new(vec![byte; *payload]));
             let request = Request::PutBlock { block: BlockId(number) };
-            ledger.handle_call(RequestId(number), Pending::new(&request, vec![byte; *body], payload, 0, None));
+            ledger
+                .handle_call(RequestId(number), Pending::new(&request, vec![byte; *body], payload, 0, None));
         }
         let mut sealed = Vec::new();
         loop {
@@ -349,12 +354,17 @@ mod tests {
 
     #[test]
     fn what_tx_sends_rx_receives_however_it_is_cut() {
-        let lengths = [(20, 0), (0, 0), (40_000, 0), (30, 300_000), (5, 1), (9, 0), (16, 2_000_000), (3, 16_384)];
+        let lengths =
+            [(20, 0), (0, 0), (40_000, 0), (30, 300_000), (5, 1), (9, 0), (16, 2_000_000), (3, 16_384)];
         let sealed = stream(&lengths);
         let wanted: Vec<_> = (1..).zip(lengths).map(|(id, (body, payload))| (id, body, payload)).collect();
-        for (early, pieces) in
-            [(0, &[usize::MAX][..]), (7, &[65_536]), (100, &[16_384]), (0, &[1, 5, 16_500]), (50_000, &[333, 70_000])]
-        {
+        for (early, pieces) in [
+            (0, &[usize::MAX][..]),
+            (7, &[65_536]),
+            (100, &[16_384]),
+            (0, &[1, 5, 16_500]),
+            (50_000, &[333, 70_000]),
+        ] {
             assert_eq!(receive(&sealed, early, pieces), wanted, "{early} {pieces:?}");
         }
     }

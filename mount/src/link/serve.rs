@@ -60,7 +60,8 @@ pub(crate) async fn serve(link: &Rc<Link>, conn: Conn) -> LinkError {
                 }
             }
         };
-        let ticking = tick(link, || rx.try_borrow().map_or_else(|_| clock::now(), |rx| rx.received_at), &sent_at);
+        let ticking =
+            tick(link, || rx.try_borrow().map_or_else(|_| clock::now(), |rx| rx.received_at), &sent_at);
         let watching = watch(link);
         let ended: Result<Infallible, LinkError> = race(reading, sending, ticking, watching).await;
         match ended {
@@ -81,10 +82,7 @@ pub(crate) async fn serve(link: &Rc<Link>, conn: Conn) -> LinkError {
 }
 
 /// Takes frames apart until the stream ends.
-async fn read(
-    link: &Rc<Link>,
-    rx: &Rc<std::cell::RefCell<super::rx::Rx>>,
-) -> Result<Infallible, LinkError> {
+async fn read(link: &Rc<Link>, rx: &Rc<std::cell::RefCell<super::rx::Rx>>) -> Result<Infallible, LinkError> {
     let loan = Rc::new(Loan::default());
     let mut counted = 0;
     loop {

@@ -58,8 +58,15 @@ impl Tx {
                 && self.plain.len() < left
                 && let Some((id, call)) = ledger.poll_send()
             {
-                push_request(id, mark, &call.body, call.payload.as_ref().map_or(0, |p| p.len()), &mut self.plain)?;
-                self.rest = call.payload.clone().filter(|payload| !payload.is_empty()).map(|payload| (payload, 0));
+                push_request(
+                    id,
+                    mark,
+                    &call.body,
+                    call.payload.as_ref().map_or(0, |p| p.len()),
+                    &mut self.plain,
+                )?;
+                self.rest =
+                    call.payload.clone().filter(|payload| !payload.is_empty()).map(|payload| (payload, 0));
             }
             left = left.saturating_sub(self.plain.len());
             self.seal_plain(out)?;

@@ -122,7 +122,8 @@ fn encode_replay(
 fn postcard_head(commit: Commit, at: Time) -> Vec<u8> {
     let mut framed = Vec::new();
     // Encoding two numbers into a Vec cannot fail; an empty head would be refused by the server, not misread.
-    let _ = flexfs_wire::frame::encode(Header::new(Kind::Replay, RequestId(0)), &(commit, at), 0, &mut framed);
+    let _ =
+        flexfs_wire::frame::encode(Header::new(Kind::Replay, RequestId(0)), &(commit, at), 0, &mut framed);
     framed.drain(..HEADER_BYTES.min(framed.len()));
     framed
 }

@@ -179,7 +179,10 @@ mod tests {
 
     #[test]
     fn problems_are_told_in_admins_words() {
-        assert_eq!(problem_text(r#"{"title":"Unauthorized","detail":"the token was revoked"}"#), "the token was revoked");
+        assert_eq!(
+            problem_text(r#"{"title":"Unauthorized","detail":"the token was revoked"}"#),
+            "the token was revoked"
+        );
         assert_eq!(problem_text(r#"{"title":"Unauthorized"}"#), "Unauthorized");
         assert_eq!(problem_text("<html>\n"), "admin refused: <html>");
     }

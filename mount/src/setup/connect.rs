@@ -35,12 +35,14 @@ pub struct Config {
 
 /// Why nothing was mounted. The text says who refused and what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum SetupError {
     /// Admin refused or is away.
     #[error(transparent)]
     Admin(#[from] AdminError),
     /// The token opens another volume.
-    #[error("the token in the credentials opens volume {found:?}, not {wanted:?}; use the credentials of {wanted:?}")]
+    #[error(
+        "the token in the credentials opens volume {found:?}, not {wanted:?}; use the credentials of {wanted:?}"
+    )]
     Volume {
         /// The one asked for.
         wanted: String,
@@ -55,11 +57,11 @@ pub enum Error {
 /// Opens a session, with blocking calls.
 ///
 /// # Errors
-/// [`Error`], for the person.
-pub fn connect(config: &Config) -> Result<Arc<Remote>, Error> {
+/// [`SetupError`], for the person.
+pub fn connect(config: &Config) -> Result<Arc<Remote>, SetupError> {
     let found = admin::for_token(&config.creds)?;
     if found.settings.name != config.volume && found.settings.id != config.volume {
-        return Err(Error::Volume { wanted: config.volume.clone(), found: found.settings.name });
+        return Err(SetupError::Volume { wanted: config.volume.clone(), found: found.settings.name });
     }
     let target = Target {
         meta_addr: found.meta_addr,

@@ -2,7 +2,10 @@
 //! take the session over.
 
 mod admin;
+mod bridge;
 mod connect;
+mod session;
 
 pub use admin::{AdminError, for_token};
-pub use connect::{Config, Error, connect};
+pub use connect::{Config, SetupError, connect};
+pub use session::{Session, open};

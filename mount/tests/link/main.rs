@@ -1,6 +1,10 @@
 //! Links against a small server that dies, forgets, falls silent and lies about nothing else: every call is answered,
 //! every mutation holds exactly once, in the order its caller saw.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests: a failed step is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests: a failed step is a failed test"
+)]
 
 mod server;
 
@@ -205,7 +209,10 @@ fn a_forgotten_session_is_opened_anew_with_its_files() {
         server.forget_session();
         server.set_down(false);
         remote.call(ME, Request::StatFs, None).await.unwrap();
-        assert_eq!((remote.generation(), remote.lost_after(commit, 1), remote.lost_after(commit, 2)), (2, true, false));
+        assert_eq!(
+            (remote.generation(), remote.lost_after(commit, 1), remote.lost_after(commit, 2)),
+            (2, true, false)
+        );
         assert_eq!(server.world.lock().unwrap().opens[&7], 2);
         remote.sync().await.unwrap();
         remote.call_later(ME, Request::Close { node: node(7), count: 2 });

@@ -215,10 +215,10 @@ impl World {
     /// `None`: no answer (now).
     fn apply(&mut self, id: RequestId, call: &Call, payload: Vec<u8>) -> Option<(Answer, Vec<u8>)> {
         let plain = |result| Some((Answer { commit: Commit(0), at: Time::default(), result }, Vec::new()));
-        if call.request.is_once() {
-            if let Some(answer) = self.dedup.get(&id.0) {
-                return Some((answer.clone(), Vec::new()));
-            }
+        if call.request.is_once()
+            && let Some(answer) = self.dedup.get(&id.0)
+        {
+            return Some((answer.clone(), Vec::new()));
         }
         match &call.request {
             Request::GrantInodes { count } | Request::GrantBlocks { count } => {

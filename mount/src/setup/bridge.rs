@@ -1,0 +1,47 @@
+//! What file data wants of a server, and what a session offers: the same.
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::{BlockId, Commit};
+use flexfs_wire::message::{Caller, Reply, Request, Segment};
+use flexfs_wire::seal::Node;
+
+use crate::cancel::Cancel;
+use crate::data::Server;
+use crate::link::Remote;
+
+impl Server for Remote {
+    async fn call(&self, caller: Caller, request: Request, cancel: Option<&Cancel>) -> Result<Reply, Errno> {
+        Self::call(self, caller, request, cancel).await
+    }
+
+    fn call_later(&self, caller: Caller, request: Request) {
+        Self::call_later(self, caller, request);
+    }
+
+    async fn next_block(&self) -> Result<BlockId, Errno> {
+        Self::next_block(self).await
+    }
+
+    async fn put_block(&self, block: BlockId, encoded: Vec<u8>) -> Result<(), Errno> {
+        Self::put_block(self, block, encoded, None).await
+    }
+
+    async fn read_block(
+        &self,
+        node: Node,
+        block: BlockId,
+        first: u32,
+        count: u32,
+        cancel: Option<&Cancel>,
+    ) -> Result<(Vec<Segment>, Vec<u8>), Errno> {
+        Self::read_block(self, node, block, first, count, cancel).await
+    }
+
+    fn last_commit(&self) -> Commit {
+        Self::last_commit(self)
+    }
+
+    async fn sync_to(&self, commit: Commit, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        Self::sync_to(self, commit, cancel).await
+    }
+}
