@@ -101,7 +101,7 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Modification time.
     pub mtime: Option<SetTime>,
-    /// Change time (only the kernel's writeback asks for it).
+    /// Change time, where it is not to become now: an access time noted by a reader. It never goes back.
     pub ctime: Option<SetTime>,
     /// Clear set-uid, and set-gid where group execution is on (`FATTR_KILL_SUIDGID`).
     pub kill_privileges: bool,

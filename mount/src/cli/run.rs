@@ -129,7 +129,7 @@ fn serve(args: MountArgs, ready: Ready) -> ExitCode {
 
 fn show(state_folder: &Path, mount_point: &Path, json: bool) -> anyhow::Result<()> {
     let report = status::ask(state_folder, &lexical(mount_point)?)?;
-    println!("{}", if json { serde_json::to_string_pretty(&report)? } else { report.text()? });
+    println!("{}", if json { serde_json::to_string_pretty(&report)? } else { status::text(&report) });
     Ok(())
 }
 

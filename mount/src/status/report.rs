@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::{data, fuse, link, vfs};
 
 /// All there is to say about a mount.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Volume.
@@ -41,7 +42,7 @@ pub struct Report {
 }
 
 /// Rates of the last seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Throughput {
     /// Span they are taken over, seconds.
@@ -76,46 +77,38 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     (count as f64 / seconds * 10.0).round() / 10.0
 }
 
-impl Report {
-    /// For people. Parts that other modules bring are shown by their own names.
-    ///
-    /// # Errors
-    /// When a part cannot be shown as JSON, which all can.
-    pub fn text(&self) -> serde_json::Result<String> {
-        let mut lines = vec![
-            format!("{} on {}", self.volume, self.mount_point.display()),
-            format!(
-                "  transport    {}{}, {} shards{}",
-                self.transport,
-                if self.queue_depth > 0 { format!(" (depth {})", self.queue_depth) } else { String::new() },
-                self.shards,
-                if self.read_only { ", read-only" } else { "" },
-            ),
-            format!("  process      {} ({}), up {} s", self.pid, self.version, self.uptime_secs),
-        ];
-        let rates = &self.throughput;
-        lines.push(format!(
+/// A report for people. It comes as JSON from another process, perhaps of another version: what it has is shown, by its
+/// own names.
+#[must_use]
+pub fn text(report: &Value) -> String {
+    let field = |name: &str| report.get(name).map(plain).unwrap_or_default();
+    let depth = match field("queueDepth").as_str() {
+        "" | "0" => String::new(),
+        depth => format!(" (depth {depth})"),
+    };
+    let access = if report.get("readOnly") == Some(&Value::Bool(true)) { ", read-only" } else { "" };
+    let rate = |name: &str| report.pointer(&format!("/throughput/{name}")).and_then(Value::as_f64).unwrap_or(0.0);
+    let mut lines = vec![
+        format!("{} on {}", field("volume"), field("mountPoint")),
+        format!("  transport    {}{depth}, {} shards{access}", field("transport"), field("shards")),
+        format!("  process      {} ({}), up {} s", field("pid"), field("version"), field("uptimeSecs")),
+        format!(
             "  throughput   {} requests/s, read {}/s, written {}/s (last {:.0} s)",
-            rates.requests_per_sec,
-            bytes_text(rates.read_bytes_per_sec),
-            bytes_text(rates.written_bytes_per_sec),
-            rates.seconds,
-        ));
-        for (title, part) in [
-            ("session", serde_json::to_value(&self.link)?),
-            ("data", serde_json::to_value(&self.data)?),
-            ("requests", serde_json::to_value(self.requests)?),
-            ("kernel", serde_json::to_value(&self.vfs)?),
-        ] {
-            lines.push(format!("  {title}"));
-            let fields = part.as_object().into_iter().flatten();
-            lines.extend(fields.map(|(key, value)| format!("    {key:<22} {}", plain(value))));
-        }
-        Ok(lines.join("\n"))
+            rate("requestsPerSec"),
+            bytes_text(rate("readBytesPerSec")),
+            bytes_text(rate("writtenBytesPerSec")),
+            rate("seconds"),
+        ),
+    ];
+    for (title, name) in [("session", "link"), ("data", "data"), ("requests", "requests"), ("kernel", "vfs")] {
+        lines.push(format!("  {title}"));
+        let fields = report.get(name).and_then(Value::as_object).into_iter().flatten();
+        lines.extend(fields.map(|(key, value)| format!("    {key:<22} {}", plain(value))));
     }
+    lines.join("\n")
 }
 
-fn plain(value: &serde_json::Value) -> String {
+fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -142,5 +135,13 @@ mod tests {
         assert_eq!((rates.requests_per_sec, rates.read_bytes_per_sec), (50.0, 2048.0));
         assert_eq!(Throughput::between(&later, &earlier, 0.0), Throughput::default());
         assert_eq!(bytes_text(3.0 * 1024.0 * 1024.0), "3.0 MiB");
+    }
+
+    #[test]
+    fn reports_of_other_versions_are_shown_as_far_as_they_go() {
+        let report = serde_json::json!({ "volume": "v", "pid": 7, "link": { "state": "up", "new": [1] } });
+        let text = text(&report);
+        assert!(text.starts_with("v on ") && text.contains("process      7") && text.contains("[1]"), "{text}");
+        assert!(!super::text(&Value::Null).is_empty());
     }
 }

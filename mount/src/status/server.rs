@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::place::{Place, remove_if_there};
 use super::report::{Report, Throughput};
-use crate::data::Files;
+use crate::data;
 use crate::fuse::seat::{Figures, Seats};
 use crate::link::Remote;
 use crate::vfs::Vfs;
@@ -45,7 +45,7 @@ pub struct Source {
     /// Links.
     pub remote: Arc<Remote>,
     /// Data.
-    pub files: Arc<Files>,
+    pub files: Arc<data::Files<Remote>>,
     /// Inodes.
     pub vfs: Arc<Vfs>,
     /// Requests.
@@ -70,7 +70,7 @@ pub fn serve(socket: &Path, source: Source) -> io::Result<()> {
 ///
 /// # Errors
 /// When none answers; the text says what that means.
-pub fn ask(folder: &Path, target: &Path) -> anyhow::Result<Report> {
+pub fn ask(folder: &Path, target: &Path) -> anyhow::Result<serde_json::Value> {
     let socket = Place::new(folder, target).socket();
     let stream = UnixStream::connect(&socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => anyhow::anyhow!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flexfs_uring::clock;
 use flexfs_wire::attr::{SetAttr, SetTime};
-use flexfs_wire::message::{Caller, Request};
+use flexfs_wire::message::Request;
 use flexfs_wire::time::Time;
 
 use super::inode::{Inode, Times};
@@ -75,12 +75,13 @@ impl Vfs {
             let change = SetAttr {
                 atime: Some(SetTime::At(atime)),
                 // Reading is no change of attributes.
-                ctime: times.map(|times| SetTime::At(times.ctime)),
+                ctime: Some(SetTime::At(times.ctime)),
                 ..SetAttr::default()
             };
-            // Not as the reader, who need not own the file.
-            let caller = Caller { uid: 0, gid: 0 };
-            self.remote.call_later(caller, Request::SetAttr { node: inode.node, change });
+            // Not as the reader, who need not be allowed to. Squashed, root's own files keep their times.
+            if times.owner.uid != 0 || !self.flags.root_squash {
+                self.remote.call_later(times.owner, Request::SetAttr { node: inode.node, change });
+            }
             inode.settle_atime(Some(atime));
         }
     }
@@ -94,11 +95,17 @@ fn is_due(times: &Times, now: Time) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flexfs_wire::message::Caller;
 
     #[test]
     fn relatime() {
         let time = |secs| Time { secs, nanos: 0 };
-        let times = |atime, mtime, ctime| Times { atime: time(atime), mtime: time(mtime), ctime: time(ctime) };
+        let times = |atime, mtime, ctime| Times {
+            atime: time(atime),
+            mtime: time(mtime),
+            ctime: time(ctime),
+            owner: Caller { uid: 0, gid: 0 },
+        };
         assert!(is_due(&times(10, 10, 5), time(20)));
         assert!(is_due(&times(10, 5, 10), time(20)));
         assert!(!is_due(&times(10, 5, 5), time(20)));

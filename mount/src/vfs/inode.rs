@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use flexfs_wire::attr::{Attr, S_IFDIR, S_IFMT, S_IFREG};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
-use flexfs_wire::message::{Entry, LockFamily};
+use flexfs_wire::message::{Caller, Entry, LockFamily};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
@@ -52,6 +52,8 @@ pub(crate) struct Times {
     pub(crate) atime: Time,
     pub(crate) mtime: Time,
     pub(crate) ctime: Time,
+    /// Owner, who may set them.
+    pub(crate) owner: Caller,
 }
 
 /// Somebody who holds, or held, locks on an inode.
@@ -127,7 +129,8 @@ impl Inode {
         if let Some(atime) = state.atime {
             attr.atime = attr.atime.max(atime);
         }
-        state.times = Some(Times { atime: attr.atime, mtime: attr.mtime, ctime: attr.ctime });
+        let owner = Caller { uid: attr.uid, gid: attr.gid };
+        state.times = Some(Times { atime: attr.atime, mtime: attr.mtime, ctime: attr.ctime, owner });
     }
 
     /// Decides by `rule` whether the inode's access time changes to `now`. True when it did.
@@ -143,9 +146,9 @@ impl Inode {
     }
 
     /// The access time to be sent, which is kept until `settle_atime`.
-    pub(crate) fn pending_atime(&self) -> Option<(Time, Option<Times>)> {
+    pub(crate) fn pending_atime(&self) -> Option<(Time, Times)> {
         let state = self.lock();
-        state.atime.map(|atime| (atime, state.times))
+        state.atime.zip(state.times)
     }
 
     /// The server knows `atime` now; or forgets any, when somebody set it explicitly (`None`).

@@ -14,7 +14,7 @@ use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
 use super::notice::{Notice, Notices};
 use crate::cancel::Cancel;
-use crate::data::Files;
+use crate::data;
 use crate::fuse::request::Forget;
 use crate::link::Remote;
 
@@ -31,7 +31,7 @@ pub struct Ctx<'a> {
 #[derive(Debug)]
 pub struct Vfs {
     pub(crate) remote: Arc<Remote>,
-    pub(crate) files: Arc<Files>,
+    pub(crate) files: Arc<data::Files<Remote>>,
     pub(crate) inodes: InodeTable,
     pub(crate) handles: Handles,
     pub(crate) atimes: Atimes,
@@ -52,7 +52,7 @@ pub struct Figures {
 impl Vfs {
     /// The file system a session gives access to.
     #[must_use]
-    pub fn new(remote: Arc<Remote>, files: Arc<Files>, notices: Notices) -> Self {
+    pub fn new(remote: Arc<Remote>, files: Arc<data::Files<Remote>>, notices: Notices) -> Self {
         let granted = remote.granted();
         let (root, flags) = (granted.root, granted.flags);
         Self {
