@@ -85,7 +85,8 @@ fn speed() {
     let start = Instant::now();
     let (mut cookie, mut listed) = (0, 0);
     loop {
-        let request = Request::ReadDir { node: Node::unsealed(dir), cookie, bytes_max: 128 << 10, plus: true };
+        let request =
+            Request::ReadDir { node: Node::unsealed(dir), cookie, bytes_max: 128 << 10, plus: true };
         let Reply::Entries { entries, eof } = bench.call(&request) else { panic!() };
         listed += entries.len() as u64;
         cookie = entries.last().map_or(cookie, |entry| entry.cookie);

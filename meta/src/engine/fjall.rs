@@ -412,7 +412,9 @@ mod tests {
         drop(survivor);
         let mut survivor = open(undurable.path());
         let found = numbers(&survivor);
-        assert!(found.len() >= 1_000 && found == (0..u32::try_from(found.len()).unwrap()).collect::<Vec<_>>());
+        assert!(
+            found.len() >= 1_000 && found == (0..u32::try_from(found.len()).unwrap()).collect::<Vec<_>>()
+        );
         assert_eq!(survivor.durable().current().0, found.len() as u64, "a prefix, and it says how long");
         assert!(put(&mut survivor, 5_000).0 > 1_500);
         store.close().unwrap();

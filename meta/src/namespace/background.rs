@@ -12,11 +12,14 @@ use crate::engine::{Batch, Store, key};
 const BATCH_ROWS: usize = 1_024;
 
 impl<S: Store> Namespace<S> {
-    /// Does about `budget` rows of work. True when more is left: call again soon.
+    /// Does about `budget` rows of work. True when more is left: call again soon. Nothing while a recovery runs.
     ///
     /// # Errors
     /// `ENOSPC`, `EIO`: the engine refuses; nothing is lost, call again later.
     pub fn background(&mut self, now: Time, budget: usize) -> Result<bool, Errno> {
+        if self.is_recovering() {
+            return Ok(false);
+        }
         let mut left = budget.max(1);
         while left > 0 && self.dedup.obsolete() > 0 {
             left = left.saturating_sub(self.drop_obsolete(left.min(BATCH_ROWS))?);
@@ -73,11 +76,7 @@ impl<S: Store> Namespace<S> {
         let rows = budget.clamp(1, BATCH_ROWS);
         let mut dead = self.dead_ranges(&txn, &inode)?;
         let Some(range) = dead.first().copied() else {
-            inode.dead = false;
-            txn.set_inode(inode);
-            txn.dead.insert(ino, Vec::new());
-            txn.effects.push(Effect::Dead(ino));
-            self.commit(&mut txn, None)?;
+            self.dying.remove(&ino);
             return Ok(1);
         };
         match self.remove_dead(&mut txn, &mut inode, &[range], range.from, rows)? {
@@ -86,6 +85,10 @@ impl<S: Store> Namespace<S> {
             _ => {
                 dead.remove(0);
             }
+        }
+        if dead.is_empty() {
+            inode.dead = false;
+            txn.effects.push(Effect::Dead(ino));
         }
         txn.dead.insert(ino, dead);
         txn.set_inode(inode);

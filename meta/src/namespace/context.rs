@@ -72,6 +72,37 @@ impl Limits {
     }
 }
 
+/// How much one call does at once. The defaults keep every call within a few milliseconds; tests set them low, so that
+/// small scenarios reach what large volumes do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Extents cleared at once; a range with more is declared dead and cleared in the background.
+    pub cleared_at_once: usize,
+    /// Dead ranges of one file; past it a call clears the oldest itself.
+    pub dead_ranges: usize,
+    /// An inode with more extents is not erased in the call that takes its last name.
+    pub erased_at_once: u64,
+    /// Extents looked at for one layout: some 50 KiB of answer, and 1 ms of the volume's thread.
+    pub layout_extents: usize,
+    /// Extents looked at on either side of a copy; over more of them it is cut short, as the man page allows.
+    pub copied_extents: usize,
+    /// Inodes and entries in one generation of their caches: some 60 MiB and 40 MiB in both generations.
+    pub cached: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            cleared_at_once: 2_048,
+            dead_ranges: 32,
+            erased_at_once: 256,
+            layout_extents: 2_048,
+            copied_extents: 4_096,
+            cached: 128 * 1024,
+        }
+    }
+}
+
 /// Figures for metrics and for `statfs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {

@@ -10,9 +10,6 @@ use super::record::{Inode, StoredExtent};
 use super::txn::Txn;
 use crate::engine::Store;
 
-/// Extents looked at on either side in one call; a copy over more of them is cut short, as the man page allows.
-const COPIED_EXTENTS_MAX: usize = 4_096;
-
 /// A range to copy: offset in the source, in the target, length.
 #[derive(Clone, Copy)]
 struct Span {
@@ -61,14 +58,18 @@ impl<S: Store> Namespace<S> {
         span: Span,
     ) -> Result<(), Errno> {
         let end = span.to + span.length;
-        if source.extents > 0 || target.extents > 0 || end > INLINE_BYTES_MAX as u64 {
+        let reached = span.from + span.length;
+        if end > INLINE_BYTES_MAX as u64 || self.has_living(txn, source, span.from, reached)? {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut bytes = self.data(txn, source.ino)?;
         bytes.resize(usize::try_from(span.from + span.length).unwrap_or(0), 0);
         let bytes = bytes.split_off(usize::try_from(span.from).unwrap_or(0));
         let offset = u32::try_from(span.to).unwrap_or(u32::MAX);
-        self.write_inline(txn, target, &Inline { offset, bytes })?;
+        match self.write_inline(txn, target, &Inline { offset, bytes }) {
+            Err(Errno::EAGAIN) => return Err(Errno::EOPNOTSUPP),
+            other => other?,
+        }
         target.touch_data(txn.now);
         Ok(())
     }
@@ -80,32 +81,40 @@ impl<S: Store> Namespace<S> {
         target: &mut Inode,
         span: &mut Span,
     ) -> Result<(), Errno> {
-        let dead = self.dead_ranges(txn, source)?;
         let (from, to) = (span.from, span.to);
-        let shared = self.stored_extents(txn, source.ino, from, from + span.length, COPIED_EXTENTS_MAX)?;
-        if shared.len() == COPIED_EXTENTS_MAX
-            && let Some(last) = shared.last()
-        {
-            span.length = span.length.min(last.end - from);
-        }
-        let covered = self.stored_extents(txn, target.ino, to, to + span.length, COPIED_EXTENTS_MAX)?;
-        if covered.len() == COPIED_EXTENTS_MAX
-            && let Some(last) = covered.last()
-        {
-            span.length = span.length.min(last.end - to);
-        }
+        let (shared, reached) = self.some_extents(txn, source, from, from + span.length)?;
+        span.length = span.length.min(reached - from);
+        let (_, reached) = self.some_extents(txn, target, to, to + span.length)?;
+        span.length = span.length.min(reached - to);
         self.clear_extents(txn, target, to, to + span.length)?;
         // Under the source's holes the target must read as zeros.
         self.clear_inline(txn, target, to, to + span.length)?;
         target.touch_data(txn.now);
-        let live =
-            shared.into_iter().filter(|extent| !extent.is_dead(&dead) && extent.start < from + span.length);
-        for extent in live {
+        for extent in shared.into_iter().filter(|extent| extent.start < from + span.length) {
             let part = extent.clip(from, from + span.length);
             let (start, end) = (part.start - from + to, part.end - from + to);
             self.insert_extent(txn, target, StoredExtent { start, end, version: target.version, ..part })?;
         }
         Ok(())
+    }
+
+    /// Extents of a range, and how far they reach when there are more than one call copies. Only living ones count: a
+    /// replay, which may find more dead ones, must come equally far.
+    fn some_extents(
+        &self,
+        txn: &Txn,
+        inode: &Inode,
+        from: u64,
+        to: u64,
+    ) -> Result<(Vec<StoredExtent>, u64), Errno> {
+        let dead = self.dead_ranges(txn, inode)?;
+        let count = if dead.is_empty() { self.bounds.copied_extents } else { usize::MAX };
+        let mut extents = self.stored_extents(txn, inode.ino, from, to, count)?;
+        extents.retain(|extent| !extent.is_dead(&dead));
+        extents.truncate(self.bounds.copied_extents);
+        let is_cut = extents.len() == self.bounds.copied_extents;
+        let reached = extents.last().filter(|_| is_cut).map_or(to, |last| last.end.min(to));
+        Ok((extents, reached))
     }
 }
 

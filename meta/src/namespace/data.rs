@@ -41,9 +41,7 @@ impl<S: Store> Namespace<S> {
         if inode.extents == 0 || !inode.dead {
             return Ok(inode.extents > 0);
         }
-        let dead = self.dead_ranges(txn, inode)?;
-        let extents = self.stored_extents(txn, inode.ino, 0, INLINE_BYTES_MAX as u64, usize::MAX)?;
-        Ok(extents.iter().any(|extent| !extent.is_dead(&dead)))
+        self.has_living(txn, inode, 0, INLINE_BYTES_MAX as u64)
     }
 
     /// Drops inline bytes from `size` on.

@@ -17,10 +17,8 @@ use super::txn::{Effect, Txn};
 use crate::engine::Store;
 use crate::engine::key::{self, Tag};
 
-/// Extents cleared at once; a range with more is declared dead.
-const CLEARED_AT_ONCE_MAX: usize = 2_048;
-/// Dead ranges of one file; past it the call clears them itself. Each stands for over 2048 extents that calls have made.
-const DEAD_RANGES_MAX: usize = 32;
+/// Extents read before they are looked at.
+const SCANNED_AT_ONCE: usize = 1_024;
 /// Longest extent of allocated zeros: what a `u32` holds, in whole pages.
 const ZERO_EXTENT_BYTES_MAX: u64 = 0xffff_f000;
 
@@ -65,6 +63,25 @@ impl<S: Store> Namespace<S> {
         Ok(extents)
     }
 
+    /// Whether extents that are not dead reach into `from .. to`.
+    pub(super) fn has_living(&self, txn: &Txn, inode: &Inode, from: u64, to: u64) -> Result<bool, Errno> {
+        if inode.extents == 0 {
+            return Ok(false);
+        }
+        let dead = self.dead_ranges(txn, inode)?;
+        let mut from = from;
+        loop {
+            let extents = self.stored_extents(txn, inode.ino, from, to, SCANNED_AT_ONCE)?;
+            if extents.iter().any(|extent| !extent.is_dead(&dead)) {
+                return Ok(true);
+            }
+            match extents.last() {
+                Some(last) if extents.len() == SCANNED_AT_ONCE => from = last.end,
+                _ => return Ok(false),
+            }
+        }
+    }
+
     /// Empties `from .. to`: extents in it are removed, those that reach out are cut.
     pub(super) fn clear_extents(
         &self,
@@ -102,11 +119,9 @@ impl<S: Store> Namespace<S> {
         from: u64,
         to: u64,
     ) -> Result<(), Errno> {
-        let some = inode.extents > CLEARED_AT_ONCE_MAX as u64;
-        if !some
-            || self.stored_extents(txn, inode.ino, from, to, CLEARED_AT_ONCE_MAX + 1)?.len()
-                <= CLEARED_AT_ONCE_MAX
-        {
+        let max = self.bounds.cleared_at_once;
+        let is_small = inode.extents <= max as u64;
+        if is_small || self.stored_extents(txn, inode.ino, from, to, max + 1)?.len() <= max {
             return self.clear_extents(txn, inode, from, to);
         }
         // After this no extent crosses a border of the range.
@@ -121,7 +136,8 @@ impl<S: Store> Namespace<S> {
         // The new range has the highest version: it holds all that an older one within it holds.
         dead.retain(|older| older.from < from || to < older.to);
         dead.push(range);
-        if dead.len() > DEAD_RANGES_MAX {
+        // Each stands for very many extents that calls have made: clearing one now is paid for.
+        if dead.len() > self.bounds.dead_ranges {
             let oldest = dead.remove(0);
             txn.dead.insert(inode.ino, dead.clone());
             self.remove_dead(txn, inode, &[oldest], oldest.from, usize::MAX)?;

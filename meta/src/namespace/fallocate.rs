@@ -7,7 +7,7 @@ use flexfs_wire::message::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANG
 
 use super::data::set_data;
 use super::machine::Namespace;
-use super::record::Inode;
+use super::record::{DeadRange, Inode, StoredExtent};
 use super::txn::Txn;
 use crate::engine::Store;
 
@@ -38,7 +38,7 @@ impl<S: Store> Namespace<S> {
         };
         match mode & !FALLOC_KEEP_SIZE {
             FALLOC_PUNCH_HOLE => self.punch(txn, &mut inode, offset, end)?,
-            FALLOC_ZERO_RANGE => self.zero(txn, &mut inode, offset, end)?,
+            FALLOC_ZERO_RANGE => self.zero(txn, &mut inode, offset, end, keep_size)?,
             _ => self.allocate(txn, &mut inode, offset, end)?,
         }
         if !keep_size {
@@ -55,8 +55,17 @@ impl<S: Store> Namespace<S> {
         Ok(())
     }
 
-    fn zero(&mut self, txn: &mut Txn, inode: &mut Inode, from: u64, to: u64) -> Result<(), Errno> {
-        if inode.extents == 0 && to <= INLINE_BYTES_MAX as u64 {
+    fn zero(
+        &mut self,
+        txn: &mut Txn,
+        inode: &mut Inode,
+        from: u64,
+        to: u64,
+        keep_size: bool,
+    ) -> Result<(), Errno> {
+        // The inline part never reaches beyond the end of the file.
+        let fits_inline = to <= INLINE_BYTES_MAX as u64 && (!keep_size || to <= inode.size);
+        if fits_inline && !self.has_living(txn, inode, 0, u64::MAX)? {
             let mut data = self.data(txn, inode.ino)?;
             let (from, to) = (usize::try_from(from).unwrap_or(0), usize::try_from(to).unwrap_or(0));
             if data.len() < to {
@@ -68,9 +77,7 @@ impl<S: Store> Namespace<S> {
             return Ok(());
         }
         // Zeros lie where the extents were, so that those must go now, not later.
-        if self.stored_extents(txn, inode.ino, from, to, FILLED_EXTENTS_MAX)?.len() == FILLED_EXTENTS_MAX {
-            return Err(Errno::EOPNOTSUPP);
-        }
+        self.not_too_many_extents(txn, inode, from, to)?;
         self.clear_extents(txn, inode, from, to)?;
         inode.touch_data(txn.now);
         self.insert_zeros(txn, inode, from, to)?;
@@ -79,11 +86,7 @@ impl<S: Store> Namespace<S> {
 
     /// Fills the holes with allocated zeros; what is there stays.
     fn allocate(&mut self, txn: &mut Txn, inode: &mut Inode, from: u64, to: u64) -> Result<(), Errno> {
-        let extents = self.stored_extents(txn, inode.ino, from, to, FILLED_EXTENTS_MAX)?;
-        if extents.len() == FILLED_EXTENTS_MAX {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let dead = self.dead_ranges(txn, inode)?;
+        let (extents, dead) = self.not_too_many_extents(txn, inode, from, to)?;
         inode.touch_data(txn.now);
         // Inline bytes are allocated already.
         let mut hole = from.max(u64::from(inode.inline_bytes));
@@ -101,6 +104,20 @@ impl<S: Store> Namespace<S> {
             self.insert_zeros(txn, inode, hole, to)?;
         }
         Ok(())
+    }
+
+    /// Stored extents of a range, with the dead ranges. Only living ones count: a replay may find more dead ones.
+    fn not_too_many_extents(
+        &self,
+        txn: &Txn,
+        inode: &Inode,
+        from: u64,
+        to: u64,
+    ) -> Result<(Vec<StoredExtent>, Vec<DeadRange>), Errno> {
+        let dead = self.dead_ranges(txn, inode)?;
+        let extents = self.stored_extents(txn, inode.ino, from, to, usize::MAX)?;
+        let living = extents.iter().filter(|extent| !extent.is_dead(&dead)).count();
+        if living > FILLED_EXTENTS_MAX { Err(Errno::EOPNOTSUPP) } else { Ok((extents, dead)) }
     }
 }
 

@@ -11,9 +11,6 @@ use super::record::Inode;
 use super::txn::Txn;
 use crate::engine::Store;
 
-/// Extents looked at for one answer: some 50 KiB of it, and 1 ms of the volume's thread.
-const LAYOUT_EXTENTS_MAX: usize = 2_048;
-
 impl<S: Store> Namespace<S> {
     pub(super) fn read_layout(
         &mut self,
@@ -40,10 +37,10 @@ impl<S: Store> Namespace<S> {
             return Ok(layout);
         }
         let dead = self.dead_ranges(txn, inode)?;
-        let stored = self.stored_extents(txn, inode.ino, start, end, LAYOUT_EXTENTS_MAX)?;
+        let stored = self.stored_extents(txn, inode.ino, start, end, self.bounds.layout_extents)?;
         let reached = stored.last().map_or(start, |extent| extent.end);
         layout.end = match () {
-            () if stored.len() == LAYOUT_EXTENTS_MAX => reached,
+            () if stored.len() == self.bounds.layout_extents => reached,
             // `u64::MAX` says that nothing follows, and nothing does when all was asked for.
             () => end.max(reached),
         };
@@ -68,7 +65,7 @@ mod tests {
         while start != u64::MAX {
             let layout = t.layout(file, start, u64::MAX);
             assert_eq!(layout.start, start);
-            assert!(layout.end > start && layout.extents.len() <= LAYOUT_EXTENTS_MAX);
+            assert!(layout.end > start && layout.extents.len() <= t.ns.bounds.layout_extents);
             found.extend(layout.extents.iter().map(|extent| (extent.offset, extent.length)));
             start = layout.end;
             parts += 1;

@@ -8,7 +8,7 @@ use flexfs_wire::message::{Answer, Reply, Request};
 use flexfs_wire::name::Name;
 use flexfs_wire::time::Time;
 
-use super::context::{Context, Figures, Limits, Outcome, answered};
+use super::context::{Bounds, Context, Figures, Limits, Outcome, answered};
 use super::record::{Dentry, Inode, Kept, State, decode, encode};
 use super::roster::Roster;
 use super::txn::{Effect, Txn};
@@ -26,6 +26,7 @@ const PRUNED_PER_COMMIT: usize = 4;
 pub struct Namespace<S> {
     pub(super) store: S,
     pub(super) limits: Limits,
+    pub(super) bounds: Bounds,
     /// Counters as they stand in the store.
     pub(super) state: State,
     pub(super) inodes: Cache<Ino, Inode>,
@@ -60,6 +61,9 @@ impl<S: Store> Namespace<S> {
     /// is answered from the dedup table, which lies in the same batch as the effect, and changes nothing. Requests of
     /// sessions that are not recovering wait until `finish_recovery`. When a session never comes back, calls of others that
     /// were built on its lost ones are refused with the errno the gap gives (`ENOENT` mostly).
+    ///
+    /// A replay has the outcome of the original: what is decided never depends on how far the background had come, which
+    /// after a crash is less far. Only `Attr::blocks` may differ, and whether a layout comes along with an open.
     pub fn apply_replay(&mut self, context: &Context, request: &Request) -> Outcome {
         if request.is_once() {
             if let Some(outcome) = self.resent(context, request) {
@@ -107,6 +111,13 @@ impl<S: Store> Namespace<S> {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Makes it do more or less at once, and empties its caches. For tests.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+        self.inodes = Cache::new(bounds.cached);
+        self.dentries = Cache::new(bounds.cached);
     }
 
     /// Figures of the moment.

@@ -34,6 +34,6 @@ mod unlink;
 mod write;
 mod xattr;
 
-pub use context::{BlockState, Context, Figures, Limits, Outcome, SessionRecord, Wakeup};
+pub use context::{BlockState, Bounds, Context, Figures, Limits, Outcome, SessionRecord, Wakeup};
 pub use machine::Namespace;
 pub use start::OpenError;

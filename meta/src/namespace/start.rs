@@ -8,7 +8,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
 use flexfs_wire::time::Time;
 
-use super::context::Limits;
+use super::context::{Bounds, Limits};
 use super::machine::Namespace;
 use super::record::{COOKIE_FIRST, FORMAT, Inode, State, decode};
 use super::roster::Roster;
@@ -19,11 +19,6 @@ use crate::engine::key::{self, Tag};
 use crate::engine::{Batch, Store};
 use crate::lock::Locks;
 use crate::orphan::{Opens, Orphans};
-
-/// Inodes in one generation of the cache: some 60 MiB in both.
-const INODES_CACHED: usize = 128 * 1024;
-/// Entries in one generation of the cache: some 40 MiB in both.
-const DENTRIES_CACHED: usize = 128 * 1024;
 
 /// Why a volume cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,9 +62,10 @@ impl<S: Store> Namespace<S> {
         let mut namespace = Self {
             store,
             limits,
+            bounds: Bounds::default(),
             state,
-            inodes: Cache::new(INODES_CACHED),
-            dentries: Cache::new(DENTRIES_CACHED),
+            inodes: Cache::new(Bounds::default().cached),
+            dentries: Cache::new(Bounds::default().cached),
             opens: Opens::default(),
             orphans: Orphans::default(),
             dying: BTreeSet::new(),

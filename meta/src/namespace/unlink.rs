@@ -11,9 +11,6 @@ use super::record::Inode;
 use super::txn::{Effect, Txn};
 use crate::engine::{Store, key};
 
-/// An inode with at most this many extents is erased in the call that takes its last name; others go in the background.
-const ERASED_AT_ONCE_MAX: u64 = 256;
-
 impl<S: Store> Namespace<S> {
     pub(super) fn remove(
         &mut self,
@@ -46,7 +43,7 @@ impl<S: Store> Namespace<S> {
             return Ok(());
         }
         let ino = inode.ino;
-        if self.is_recovering() || self.opens.is_open(ino) || inode.extents > ERASED_AT_ONCE_MAX {
+        if self.is_recovering() || self.opens.is_open(ino) || inode.extents > self.bounds.erased_at_once {
             txn.set_inode(inode);
             txn.set_orphan(ino);
             return Ok(());

@@ -112,9 +112,8 @@ fn check_inode_space(ino: Ino, facts: &InodeFacts, report: &mut Report) {
     report.check(facts.data_bytes == data_wanted, || {
         format!("inode {ino}: {} inline bytes, {data_wanted} expected", facts.data_bytes)
     });
-    let inline_fits = inode.inline_bytes as usize <= INLINE_BYTES_MAX
-        && (!inode.is_file() || u64::from(inode.inline_bytes) <= inode.size.max(INLINE_BYTES_MAX as u64));
-    report.check(inline_fits && (inode.is_file() || inode.inline_bytes == 0), || {
+    let inline_max = if inode.is_file() { inode.size.min(INLINE_BYTES_MAX as u64) } else { 0 };
+    report.check(u64::from(inode.inline_bytes) <= inline_max, || {
         format!("inode {ino}: an inline part of {} bytes", inode.inline_bytes)
     });
     report.check(facts.xattr_bytes == u64::from(inode.xattr_bytes), || {
