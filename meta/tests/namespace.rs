@@ -1,6 +1,8 @@
 //! Random calls of several sessions against the machine and against a model of POSIX, with resends, crashes that lose what
 //! was not durable, replays of it, and a `verify` after each run.
 
+#![expect(clippy::unwrap_used, reason = "a test ends there")]
+
 use proptest::prelude::*;
 
 mod model;

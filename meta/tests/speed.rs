@@ -1,6 +1,10 @@
 //! How fast the machine is over its default engine. Not run by default: `cargo test --release -p flexfs-meta --test speed
 //! -- --ignored --nocapture`.
-#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a measurement: it reads the clock and ends when something fails"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -430,7 +430,8 @@ mod tests {
             for number in 0..400u32 {
                 let mut batch = Batch::default();
                 // Not compressible, so that journals and tables are as large as they look.
-                let value = (0..64 * 1024u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 ^ round);
+                let value =
+                    (0..64 * 1024u32).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[2] ^ round);
                 batch.put([&[7, round][..], &number.to_be_bytes()].concat(), value.collect());
                 last = store.commit(batch).unwrap();
             }

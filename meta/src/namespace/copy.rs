@@ -168,7 +168,7 @@ mod tests {
         t.write_inline(source, 0, b"0123456789").unwrap();
         t.truncate(source, 20).unwrap();
         assert_eq!(copy(&mut t, (source, 5), (target, 3), 100), Ok(15));
-        assert_eq!(t.layout(target, 0, 1).inline, b"\0\0\056789\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(t.layout(target, 0, 1).inline, b"\0\0\x0056789\0\0\0\0\0\0\0\0\0\0");
         assert_eq!(t.attr(target).size, 18);
         assert_eq!(copy(&mut t, (source, 20), (target, 0), 100), Ok(0));
         assert_eq!(copy(&mut t, (source, 0), (source, 5), 10), Err(Errno::EINVAL));

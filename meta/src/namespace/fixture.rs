@@ -16,24 +16,24 @@ use crate::engine::Store;
 use crate::engine::memory::Memory;
 use crate::verify::verify;
 
-pub(super) const ROOT: Ino = Ino::ROOT;
-pub(super) const BLOCK_BYTES: u32 = 1 << 20;
+pub(crate) const ROOT: Ino = Ino::ROOT;
+pub(crate) const BLOCK_BYTES: u32 = 1 << 20;
 
 /// A volume, one session that acts, and a clock that ticks with each call.
-pub(super) struct Fixture {
-    pub(super) ns: Namespace<Memory>,
-    pub(super) context: Context,
+pub(crate) struct Fixture {
+    pub(crate) ns: Namespace<Memory>,
+    pub(crate) context: Context,
     next_ino: u64,
     next_block: u64,
 }
 
 impl Fixture {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on(Memory::eager())
     }
 
     /// On a store that is empty.
-    pub(super) fn on(store: Memory) -> Self {
+    pub(crate) fn on(store: Memory) -> Self {
         let now = Time { secs: 1_000, nanos: 0 };
         let mut ns = Namespace::open(store, Limits::new(BLOCK_BYTES, 0, 0), now).unwrap();
         ns.finish_recovery(now).unwrap();
@@ -47,40 +47,40 @@ impl Fixture {
     }
 
     /// Another session, to act by `self.context.session = ..`.
-    pub(super) fn join(&mut self) -> SessionId {
+    pub(crate) fn join(&mut self) -> SessionId {
         self.ns.open_session(|_| Vec::new()).unwrap().0
     }
 
-    pub(super) fn outcome(&mut self, request: &Request) -> Outcome {
+    pub(crate) fn outcome(&mut self, request: &Request) -> Outcome {
         self.context.request.0 += 1;
         self.context.now.secs += 1;
         self.ns.apply(&self.context, request)
     }
 
-    pub(super) fn call(&mut self, request: Request) -> Result<Reply, Errno> {
+    pub(crate) fn call(&mut self, request: Request) -> Result<Reply, Errno> {
         self.outcome(&request).answer.expect("nothing waits here").result
     }
 
-    pub(super) fn fails(&mut self, request: Request) -> Errno {
+    pub(crate) fn fails(&mut self, request: Request) -> Errno {
         self.call(request).expect_err("it should have been refused")
     }
 
-    pub(super) fn node(ino: Ino) -> Node {
+    pub(crate) fn node(ino: Ino) -> Node {
         Node::unsealed(ino)
     }
 
-    pub(super) fn number(&mut self) -> Ino {
+    pub(crate) fn number(&mut self) -> Ino {
         self.next_ino += 1;
         Ino(self.next_ino - 1)
     }
 
-    pub(super) fn request_make(&mut self, parent: Ino, name: Option<&str>, mode: u32) -> Request {
+    pub(crate) fn request_make(&mut self, parent: Ino, name: Option<&str>, mode: u32) -> Request {
         let ino = self.number();
         let make = Make { ino, mode, umask: 0, rdev: 0, target: Vec::new(), open: false };
-        Request::Make { parent: Self::node(parent), name: name.map(|text| self::name(text)), make }
+        Request::Make { parent: Self::node(parent), name: name.map(self::name), make }
     }
 
-    pub(super) fn make(&mut self, parent: Ino, name: &str, mode: u32) -> Ino {
+    pub(crate) fn make(&mut self, parent: Ino, name: &str, mode: u32) -> Ino {
         let request = self.request_make(parent, Some(name), mode);
         match self.call(request) {
             Ok(Reply::Entry(entry)) => entry.node.ino,
@@ -88,15 +88,15 @@ impl Fixture {
         }
     }
 
-    pub(super) fn file(&mut self, parent: Ino, name: &str) -> Ino {
+    pub(crate) fn file(&mut self, parent: Ino, name: &str) -> Ino {
         self.make(parent, name, S_IFREG | 0o644)
     }
 
-    pub(super) fn dir(&mut self, parent: Ino, name: &str) -> Ino {
+    pub(crate) fn dir(&mut self, parent: Ino, name: &str) -> Ino {
         self.make(parent, name, S_IFDIR | 0o755)
     }
 
-    pub(super) fn symlink(&mut self, parent: Ino, name: &str, target: &[u8]) -> Result<Reply, Errno> {
+    pub(crate) fn symlink(&mut self, parent: Ino, name: &str, target: &[u8]) -> Result<Reply, Errno> {
         let mut request = self.request_make(parent, Some(name), flexfs_wire::attr::S_IFLNK | 0o777);
         if let Request::Make { make, .. } = &mut request {
             make.target = target.to_vec();
@@ -104,11 +104,11 @@ impl Fixture {
         self.call(request)
     }
 
-    pub(super) fn attr(&mut self, ino: Ino) -> Attr {
+    pub(crate) fn attr(&mut self, ino: Ino) -> Attr {
         self.ns.attr(ino).unwrap()
     }
 
-    pub(super) fn lookup(&mut self, parent: Ino, name: &str) -> Result<Ino, Errno> {
+    pub(crate) fn lookup(&mut self, parent: Ino, name: &str) -> Result<Ino, Errno> {
         let request = Request::Lookup { parent: Self::node(parent), name: self::name(name) };
         match self.call(request)? {
             Reply::Entry(entry) => Ok(entry.node.ino),
@@ -116,56 +116,56 @@ impl Fixture {
         }
     }
 
-    pub(super) fn remove(&mut self, parent: Ino, name: &str, dir: bool) -> Result<(), Errno> {
+    pub(crate) fn remove(&mut self, parent: Ino, name: &str, dir: bool) -> Result<(), Errno> {
         let request = Request::Remove { parent: Self::node(parent), name: self::name(name), dir };
         self.call(request).map(|_| ())
     }
 
-    pub(super) fn link(&mut self, ino: Ino, parent: Ino, name: &str) -> Result<Reply, Errno> {
+    pub(crate) fn link(&mut self, ino: Ino, parent: Ino, name: &str) -> Result<Reply, Errno> {
         let (node, parent) = (Self::node(ino), Self::node(parent));
         self.call(Request::Link { node, parent, name: self::name(name) })
     }
 
-    pub(super) fn rename(&mut self, from: (Ino, &str), to: (Ino, &str), flags: u32) -> Result<(), Errno> {
+    pub(crate) fn rename(&mut self, from: (Ino, &str), to: (Ino, &str), flags: u32) -> Result<(), Errno> {
         let (parent, new_parent) = (Self::node(from.0), Self::node(to.0));
         let (name, new_name) = (name(from.1), name(to.1));
         self.call(Request::Rename { parent, name, new_parent, new_name, flags }).map(|_| ())
     }
 
-    pub(super) fn open(&mut self, ino: Ino) -> Result<Reply, Errno> {
+    pub(crate) fn open(&mut self, ino: Ino) -> Result<Reply, Errno> {
         let node = Self::node(ino);
         self.call(Request::Open { node, write: false, truncate: false, kill_privileges: false })
     }
 
-    pub(super) fn close(&mut self, ino: Ino) {
+    pub(crate) fn close(&mut self, ino: Ino) {
         self.call(Request::Close { node: Self::node(ino), count: 1 }).unwrap();
     }
 
-    pub(super) fn set(&mut self, ino: Ino, change: SetAttr) -> Result<Attr, Errno> {
+    pub(crate) fn set(&mut self, ino: Ino, change: SetAttr) -> Result<Attr, Errno> {
         attr_of(self.call(Request::SetAttr { node: Self::node(ino), change }))
     }
 
-    pub(super) fn truncate(&mut self, ino: Ino, size: u64) -> Result<Attr, Errno> {
+    pub(crate) fn truncate(&mut self, ino: Ino, size: u64) -> Result<Attr, Errno> {
         self.set(ino, SetAttr { size: Some(size), ..SetAttr::default() })
     }
 
-    pub(super) fn write(&mut self, ino: Ino, write: Write) -> Result<Attr, Errno> {
+    pub(crate) fn write(&mut self, ino: Ino, write: Write) -> Result<Attr, Errno> {
         attr_of(self.call(Request::Write { node: Self::node(ino), write }))
     }
 
-    pub(super) fn write_inline(&mut self, ino: Ino, offset: u32, bytes: &[u8]) -> Result<Attr, Errno> {
+    pub(crate) fn write_inline(&mut self, ino: Ino, offset: u32, bytes: &[u8]) -> Result<Attr, Errno> {
         let inline = Some(Inline { offset, bytes: bytes.to_vec() });
         self.write(ino, Write { inline, ..Write::default() })
     }
 
     /// A new block number of the session.
-    pub(super) fn block(&mut self) -> NewBlock {
+    pub(crate) fn block(&mut self) -> NewBlock {
         self.next_block += 1;
         NewBlock { block: BlockId(self.next_block - 1), raw_bytes: BLOCK_BYTES, stored_bytes: 1000 }
     }
 
     /// Writes `ranges` of a file as extents of one new block.
-    pub(super) fn write_ranges(&mut self, ino: Ino, ranges: &[(u64, u32)]) -> BlockId {
+    pub(crate) fn write_ranges(&mut self, ino: Ino, ranges: &[(u64, u32)]) -> BlockId {
         let new = self.block();
         let mut block_offset = 0;
         let mut extents = Vec::new();
@@ -177,7 +177,7 @@ impl Fixture {
         new.block
     }
 
-    pub(super) fn layout(&mut self, ino: Ino, start: u64, end: u64) -> Layout {
+    pub(crate) fn layout(&mut self, ino: Ino, start: u64, end: u64) -> Layout {
         match self.call(Request::ReadLayout { node: Self::node(ino), start, end }) {
             Ok(Reply::Layout(layout)) => layout,
             other => panic!("{other:?}"),
@@ -185,7 +185,7 @@ impl Fixture {
     }
 
     /// Extents as (offset, length, block offset), all of them.
-    pub(super) fn extents(&mut self, ino: Ino) -> Vec<(u64, u32, u32)> {
+    pub(crate) fn extents(&mut self, ino: Ino) -> Vec<(u64, u32, u32)> {
         let (mut extents, mut start) = (Vec::new(), 0);
         while start != u64::MAX {
             let layout = self.layout(ino, start, u64::MAX);
@@ -197,17 +197,17 @@ impl Fixture {
         extents
     }
 
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         while self.ns.background(self.context.now, 1_000).unwrap() {}
     }
 
-    pub(super) fn verify(&self) {
+    pub(crate) fn verify(&self) {
         let report = verify(self.ns.store()).unwrap();
         assert!(report.is_clean(), "{report}");
     }
 
     /// The server dies with `kept` of what was not durable, and comes back.
-    pub(super) fn crash(self, kept: usize) -> Self {
+    pub(crate) fn crash(self, kept: usize) -> Self {
         let store = self.ns.into_store().crash(kept);
         assert!(store.durable().current().0 > 0 || kept == 0);
         let ns = Namespace::open(store, Limits::new(BLOCK_BYTES, 0, 0), self.context.now).unwrap();
@@ -215,7 +215,7 @@ impl Fixture {
     }
 }
 
-pub(super) fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 

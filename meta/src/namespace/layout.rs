@@ -53,7 +53,6 @@ impl<S: Store> Namespace<S> {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{Fixture, ROOT};
-    use super::*;
 
     #[test]
     fn parts_lead_on_to_the_next() {

@@ -15,7 +15,7 @@ mod data;
 mod extent;
 mod fallocate;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod layout;
 mod link;
 mod locking;

@@ -45,6 +45,17 @@ impl File {
     }
 }
 
+/// Who makes everything: user and group.
+pub(crate) const OWNER: (u32, u32) = (7, 8);
+
+/// What is made.
+pub(crate) struct New<'a> {
+    pub(crate) ino: u64,
+    pub(crate) mode: u32,
+    pub(crate) target: &'a [u8],
+    pub(crate) open: bool,
+}
+
 /// The file system.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
@@ -96,18 +107,9 @@ impl Model {
         self.opens.keys().any(|(_, open)| *open == ino)
     }
 
-    /// Makes `ino`. `name` None: without a name, open by the session.
-    pub(crate) fn make(
-        &mut self,
-        session: u64,
-        parent: u64,
-        name: Option<&str>,
-        ino: u64,
-        mode: u32,
-        owner: (u32, u32),
-        target: &[u8],
-        open: bool,
-    ) -> Outcome {
+    /// Makes an inode. `name` None: without a name, open by the session.
+    pub(crate) fn make(&mut self, session: u64, parent: u64, name: Option<&str>, new: &New<'_>) -> Outcome {
+        let New { ino, mode, target, open } = *new;
         let dir = self.living_dir(parent)?;
         if name.is_some_and(|name| dir.entries.contains_key(name)) {
             return Err(Errno::EEXIST);
@@ -117,8 +119,8 @@ impl Model {
         let file = File {
             mode: if inherits && is_dir { mode | S_ISGID } else { mode },
             nlink: name.map_or(0, |_| if is_dir { 2 } else { 1 }),
-            uid: owner.0,
-            gid: if inherits { dir.gid } else { owner.1 },
+            uid: OWNER.0,
+            gid: if inherits { dir.gid } else { OWNER.1 },
             atime: self.now,
             mtime: self.now,
             ctime: self.now,

@@ -8,7 +8,7 @@ use flexfs_wire::id::{BlockId, Ino, Range, RequestId, SessionId};
 use flexfs_wire::message::{Answer, Caller, Reply, Request};
 use flexfs_wire::time::Time;
 
-use crate::model::Model;
+use crate::model::{Model, OWNER};
 
 mod compare;
 mod steps;
@@ -101,7 +101,7 @@ impl World {
             now: self.now,
             session: client.session,
             request: RequestId(client.request),
-            caller: Caller { uid: 7, gid: 8 },
+            caller: Caller { uid: OWNER.0, gid: OWNER.1 },
             squashed: false,
             umask: 0,
         }

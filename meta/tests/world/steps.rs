@@ -12,7 +12,7 @@ use flexfs_wire::time::Time;
 
 use super::compare::node;
 use super::{BLOCK_BYTES, World, block_bytes};
-use crate::model::ROOT;
+use crate::model::{New, ROOT};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "dd", "e e", "f"];
 
@@ -91,7 +91,8 @@ impl World {
         let request = Request::Make { parent: node(parent), name: Some(parse(text)), make };
         let session = self.clients[client].session.0;
         self.expect(client, request, |model| {
-            model.make(session, parent, Some(text), ino, mode, (7, 8), &target, open)
+            let new = New { ino, mode, target: &target, open };
+            model.make(session, parent, Some(text), &new)
         });
     }
 
@@ -102,7 +103,8 @@ impl World {
         let request = Request::Make { parent: node(parent), name: None, make };
         let session = self.clients[client].session.0;
         self.expect(client, request, |model| {
-            model.make(session, parent, None, ino, mode, (7, 8), &[], false)
+            let new = New { ino, mode, target: &[], open: false };
+            model.make(session, parent, None, &new)
         });
     }
 
