@@ -127,7 +127,7 @@ impl Link {
             self.session.marks.finish(self.shard, ledger.lowest_once());
         }
         drop(ledger);
-        self.room.notify(1);
+        self.room.notify_additional(1);
         if answer.commit.0 > 0 {
             let body = call.mutation.then_some(call.body);
             self.session.handle_commit(header.request, answer.commit, answer.at, body);
@@ -161,7 +161,7 @@ impl Link {
         }
         self.lane().in_flight.store(ledger.count() as u64, Ordering::Relaxed);
         drop(ledger);
-        self.room.notify(1);
+        self.room.notify_additional(1);
     }
 
     fn undo(&self, effect: super::held::Effect, reply: &Reply) {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use flexfs_uring::clock;
+use flexfs_wire::errno::Errno;
 use flexfs_wire::frame::{self, Header, Kind};
 use flexfs_wire::hello::{Granted, Reason, Welcome};
 use flexfs_wire::id::{Commit, RequestId};
@@ -34,6 +35,11 @@ const DECLARE_COUNT: usize = 256;
 pub(crate) async fn lead(session: &Session, era: u64, reason: Reason) -> Result<Option<Conn>, LinkError> {
     let _lead = session.lead.lock().await;
     if session.era() != era || session.ended().is_some() {
+        return Ok(None);
+    }
+    if session.is_leaving() && reason == Reason::SessionUnknown {
+        // The server has said goodbye, only its answer was lost.
+        session.end(Errno::EIO);
         return Ok(None);
     }
     session.halt_links().await;

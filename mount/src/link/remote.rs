@@ -112,6 +112,7 @@ impl Remote {
     /// # Errors
     /// The server did not answer in time.
     pub async fn leave(&self, within: Duration) -> Result<(), Errno> {
+        self.session.begin_leaving();
         let left = timeout(within, self.call(NOBODY, Request::Leave, None)).await;
         self.session.end(Errno::EIO);
         left.unwrap_or(Err(Errno::ETIMEDOUT)).map(|_| ())
@@ -261,7 +262,6 @@ impl Remote {
             return Ok(());
         }
         let link = self.link()?;
-        link.check()?;
         self.ask(&link, NOBODY, Request::Sync { up_to }, None, false, cancel).await?.result.map(|_| ())
     }
 
@@ -322,6 +322,7 @@ impl Remote {
         takes_payload: bool,
         cancel: Option<&Cancel>,
     ) -> Result<Outcome, Errno> {
+        link.check()?;
         let lock_wait = matches!(request, Request::Lock { wait: true, .. });
         let waiter = Waiter::new(takes_payload);
         let id = link.begin(caller, request, payload, Some(Rc::clone(&waiter)))?;

@@ -156,6 +156,8 @@ pub(crate) struct Session {
     halted: AtomicBool,
     up: AtomicUsize,
     full: AtomicBool,
+    /// The goodbye is on its way: links that break are not missed.
+    leaving: AtomicBool,
     pub(crate) replayed: AtomicU64,
     ended: OnceLock<End>,
     away: Mutex<Away>,
@@ -189,6 +191,7 @@ impl Session {
             halted: AtomicBool::new(false),
             up: AtomicUsize::new(0),
             full: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             replayed: AtomicU64::new(0),
             ended: OnceLock::new(),
             away: Mutex::new(Away::default()),
@@ -378,6 +381,16 @@ impl Session {
             }
             Some(_) => {}
         }
+    }
+
+    /// The goodbye is about to be said.
+    pub(crate) fn begin_leaving(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the goodbye was said.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
     }
 
     /// The session is over; calls get `errno`. The first end counts.

@@ -30,6 +30,10 @@ pub(crate) async fn run(link: Rc<Link>) {
     let mut backoff = BACKOFF_MIN;
     let mut down_since = clock::now();
     while session.ended().is_none() {
+        if session.is_leaving() && link.ledger.borrow().count() == 0 {
+            pause(&link, BACKOFF_MAX).await;
+            continue;
+        }
         match establish(&link).await {
             Ok(Some(conn)) => {
                 backoff = BACKOFF_MIN;
@@ -85,7 +89,7 @@ async fn establish(link: &Link) -> Result<Option<Conn>, LinkError> {
 
 /// Says that the server is away when no link is up; one broken link among many is nobody's concern.
 fn report(link: &Link, cause: &LinkError) {
-    if link.session.links_up() == 0 {
+    if link.session.links_up() == 0 && !link.session.is_leaving() {
         link.session.report_away(cause);
     } else {
         tracing::debug!(shard = link.shard, %cause, "a link broke");

@@ -305,6 +305,45 @@ fn a_revoked_session_answers_eacces() {
 }
 
 #[test]
+fn a_soft_mount_gives_up_and_comes_back() {
+    let server = Arc::new(Server::start());
+    let soft = Target { soft: Some(Duration::from_millis(200)), ..target(&server, 1, "good") };
+    let remote = Remote::open(soft).unwrap();
+    Shard::new(&ShardConfig::default()).unwrap().block_on(async move {
+        remote.start(0);
+        remote.call(ME, mutation(1), None).await.unwrap();
+        server.set_down(true);
+        assert_eq!(remote.call(ME, Request::StatFs, None).await, Err(Errno::ETIMEDOUT));
+        assert_eq!(remote.call(ME, mutation(2), None).await, Err(Errno::ETIMEDOUT));
+        server.set_down(false);
+        let began = Instant::now();
+        while remote.call(ME, Request::StatFs, None).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(5));
+            sleep(Duration::from_millis(20)).await;
+        }
+        remote.leave(Duration::from_secs(2)).await.unwrap();
+        assert_eq!(remote.call(ME, Request::StatFs, None).await, Err(Errno::EIO));
+        remote.stop().await;
+    });
+}
+
+#[test]
+fn more_calls_than_a_link_takes_wait_their_turn() {
+    with_remote(|remote, _server| async move {
+        let calls: Vec<_> = (0..5000)
+            .map(|number| {
+                let remote = Arc::clone(&remote);
+                spawn(async move { remote.call(ME, mutation(number), None).await })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.await, Ok(Reply::Done));
+        }
+        assert_eq!(remote.last_commit().0, 5000);
+    });
+}
+
+#[test]
 fn a_silent_server_is_left_for_a_new_link() {
     with_remote(|remote, server| async move {
         remote.call(ME, mutation(1), None).await.unwrap();
