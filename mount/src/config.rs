@@ -156,12 +156,16 @@ impl MountArgs {
     /// # Errors
     /// Unknown options and bad values, by name.
     pub fn apply_options(&mut self, options: &str) -> Result<(), String> {
-        options.split(',').filter(|option| !option.is_empty()).try_for_each(|option| self.apply_option(option))
+        options
+            .split(',')
+            .filter(|option| !option.is_empty())
+            .try_for_each(|option| self.apply_option(option))
     }
 
     fn apply_option(&mut self, option: &str) -> Result<(), String> {
         let (key, value) = option.split_once('=').map_or((option, None), |(key, value)| (key, Some(value)));
-        let text = || value.filter(|value| !value.is_empty()).ok_or_else(|| format!("option {key} needs a value"));
+        let text =
+            || value.filter(|value| !value.is_empty()).ok_or_else(|| format!("option {key} needs a value"));
         match key {
             "ro" => self.ro = true,
             "rw" => self.ro = false,
@@ -186,8 +190,8 @@ impl MountArgs {
             }
             // For mount(8), systemd and people; nodev is always in force.
             "defaults" | "_netdev" | "nofail" | "auto" | "noauto" | "nodev" | "async" | "user" | "nouser"
-            | "users" | "group" | "owner" | "dirsync" | "sync" | "nodiratime" | "diratime" | "strictatime"
-            | "lazytime" | "nolazytime" | "silent" | "loud" | "dev" | "comment" => {}
+            | "users" | "group" | "owner" | "dirsync" | "sync" | "nodiratime" | "diratime"
+            | "strictatime" | "lazytime" | "nolazytime" | "silent" | "loud" | "dev" | "comment" => {}
             other if other.starts_with("x-") || other.starts_with("X-") => {}
             other => return Err(format!("unknown mount option {other:?}; see: mount.flexfs start --help")),
         }
@@ -294,8 +298,10 @@ mod tests {
     #[test]
     fn options_of_mount() {
         let mut args = MountArgs::new("vol", Path::new("/mnt"));
-        args.apply_options("rw,_netdev,nofail,ro,credsFile=/c,umask=027,transport=dev,memCapacity=2G,x-systemd.automount,")
-            .unwrap();
+        args.apply_options(
+            "rw,_netdev,nofail,ro,credsFile=/c,umask=027,transport=dev,memCapacity=2G,x-systemd.automount,",
+        )
+        .unwrap();
         assert!(args.ro && args.transport == Transport::Dev && args.umask == Some(0o27));
         assert_eq!(args.mem_bytes(), 2 << 30);
         assert_eq!(args.creds_path(), Path::new("/c"));

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 /// A header with this opcode and extension length, in front of these bytes.
 fn request(opcode: u32, extension: u16, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    bytes.extend_from_slice(&u32::try_from(40 + body.len()).unwrap().to_le_bytes());
+    bytes.extend_from_slice(&u32::try_from(40 + body.len()).expect("small").to_le_bytes());
     bytes.extend_from_slice(&opcode.to_le_bytes());
     bytes.extend_from_slice(&[7; 28]);
     bytes.extend_from_slice(&extension.to_le_bytes());
@@ -56,7 +56,7 @@ proptest! {
         op in prop::array::uniform32(any::<u8>()),
         payload in prop::collection::vec(prop_oneof![Just(0_u8), Just(b'a'), any::<u8>()], 0..600),
     ) {
-        let header = Header::parse(&request(opcode, 0, &[])).unwrap();
+        let header = Header::parse(&request(opcode, 0, &[])).expect("a header");
         let op = [op, op, op, op].concat();
         if let Ok(operation) = parse(&header, &op, &payload) {
             check(&operation, payload.len());

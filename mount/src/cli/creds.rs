@@ -66,7 +66,11 @@ impl InitCreds {
 }
 
 fn hint(path: &Path, volume: &str) -> String {
-    if *path == default_creds_path(volume) { String::new() } else { format!(" --credsFile {}", path.display()) }
+    if *path == default_creds_path(volume) {
+        String::new()
+    } else {
+        format!(" --credsFile {}", path.display())
+    }
 }
 
 /// From a file, standard input, or a person.

@@ -48,14 +48,21 @@ impl InitFstab {
         replace(&self.file, &after).with_context(|| format!("write {}", self.file.display()))?;
         println!("{}: {line}", self.file.display());
         if !Path::new(HELPER).exists() {
-            println!("note: mount(8) looks for its helper at {HELPER}, which is missing; copy or link this program there");
+            println!(
+                "note: mount(8) looks for its helper at {HELPER}, which is missing; copy or link this program there"
+            );
         }
         Ok(())
     }
 }
 
 /// The line for a mount.
-fn line(volume: &str, mount_point: &Path, creds: Option<&Path>, options: Option<&str>) -> anyhow::Result<String> {
+fn line(
+    volume: &str,
+    mount_point: &Path,
+    creds: Option<&Path>,
+    options: Option<&str>,
+) -> anyhow::Result<String> {
     let mut all = "_netdev,nofail".to_owned();
     if let Some(creds) = creds {
         all = format!("{all},credsFile={}", creds.display());
@@ -74,7 +81,7 @@ fn insert(before: &str, line: &str, mount_point: &str, force: bool) -> anyhow::R
         let line = line.trim_start();
         !line.starts_with('#') && line.split_whitespace().nth(1) == Some(mount_point)
     };
-    match lines.iter().position(|line| is_ours(line)) {
+    match lines.iter().position(is_ours) {
         Some(_) if !force => bail!("there is a line for {mount_point} already; replace it with --force"),
         Some(index) => lines[index] = line,
         None => lines.push(line),

@@ -53,17 +53,22 @@ mod tests {
     #[test]
     fn helper_calls_are_told_apart() {
         assert!(is_helper_call(&args("mount.flexfs vol /mnt -o rw")));
-        for line in ["mount.flexfs", "mount.flexfs start vol /mnt", "mount.flexfs --help x", "mount.flexfs vol"] {
+        for line in
+            ["mount.flexfs", "mount.flexfs start vol /mnt", "mount.flexfs --help x", "mount.flexfs vol"]
+        {
             assert!(!is_helper_call(&args(line)), "{line}");
         }
     }
 
     #[test]
     fn flags_and_options() {
-        let (parsed, fake) = parse(&args("mount.flexfs vol /mnt -sv -t fuse.flexfs -o ro,umask=022")).unwrap();
+        let (parsed, fake) =
+            parse(&args("mount.flexfs vol /mnt -sv -t fuse.flexfs -o ro,umask=022")).unwrap();
         assert!(parsed.ro && parsed.verbose && !fake && parsed.umask == Some(0o22));
         assert!(parse(&args("mount.flexfs vol /mnt -fn")).unwrap().1);
-        for line in ["mount.flexfs vol /mnt -o", "mount.flexfs vol /mnt extra", "mount.flexfs vol /mnt -o acl"] {
+        for line in
+            ["mount.flexfs vol /mnt -o", "mount.flexfs vol /mnt extra", "mount.flexfs vol /mnt -o acl"]
+        {
             assert!(parse(&args(line)).is_err(), "{line}");
         }
     }

@@ -154,7 +154,8 @@ fn report(done: anyhow::Result<()>, code: u8) -> ExitCode {
 
 /// Logs to standard error: the terminal, or the daemon's log file.
 fn init_log(verbose: bool) {
-    let level = if verbose { "debug" } else { "info,fuser=error" };
+    // fuser takes an answer to a request that was given up for an error.
+    let level = if verbose { "debug" } else { "info,fuser=error,fuser::reply=off" };
     let filter = EnvFilter::try_from_env("FLEXFS_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let subscriber =
@@ -177,7 +178,8 @@ mod tests {
     #[test]
     fn the_daemon_gets_the_same_settings() {
         let mut args = MountArgs::new("-vol", Path::new("/mnt/x"));
-        args.apply_options("ro,noexec,nosuid,noatime,nonempty,soft,verbose,umask=27,credsFile=/c,logFile=/l").unwrap();
+        args.apply_options("ro,noexec,nosuid,noatime,nonempty,soft,verbose,umask=27,credsFile=/c,logFile=/l")
+            .unwrap();
         args.apply_options("memCapacity=10%,transport=dev,stateFolder=/s").unwrap();
         let mut line: Vec<OsString> = ["mount.flexfs", "start", "--foreground"].map(OsString::from).to_vec();
         line.extend(args.to_args());

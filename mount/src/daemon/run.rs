@@ -82,11 +82,8 @@ impl Mount {
         let granted = self.session.remote.granted();
         let (flags, target) = (granted.flags, self.target());
         let (notices, posted) = Notices::new();
-        let vfs = Arc::new(Vfs::new(
-            Arc::clone(&self.session.remote),
-            Arc::clone(&self.session.files),
-            notices,
-        ));
+        let vfs =
+            Arc::new(Vfs::new(Arc::clone(&self.session.remote), Arc::clone(&self.session.files), notices));
         self.start_links()?;
         let plan = Plan {
             volume: &self.args.volume,
@@ -142,7 +139,9 @@ impl Mount {
         let target = self.target();
         match attach::find(&target).map(|found| found.map(|mounted| mounted.raise_read_ahead())) {
             Ok(Some(Ok(()))) => {}
-            Ok(Some(Err(error))) => tracing::info!(%error, "the kernel's readahead stays small (sysfs refused)"),
+            Ok(Some(Err(error))) => {
+                tracing::info!(%error, "the kernel's readahead stays small (sysfs refused)")
+            }
             Ok(None) => anyhow::bail!("the mount on {} vanished while it was made", target.display()),
             Err(error) => tracing::info!(%error, "the kernel's readahead stays small (no mount table)"),
         }
@@ -174,7 +173,9 @@ impl Mount {
         match attach::unmount(target, clock::now() + BUSY_TIME) {
             Ok(Unmounted::Clean) => {
                 if happened.recv_timeout(GONE_TIME).is_err() {
-                    tracing::warn!("the kernel keeps the file system (another mount namespace?); ending all the same");
+                    tracing::warn!(
+                        "the kernel keeps the file system (another mount namespace?); ending all the same"
+                    );
                 }
             }
             Ok(Unmounted::Busy) => {
@@ -204,7 +205,8 @@ impl Mount {
         }
         for index in 0..self.shards.count() {
             let session = Arc::clone(&self.session);
-            if let Err(error) = self.shards.run(index, move || async move { session.stop_shard(index).await }) {
+            if let Err(error) = self.shards.run(index, move || async move { session.stop_shard(index).await })
+            {
                 tracing::debug!(%error, "while links were closed");
             }
         }

@@ -44,7 +44,10 @@ impl Signals {
                 }
             }
         };
-        std::thread::Builder::new().name("signals".to_owned()).spawn(wait).context("cannot start a thread")?;
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(wait)
+            .context("cannot start a thread")?;
         Ok(())
     }
 }

@@ -48,7 +48,9 @@ impl Ready {
 
     fn say(self, text: &str) -> anyhow::Result<()> {
         let mut out = std::io::stdout();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("the process that started this is gone")?;
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .context("the process that started this is gone")?;
         let null = File::options().write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null)?;
         Ok(())

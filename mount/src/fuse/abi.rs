@@ -3,7 +3,10 @@
 //! Only what this client speaks. All structs are `repr(C)`, without hidden padding, in the byte order of the
 //! machine, and their sizes are asserted. They are always copied out of and into byte slices, so nothing here
 //! asks for alignment.
-#![expect(dead_code, reason = "a mirror is complete where it is cheap: values nobody sends yet are refused by name")]
+#![expect(
+    dead_code,
+    reason = "a mirror is complete where it is cheap: values nobody sends yet are refused by name"
+)]
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -25,6 +25,8 @@ const DEVICE: &str = "/dev/fuse";
 const MOUNT_TABLE: &str = "/proc/self/mountinfo";
 /// Readahead of the kernel per file in KiB: two of the largest requests, so that one is always on its way.
 const READ_AHEAD_KIB: u32 = 2048;
+/// Time for a mount to say that it is dead.
+const PROBE_TIME: Duration = Duration::from_secs(2);
 /// Pause between attempts to unmount something busy.
 const UMOUNT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,7 +59,9 @@ pub enum AttachError {
 
 fn device_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => " (load the module with `modprobe fuse`; in a container, pass --device /dev/fuse)",
+        io::ErrorKind::NotFound => {
+            " (load the module with `modprobe fuse`; in a container, pass --device /dev/fuse)"
+        }
         io::ErrorKind::PermissionDenied => " (run as root)",
         _ => "",
     }
@@ -115,7 +119,10 @@ impl Mounted {
 /// Missing, no directory, not empty (unless allowed), a dead mount, a flexfs mount already.
 pub fn check_mount_point(path: &Path, non_empty: bool) -> Result<PathBuf, AttachError> {
     let refuse = |text: String| AttachError::MountPoint { path: path.to_owned(), text };
+    let dead =
+        || refuse(format!("a dead mount is in the way; take it off with: umount -l {}", path.display()));
     let taken = |target: &Path| match find(target) {
+        Ok(Some(mounted)) if mounted.fs_type == FS_TYPE && is_dead(target) => Err(dead()),
         Ok(Some(mounted)) if mounted.fs_type == FS_TYPE => Err(refuse(format!(
             "volume {} is mounted here already; see: mount.flexfs status {}",
             mounted.source.to_string_lossy(),
@@ -127,9 +134,7 @@ pub fn check_mount_point(path: &Path, non_empty: bool) -> Result<PathBuf, Attach
     taken(path)?;
     let target = path.canonicalize().map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::NOENT) => refuse(format!("no such directory; make it with: mkdir -p {}", path.display())),
-        Some(Errno::NOTCONN) => {
-            refuse(format!("a dead mount is in the way; take it off with: umount -l {}", path.display()))
-        }
+        Some(Errno::NOTCONN) => dead(),
         _ => refuse(error.to_string()),
     })?;
     taken(&target)?;
@@ -139,10 +144,26 @@ pub fn check_mount_point(path: &Path, non_empty: bool) -> Result<PathBuf, Attach
     if !non_empty {
         let mut entries = target.read_dir().map_err(|error| refuse(error.to_string()))?;
         if entries.next().is_some() {
-            return Err(refuse("the directory is not empty; choose another, or allow it with --nonEmpty".to_owned()));
+            return Err(refuse(
+                "the directory is not empty; choose another, or allow it with --nonEmpty".to_owned(),
+            ));
         }
     }
     Ok(target)
+}
+
+/// Whether nobody serves the mount on `target` any more. The kernel then says so at once; one that is only slow, or
+/// waits for its server, is alive, and asked from a thread that may be left behind.
+fn is_dead(target: &Path) -> bool {
+    let (done, asked) = crossbeam::channel::bounded(1);
+    let target = target.to_owned();
+    let ask = move || {
+        let errno = rustix::fs::stat(&target).err();
+        // Nobody listens any more when it took too long.
+        let _ = done.send(errno == Some(Errno::NOTCONN));
+    };
+    let started = std::thread::Builder::new().name("probe".to_owned()).spawn(ask);
+    started.is_ok() && asked.recv_timeout(PROBE_TIME).unwrap_or(false)
 }
 
 /// Opens the FUSE device. `blocking` is for transports whose threads wait in `read(2)`.

@@ -140,7 +140,11 @@ fn take_news(device: &OwnedFd, bytes: &[u8], service: &Service) {
 
 /// Requests come through the rings; one that does not must still be answered, or its caller waits for ever.
 fn refuse(device: &OwnedFd, header: &Header, what: &str) {
-    tracing::error!(opcode = header.opcode, what, "a request came over /dev/fuse and not its ring; it gets EIO");
+    tracing::error!(
+        opcode = header.opcode,
+        what,
+        "a request came over /dev/fuse and not its ring; it gets EIO"
+    );
     let answer = out_header(0, -Errno::IO.raw_os_error(), header.unique);
     if let Err(error) = rustix::io::write(device, answer.as_bytes()) {
         tracing::debug!(%error, "and its caller is gone");
@@ -154,7 +158,9 @@ pub fn write_notices(device: &OwnedFd, notices: &Receiver<Notice>) {
         match rustix::io::write(device, &bytes) {
             // NOENT: the kernel has forgotten it by itself.
             Ok(_) | Err(Errno::NOENT) => {}
-            Err(Errno::NODEV | Errno::NOTCONN | Errno::PERM) => tracing::debug!("a notice came after the end of the mount"),
+            Err(Errno::NODEV | Errno::NOTCONN | Errno::PERM) => {
+                tracing::debug!("a notice came after the end of the mount")
+            }
             Err(error) => tracing::warn!(%error, ?notice, "the kernel did not take a notice"),
         }
         if let Notice::Pages { inode, change } = &notice {

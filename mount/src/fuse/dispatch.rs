@@ -58,9 +58,10 @@ pub(crate) async fn run(
             vfs.set_lock(ctx, nodeid, fh, lock, wait).await.map(|()| 0)
         }
         // These come over /dev/fuse and have no answer; the kernel stops asking for what it gets ENOSYS for.
-        Operation::Init | Operation::Interrupt { .. } | Operation::Forget { .. } | Operation::Unserved { .. } => {
-            Err(Errno::ENOSYS)
-        }
+        Operation::Init
+        | Operation::Interrupt { .. }
+        | Operation::Forget { .. }
+        | Operation::Unserved { .. } => Err(Errno::ENOSYS),
         operation => run_names(vfs, ctx, nodeid, operation, payload).await,
     }
 }

@@ -3,8 +3,8 @@
 //! Refused although offered, and why:
 //! - `WRITEBACK_CACHE`: the kernel would own size and mtime, which other clients must see; measured slower too.
 //! - `PASSTHROUGH`: needs a backing file; blocks are remote, compressed and checked.
-//! - `AUTO_INVAL_DATA`: drops the page cache after every own write, for it judges by mtime; foreign changes are told
-//!   by the data version instead (`EXPLICIT_INVAL_DATA` and notifications).
+//! - `EXPLICIT_INVAL_DATA`: for the day leases are recalled. Without them nobody says that pages of an open file are
+//!   old, so the kernel has to look (`AUTO_INVAL_DATA`), though that drops pages after own writes, too.
 //! - `EXPORT_SUPPORT`: a handle made before a FORGET names an inode without its seal; such handles answer ESTALE.
 //! - `NO_OPEN_SUPPORT`, `NO_OPENDIR_SUPPORT`: opens are counted at the server, for orphans live until the last close.
 //! - `DONT_MASK`, `POSIX_ACL`: go together; default ACLs are not offered yet, so the kernel applies the umask.
@@ -38,7 +38,7 @@ const WANTED: &[(u64, &str)] = &[
     (f::READDIRPLUS_AUTO, "but only where somebody looks at them"),
     (f::ASYNC_DIO, "direct I/O through libaio and io_uring overlaps"),
     (f::CACHE_SYMLINKS, "targets never change"),
-    (f::EXPLICIT_INVAL_DATA, "pages live until the data version says otherwise"),
+    (f::AUTO_INVAL_DATA, "before reading from its pages the kernel compares mtime, once a second"),
     (f::HANDLE_KILLPRIV_V2, "the server clears set-uid bits with the write, not in a call before it"),
     (f::SETXATTR_EXT, "the long form of SETXATTR, which the parser expects"),
     (f::INIT_EXT, "flags beyond bit 31"),
@@ -185,7 +185,7 @@ mod tests {
     fn only_what_was_offered_is_agreed() {
         let agreed = offer(45, u64::MAX).answer(true).unwrap();
         assert!(agreed.over_io_uring);
-        assert_eq!(agreed.flags & (f::WRITEBACK_CACHE | f::PASSTHROUGH | f::AUTO_INVAL_DATA), 0);
+        assert_eq!(agreed.flags & (f::WRITEBACK_CACHE | f::PASSTHROUGH | f::EXPLICIT_INVAL_DATA), 0);
         assert_ne!(agreed.flags & f::HANDLE_KILLPRIV_V2, 0);
         assert_eq!(agreed.out.flags2, 1 << 9 | 1 << 4);
         assert_eq!(agreed.out.max_readahead, 131_072);

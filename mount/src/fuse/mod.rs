@@ -5,9 +5,9 @@
 pub(crate) mod abi;
 pub mod attach;
 pub mod device;
+pub(crate) mod dispatch;
 pub mod fallback;
 pub mod init;
-pub(crate) mod dispatch;
 pub mod queue;
 pub(crate) mod reply;
 pub mod request;

@@ -167,48 +167,135 @@ pub struct Forget {
 #[expect(missing_docs, reason = "named and typed as in fuse(4) and the system calls behind them")]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Operation {
-    Lookup { name: Name },
+    Lookup {
+        name: Name,
+    },
     GetAttr,
     Statx,
-    SetAttr { change: SetAttr },
+    SetAttr {
+        change: SetAttr,
+    },
     ReadLink,
-    Symlink { name: Name, target: Vec<u8> },
-    Mknod { name: Name, make: MakeArgs },
-    Mkdir { name: Name, make: MakeArgs },
-    Unlink { name: Name },
-    Rmdir { name: Name },
-    Rename { name: Name, new_parent: u64, new_name: Name, flags: u32 },
-    Link { nodeid: u64, name: Name },
-    Open { flags: OpenFlags },
-    Read { fh: u64, offset: u64, size: usize },
+    Symlink {
+        name: Name,
+        target: Vec<u8>,
+    },
+    Mknod {
+        name: Name,
+        make: MakeArgs,
+    },
+    Mkdir {
+        name: Name,
+        make: MakeArgs,
+    },
+    Unlink {
+        name: Name,
+    },
+    Rmdir {
+        name: Name,
+    },
+    Rename {
+        name: Name,
+        new_parent: u64,
+        new_name: Name,
+        flags: u32,
+    },
+    Link {
+        nodeid: u64,
+        name: Name,
+    },
+    Open {
+        flags: OpenFlags,
+    },
+    Read {
+        fh: u64,
+        offset: u64,
+        size: usize,
+    },
     /// The first `size` bytes of the payload are there.
-    Write { args: WriteArgs, size: usize },
+    Write {
+        args: WriteArgs,
+        size: usize,
+    },
     StatFs,
-    Release { fh: u64 },
-    Fsync { fh: u64, data_only: bool },
-    SetXattr { name: Vec<u8>, value: Vec<u8>, mode: XattrMode },
-    GetXattr { name: Vec<u8>, size: usize },
-    ListXattr { size: usize },
-    RemoveXattr { name: Vec<u8> },
-    Flush { fh: u64, owner: u64 },
+    Release {
+        fh: u64,
+    },
+    Fsync {
+        fh: u64,
+        data_only: bool,
+    },
+    SetXattr {
+        name: Vec<u8>,
+        value: Vec<u8>,
+        mode: XattrMode,
+    },
+    GetXattr {
+        name: Vec<u8>,
+        size: usize,
+    },
+    ListXattr {
+        size: usize,
+    },
+    RemoveXattr {
+        name: Vec<u8>,
+    },
+    Flush {
+        fh: u64,
+        owner: u64,
+    },
     OpenDir,
-    ReadDir { offset: u64, size: usize, plus: bool },
+    ReadDir {
+        offset: u64,
+        size: usize,
+        plus: bool,
+    },
     ReleaseDir,
     FsyncDir,
-    GetLock { lock: Lock },
-    SetLock { fh: u64, lock: Lock, wait: bool },
+    GetLock {
+        lock: Lock,
+    },
+    SetLock {
+        fh: u64,
+        lock: Lock,
+        wait: bool,
+    },
     Access,
-    Create { name: Name, make: MakeArgs, flags: OpenFlags },
-    TmpFile { make: MakeArgs, flags: OpenFlags },
-    Fallocate { fh: u64, mode: u32, offset: u64, length: u64 },
-    Seek { fh: u64, offset: u64, whence: u32 },
-    CopyRange { args: CopyArgs },
+    Create {
+        name: Name,
+        make: MakeArgs,
+        flags: OpenFlags,
+    },
+    TmpFile {
+        make: MakeArgs,
+        flags: OpenFlags,
+    },
+    Fallocate {
+        fh: u64,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    },
+    Seek {
+        fh: u64,
+        offset: u64,
+        whence: u32,
+    },
+    CopyRange {
+        args: CopyArgs,
+    },
     Init,
     Destroy,
-    Interrupt { unique: u64 },
-    Forget { forgotten: Vec<Forget> },
+    Interrupt {
+        unique: u64,
+    },
+    Forget {
+        forgotten: Vec<Forget>,
+    },
     /// Known to the kernel, not served: `ENOSYS`, and it stops asking.
-    Unserved { opcode: u32 },
+    Unserved {
+        opcode: u32,
+    },
 }
 
 /// Splits one run of bytes, as `/dev/fuse` gives it, and parses it.
@@ -375,11 +462,7 @@ fn parse_setattr(op: &[u8]) -> Result<SetAttr, Errno> {
     let arg: abi::fuse_setattr_in = take(op)?;
     let valid = |bit: u32| arg.valid & bit != 0;
     let time = |given: u32, now: u32, secs: u64, nanos: u32| {
-        if valid(now) {
-            Some(SetTime::Now)
-        } else {
-            valid(given).then(|| SetTime::At(time_of(secs, nanos)))
-        }
+        if valid(now) { Some(SetTime::Now) } else { valid(given).then(|| SetTime::At(time_of(secs, nanos))) }
     };
     Ok(SetAttr {
         mode: valid(fattr::MODE).then_some(arg.mode & 0o7777),
@@ -571,7 +654,10 @@ mod tests {
         assert_eq!(parsed, Ok(Operation::Lookup { name: name("abc") }));
         assert_eq!(parse(&header(opcode::LOOKUP), &[], b"abc"), Err(Errno::EIO));
         let long = [b'x'; 300];
-        assert_eq!(parse(&header(opcode::LOOKUP), &[], &[&long[..], b"\0"].concat()), Err(Errno::ENAMETOOLONG));
+        assert_eq!(
+            parse(&header(opcode::LOOKUP), &[], &[&long[..], b"\0"].concat()),
+            Err(Errno::ENAMETOOLONG)
+        );
         let parsed = parse(&header(opcode::SYMLINK), &[], b"link\0to/there\0");
         assert_eq!(parsed, Ok(Operation::Symlink { name: name("link"), target: b"to/there".to_vec() }));
     }
@@ -589,8 +675,7 @@ mod tests {
         };
         let whole = [raw.as_bytes(), arg.as_bytes(), names].concat();
         let (header, operation) = parse_whole(&whole).unwrap();
-        let wanted =
-            Operation::Rename { name: name("old"), new_parent: 9, new_name: name("new"), flags: 1 };
+        let wanted = Operation::Rename { name: name("old"), new_parent: 9, new_name: name("new"), flags: 1 };
         assert_eq!(operation, wanted);
         let mut op = [0; OP_BYTES_MAX];
         op[..16].copy_from_slice(arg.as_bytes());
@@ -651,10 +736,14 @@ mod tests {
     fn locks_to_the_end_of_any_file() {
         let mut arg = abi::fuse_lk_in { lk_flags: abi::FUSE_LK_FLOCK, ..abi::fuse_lk_in::default() };
         arg.lk.end = i64::MAX.unsigned_abs();
-        let Ok(Operation::SetLock { lock, wait, .. }) = parse(&header(opcode::SETLKW), arg.as_bytes(), &[]) else {
+        let Ok(Operation::SetLock { lock, wait, .. }) = parse(&header(opcode::SETLKW), arg.as_bytes(), &[])
+        else {
             panic!("not parsed");
         };
-        assert_eq!((lock.family, lock.kind, lock.end, wait), (LockFamily::Flock, LockKind::Read, u64::MAX, true));
+        assert_eq!(
+            (lock.family, lock.kind, lock.end, wait),
+            (LockFamily::Flock, LockKind::Read, u64::MAX, true)
+        );
         arg.lk.r#type = 9;
         assert_eq!(parse(&header(opcode::SETLK), arg.as_bytes(), &[]), Err(Errno::EINVAL));
     }
@@ -662,6 +751,9 @@ mod tests {
     #[test]
     fn unknown_operations_are_named() {
         assert_eq!(parse(&header(999), &[], &[]), Ok(Operation::Unserved { opcode: 999 }));
-        assert_eq!(parse(&header(opcode::IOCTL), &[], &[]), Ok(Operation::Unserved { opcode: opcode::IOCTL }));
+        assert_eq!(
+            parse(&header(opcode::IOCTL), &[], &[]),
+            Ok(Operation::Unserved { opcode: opcode::IOCTL })
+        );
     }
 }

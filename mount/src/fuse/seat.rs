@@ -196,7 +196,8 @@ impl Seats {
     /// One look at all seats.
     fn look(&self) {
         let now = self.nanos();
-        let seats: Vec<Arc<Seat>> = lock(&self.list).iter().filter(|seat| self.is_suspect(seat, now)).cloned().collect();
+        let seats: Vec<Arc<Seat>> =
+            lock(&self.list).iter().filter(|seat| self.is_suspect(seat, now)).cloned().collect();
         for seat in seats {
             let unique = seat.cancel.running();
             let pid = seat.pid.load(Ordering::SeqCst);

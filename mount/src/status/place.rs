@@ -83,7 +83,9 @@ impl Place {
             Err(errno) => return Err(failed(errno.into())),
         }
         // For people who look into the folder.
-        file.set_len(0).and_then(|()| writeln!(file, "{} {}", std::process::id(), target.display())).map_err(failed)?;
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{} {}", std::process::id(), target.display()))
+            .map_err(failed)?;
         Ok(Claim { place: self, _file: file })
     }
 }

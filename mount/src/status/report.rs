@@ -87,7 +87,8 @@ pub fn text(report: &Value) -> String {
         depth => format!(" (depth {depth})"),
     };
     let access = if report.get("readOnly") == Some(&Value::Bool(true)) { ", read-only" } else { "" };
-    let rate = |name: &str| report.pointer(&format!("/throughput/{name}")).and_then(Value::as_f64).unwrap_or(0.0);
+    let rate =
+        |name: &str| report.pointer(&format!("/throughput/{name}")).and_then(Value::as_f64).unwrap_or(0.0);
     let mut lines = vec![
         format!("{} on {}", field("volume"), field("mountPoint")),
         format!("  transport    {}{depth}, {} shards{access}", field("transport"), field("shards")),
@@ -100,7 +101,8 @@ pub fn text(report: &Value) -> String {
             rate("seconds"),
         ),
     ];
-    for (title, name) in [("session", "link"), ("data", "data"), ("requests", "requests"), ("kernel", "vfs")] {
+    for (title, name) in [("session", "link"), ("data", "data"), ("requests", "requests"), ("kernel", "vfs")]
+    {
         lines.push(format!("  {title}"));
         let fields = report.get(name).and_then(Value::as_object).into_iter().flatten();
         lines.extend(fields.map(|(key, value)| format!("    {key:<22} {}", plain(value))));
@@ -141,7 +143,10 @@ mod tests {
     fn reports_of_other_versions_are_shown_as_far_as_they_go() {
         let report = serde_json::json!({ "volume": "v", "pid": 7, "link": { "state": "up", "new": [1] } });
         let text = text(&report);
-        assert!(text.starts_with("v on ") && text.contains("process      7") && text.contains("[1]"), "{text}");
+        assert!(
+            text.starts_with("v on ") && text.contains("process      7") && text.contains("[1]"),
+            "{text}"
+        );
         assert!(!super::text(&Value::Null).is_empty());
     }
 }

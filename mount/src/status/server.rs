@@ -77,7 +77,11 @@ pub fn ask(folder: &Path, target: &Path) -> anyhow::Result<serde_json::Value> {
             "no mount.flexfs serves {} (if it was started with --stateFolder, give the same here)",
             target.display()
         ),
-        _ => anyhow::anyhow!("cannot ask the mount on {} through {}: {error}", target.display(), socket.display()),
+        _ => anyhow::anyhow!(
+            "cannot ask the mount on {} through {}: {error}",
+            target.display(),
+            socket.display()
+        ),
     })?;
     stream.set_read_timeout(Some(PEER_TIME))?;
     let mut text = String::new();

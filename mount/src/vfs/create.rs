@@ -56,8 +56,7 @@ impl Vfs {
         target: Vec<u8>,
     ) -> Result<Found, Errno> {
         // Links have all permissions, whatever the umask.
-        let make =
-            Make { mode: S_IFLNK | 0o777, target, ..self.make(S_IFLNK, MakeArgs::default(), false) };
+        let make = Make { mode: S_IFLNK | 0o777, target, ..self.make(S_IFLNK, MakeArgs::default(), false) };
         self.make_named(ctx, parent, name, make).await
     }
 

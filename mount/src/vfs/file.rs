@@ -2,9 +2,7 @@
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::FILE_BYTES_MAX;
-use flexfs_wire::message::{
-    FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LockFamily, Request,
-};
+use flexfs_wire::message::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LockFamily, Request};
 
 use super::answer::Opened;
 use super::handle::Handle;
@@ -24,11 +22,8 @@ impl Vfs {
     /// Those of the system call; `ENFILE` when the mount has too many open files.
     pub async fn open(&self, ctx: Ctx<'_>, nodeid: u64, flags: OpenFlags) -> Result<Opened, Errno> {
         let inode = self.inodes.get(nodeid)?;
-        let mode = OpenMode {
-            write: flags.write,
-            truncate: flags.truncate,
-            kill_privileges: flags.kill_privileges,
-        };
+        let mode =
+            OpenMode { write: flags.write, truncate: flags.truncate, kill_privileges: flags.kill_privileges };
         // Before the call: a change noticed while it runs must not be forgotten.
         let stale = inode.has_stale_pages();
         let mut info = self.files.open(ctx.caller, inode.node, mode, Some(ctx.cancel)).await?;
@@ -67,9 +62,7 @@ impl Vfs {
         if end > FILE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
-        self.files
-            .write(ctx.caller, node, args.offset, data, args.kill_privileges, Some(ctx.cancel))
-            .await?;
+        self.files.write(ctx.caller, node, args.offset, data, args.kill_privileges, Some(ctx.cancel)).await?;
         if args.sync {
             self.files.fsync(node, Some(ctx.cancel)).await?;
         }
@@ -85,8 +78,11 @@ impl Vfs {
         let flushed = self.files.flush(inode.node, Some(ctx.cancel)).await;
         let gone = |one: &super::inode::Owner| one.family == LockFamily::Posix && one.owner == owner;
         for owner in inode.take_owners(gone) {
-            self.call_done(ctx, Request::Unlock { node: inode.node, family: owner.family, owner: owner.owner })
-                .await?;
+            self.call_done(
+                ctx,
+                Request::Unlock { node: inode.node, family: owner.family, owner: owner.owner },
+            )
+            .await?;
         }
         flushed
     }
@@ -160,7 +156,7 @@ impl Vfs {
         let source = self.handles.get(args.fh)?;
         let target = self.handles.get(args.target_fh)?;
         // The narrow answer cannot say more; the system call may always copy less than asked.
-        let most = if args.wide { FILE_BYTES_MAX } else { u64::from(u32::MAX & !4095) };
+        let most = if args.wide { FILE_BYTES_MAX } else { u64::from(!4095_u32) };
         self.files
             .copy_range(
                 ctx.caller,

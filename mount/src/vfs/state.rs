@@ -145,6 +145,9 @@ impl Vfs {
 /// The server answered something else than was asked for.
 pub(crate) fn misfit(reply: &Reply) -> Errno {
     let kind = std::mem::discriminant(reply);
-    tracing::error!(?kind, "the server's answer does not fit the request: versions that do not belong together?");
+    tracing::error!(
+        ?kind,
+        "the server's answer does not fit the request: versions that do not belong together?"
+    );
     Errno::EPROTO
 }

@@ -60,7 +60,12 @@ pub(super) fn plus(item: &DirItem) -> (FileAttr, Duration) {
     }
 }
 
-pub(super) fn posix_lock(owner: LockOwner, (start, end): (u64, u64), typ: i32, pid: u32) -> Result<Lock, Errno> {
+pub(super) fn posix_lock(
+    owner: LockOwner,
+    (start, end): (u64, u64),
+    typ: i32,
+    pid: u32,
+) -> Result<Lock, Errno> {
     let kind = request::lock_kind(typ.cast_unsigned())?;
     let end = request::lock_end(end);
     Ok(Lock { family: LockFamily::Posix, kind, owner: owner.0, pid, start, end })

@@ -55,7 +55,8 @@ macro_rules! parse_name {
 impl Filesystem for Fallback {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // The kind of a lock does not come through; see the module's head.
-        let wanted = InitFlags::from_bits_retain(init::wanted_without_parser()) & !InitFlags::FUSE_FLOCK_LOCKS;
+        let wanted =
+            InitFlags::from_bits_retain(init::wanted_without_parser()) & !InitFlags::FUSE_FLOCK_LOCKS;
         let offered = config.capabilities() & wanted;
         // None of these can fail: what is asked for was offered, and the numbers are within fuser's bounds.
         let refused = (
@@ -391,11 +392,7 @@ impl Filesystem for Fallback {
     }
 
     fn fsyncdir(&self, req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.post(
-            req,
-            move |at| async move { at.vfs.fsync_dir().await },
-            answer!(reply, () => reply.ok()),
-        );
+        self.post(req, move |at| async move { at.vfs.fsync_dir().await }, answer!(reply, () => reply.ok()));
     }
 
     fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -536,7 +533,15 @@ impl Filesystem for Fallback {
         );
     }
 
-    fn lseek(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
         let (offset, whence) = (offset.cast_unsigned(), whence.cast_unsigned());
         self.post(
             req,
@@ -573,4 +578,3 @@ impl Filesystem for Fallback {
         );
     }
 }
-

@@ -8,7 +8,6 @@
 //! - `O_TMPFILE` and STATX: the first answers EOPNOTSUPP, birth times are not shown.
 //! - `FUSE_HANDLE_KILLPRIV_V2`: the kernel clears set-uid bits by a SETATTR of its own.
 
-
 mod convert;
 mod filesystem;
 mod post;

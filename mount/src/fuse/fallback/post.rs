@@ -59,8 +59,12 @@ impl At {
 impl Fallback {
     /// Runs an operation on a shard and passes its outcome on. If the shard has ended, `done` is dropped, and with it
     /// the reply, which then is EIO.
-    pub(super) fn post<T, F, Fut>(&self, req: &Request, operation: F, done: impl FnOnce(Result<T, Errno>) + Send + 'static)
-    where
+    pub(super) fn post<T, F, Fut>(
+        &self,
+        req: &Request,
+        operation: F,
+        done: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) where
         T: 'static,
         F: FnOnce(At) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, Errno>> + 'static,
@@ -100,4 +104,3 @@ fn log_errno(errno: Errno, unique: u64, pid: u32) {
         _ => tracing::debug!(%errno, unique, pid, "an operation was refused"),
     }
 }
-
