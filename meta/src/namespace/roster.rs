@@ -361,6 +361,34 @@ mod tests {
     }
 
     #[test]
+    fn an_open_whose_answer_was_lost_counts_in_the_next_life_too() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let node = Fixture::node(file);
+        let open = Request::Open { node, write: true, truncate: true, kill_privileges: false };
+        let make = t.request_make(ROOT, None, S_IFREG);
+        let calls: Vec<(Context, Request)> = [open, make]
+            .into_iter()
+            .map(|request| {
+                assert!(t.call(request.clone()).is_ok());
+                (t.context, request)
+            })
+            .collect();
+        let mut t = t.crash(0);
+        assert_eq!(t.ns.declare(t.context.session, &[], &[]), 0);
+        for _ in 0..2 {
+            for (context, request) in &calls {
+                assert!(t.ns.apply(context, request).answer.unwrap().result.is_ok());
+            }
+        }
+        t.ns.finish_recovery(t.context.now).unwrap();
+        assert_eq!((t.ns.figures().opens, t.ns.figures().orphans), (2, 1));
+        t.remove(ROOT, "file", false).unwrap();
+        assert!(t.ns.attr(file).is_ok());
+        t.verify();
+    }
+
+    #[test]
     fn a_cancelled_wait_is_interrupted() {
         let mut t = Fixture::new();
         let node = Fixture::node(t.file(ROOT, "file"));
