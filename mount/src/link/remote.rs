@@ -124,6 +124,14 @@ impl Remote {
         &self.session.granted
     }
 
+    /// Whether calls can be made: work that would only fail later can be refused at once.
+    ///
+    /// # Errors
+    /// `EACCES`: the token is no longer good. `ETIMEDOUT`: a soft mount's server is away. `EIO`: unmounted.
+    pub fn check(&self) -> Result<(), Errno> {
+        self.link()?.check()
+    }
+
     /// Counts for `status`.
     #[must_use]
     pub fn figures(&self) -> Figures {

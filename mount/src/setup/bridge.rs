@@ -14,6 +14,10 @@ impl Server for Remote {
         Self::call(self, caller, request, cancel).await
     }
 
+    fn check(&self) -> Result<(), Errno> {
+        Self::check(self)
+    }
+
     fn call_later(&self, caller: Caller, request: Request) {
         Self::call_later(self, caller, request);
     }
@@ -39,6 +43,14 @@ impl Server for Remote {
 
     fn last_commit(&self) -> Commit {
         Self::last_commit(self)
+    }
+
+    fn generation(&self) -> u64 {
+        Self::generation(self)
+    }
+
+    fn is_lost(&self, commit: Commit, generation: u64) -> bool {
+        self.lost_after(commit, generation)
     }
 
     async fn sync_to(&self, commit: Commit, cancel: Option<&Cancel>) -> Result<(), Errno> {

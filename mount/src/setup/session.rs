@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flexfs_uring::timer::timeout;
 use flexfs_uring::{clock, spawn};
+use flexfs_wire::errno::Errno;
 
 use super::connect::{Config, SetupError, connect};
 use crate::data::{self, Files};
@@ -60,8 +61,15 @@ impl Session {
         let left = self.remote.leave(clock::until(until).max(LEAVE_MAX)).await;
         match synced {
             Ok(Ok(())) => {
-                if let Err(errno) = left {
-                    tracing::info!(%errno, "the server did not answer the goodbye; the session ends with its lease");
+                match left {
+                    Ok(()) => {}
+                    Err(Errno::ETIMEDOUT) => {
+                        tracing::info!(
+                            "the server did not answer the goodbye; the session ends with its lease"
+                        );
+                    }
+                    // It was over before.
+                    Err(errno) => tracing::debug!(%errno, "no goodbye was said"),
                 }
                 Ok(())
             }
