@@ -34,8 +34,9 @@ impl Mounted {
 /// a dead mount there cannot be looked at.
 pub(crate) fn resolve(path: &Path) -> anyhow::Result<PathBuf> {
     let path = std::path::absolute(path)?;
-    let is_link = fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_symlink());
-    if is_link {
+    // readlink(2), not lstat(2): the kernel answers it for a mounted directory without asking the file system, which may
+    // wait for a server that we are about to start.
+    if fs::read_link(&path).is_ok() {
         return path.canonicalize().with_context(|| format!("follow {}", path.display()));
     }
     match (path.parent(), path.file_name()) {
