@@ -76,7 +76,9 @@ fn appends(transport: Transport) {
             std::thread::spawn(move || {
                 let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
                 for line in 0..200 {
-                    writeln!(file, "{thread} {line:03} {}", "x".repeat(line)).unwrap();
+                    // One write each: pieces of two lines may well be mixed.
+                    let text = format!("{thread} {line:03} {}\n", "x".repeat(line));
+                    file.write_all(text.as_bytes()).unwrap();
                 }
             })
         })

@@ -4,7 +4,9 @@ use std::ffi::CStr;
 use std::fs;
 use std::path::Path;
 
-use rustix::fs::{XattrFlags, getxattr, lgetxattr, listxattr, lsetxattr, removexattr, setxattr};
+use rustix::fs::{
+    XattrFlags, getxattr, getxattr_query, lgetxattr, listxattr, lsetxattr, removexattr, setxattr,
+};
 use rustix::io::Errno;
 
 use crate::harness::{Cluster, Run, Transport};
