@@ -1,0 +1,273 @@
+//! Opened segments of blocks. Blocks are immutable, so an entry is never wrong; it only becomes useless.
+//!
+//! Two kinds of reads fill it: those that want a part of a segment, and readahead. Whole segments are decoded where
+//! the reader wants them and leave no copy here: the kernel keeps its own pages of them.
+//! A segment that is being fetched is *claimed*: others wait for that fetch instead of making their own.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_listener::Event;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::BlockId;
+
+use super::budget::Budget;
+use super::lru::Lru;
+use super::wait::or_cancel;
+use crate::cancel::Cancel;
+
+/// Shards of the table: locks are held for a look-up, and this many cores seldom meet.
+const SHARDS: usize = 64;
+/// What an entry costs beside its bytes.
+const ENTRY_COST: u64 = 160;
+
+/// A segment: block and number in it.
+pub(crate) type Key = (BlockId, u32);
+/// Raw bytes of a segment.
+pub(crate) type Bytes = Arc<Vec<u8>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    budget: Arc<Budget>,
+    shards: Vec<Mutex<Shard>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: Lru<Key, Bytes>,
+    claimed: HashMap<Key, Arc<Fetch>>,
+}
+
+/// What a look-up finds.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// The segment.
+    Here(Bytes),
+    /// Somebody fetches it.
+    Coming(Arc<Fetch>),
+    /// Nobody does.
+    Absent,
+}
+
+/// A segment being fetched.
+#[derive(Debug, Default)]
+pub(crate) struct Fetch {
+    outcome: Mutex<Outcome>,
+    done: Event,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Outcome {
+    #[default]
+    Open,
+    Here(Bytes),
+    Failed,
+}
+
+/// The duty to fetch a segment. Dropped without bytes, those who wait fetch it on their own.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    cache: Arc<Cache>,
+    key: Key,
+    fetch: Arc<Fetch>,
+}
+
+impl Cache {
+    /// Empty, within `budget`.
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { budget, shards, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// Look-ups that found their segment, and those that did not.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    /// Looks for a segment a reader wants.
+    pub(crate) fn find(&self, key: Key) -> Found {
+        let mut shard = self.shard(key);
+        if let Some(bytes) = shard.entries.touch(&key) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Found::Here(Arc::clone(bytes));
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        match shard.claimed.get(&key) {
+            Some(fetch) => Found::Coming(Arc::clone(fetch)),
+            None => Found::Absent,
+        }
+    }
+
+    /// Claims a segment, unless it is here or somebody fetches it.
+    pub(crate) fn claim(self: &Arc<Self>, key: Key) -> Option<Claim> {
+        let mut shard = self.shard(key);
+        if shard.entries.contains(&key) || shard.claimed.contains_key(&key) {
+            return None;
+        }
+        let fetch = Arc::new(Fetch::default());
+        shard.claimed.insert(key, Arc::clone(&fetch));
+        Some(Claim { cache: Arc::clone(self), key, fetch })
+    }
+
+    /// A sequential reader is done with a segment: it goes first when room is wanted.
+    pub(crate) fn cool(&self, key: Key) {
+        self.shard(key).entries.cool(&key);
+    }
+
+    /// Evicts until what is kept is within its bound.
+    pub(crate) fn fit(&self) {
+        self.fit_from(0);
+    }
+
+    fn fit_from(&self, first: usize) {
+        let mut empty = 0;
+        for number in (0..SHARDS).cycle().skip(first) {
+            if self.budget.cached() <= self.budget.cache_max() || empty >= SHARDS {
+                return;
+            }
+            // One from each in turn: the shards fill evenly, so the coldest of each is about as cold.
+            match lock(&self.shards[number]).entries.evict() {
+                Some((_, _, weight)) => {
+                    empty = 0;
+                    self.budget.cache_shrank(weight);
+                }
+                None => empty += 1,
+            }
+        }
+    }
+
+    fn insert(&self, key: Key, bytes: Bytes) {
+        let weight = bytes.capacity() as u64 + ENTRY_COST;
+        if weight > self.budget.cache_max() {
+            return;
+        }
+        self.budget.cache_grew(weight);
+        self.shard(key).entries.insert(key, bytes, weight);
+        self.fit_from(place(key));
+    }
+
+    fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[place(key)])
+    }
+}
+
+impl Fetch {
+    /// Waits for the fetch. `None`: it failed, and tells nothing about another try.
+    pub(crate) async fn wait(&self, cancel: Option<&Cancel>) -> Result<Option<Bytes>, Errno> {
+        loop {
+            let done = self.done.listen();
+            match lock(&self.outcome).clone() {
+                Outcome::Here(bytes) => return Ok(Some(bytes)),
+                Outcome::Failed => return Ok(None),
+                Outcome::Open => {}
+            }
+            or_cancel(done, cancel).await?;
+        }
+    }
+
+    fn end(&self, outcome: Outcome) {
+        let mut place = lock(&self.outcome);
+        if matches!(*place, Outcome::Open) {
+            *place = outcome;
+            drop(place);
+            self.done.notify(usize::MAX);
+        }
+    }
+}
+
+impl Claim {
+    /// Number of the segment in its block.
+    pub(crate) fn segment(&self) -> u32 {
+        self.key.1
+    }
+
+    /// The fetch succeeded.
+    pub(crate) fn fill(self, bytes: Bytes) {
+        self.cache.insert(self.key, Arc::clone(&bytes));
+        self.fetch.end(Outcome::Here(bytes));
+        // Dropping takes the claim away, after the entry is there.
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.cache.shard(self.key).claimed.remove(&self.key);
+        self.fetch.end(Outcome::Failed);
+    }
+}
+
+fn place(key: Key) -> usize {
+    // Neighbours in different shards: multiplied by 2^64 / golden ratio, upper bits taken.
+    let mixed = (key.0.0 << 7 | u64::from(key.1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    usize::try_from(mixed >> 58).expect("six bits")
+}
+
+const _: () = assert!(SHARDS == 1 << 6);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these in a half-changed state.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use flexfs_uring::{Shard as Core, ShardConfig, spawn, yield_now};
+
+    use super::*;
+
+    fn cache() -> Arc<Cache> {
+        Arc::new(Cache::new(Arc::new(Budget::new(1 << 20, 1, 256 << 10))))
+    }
+
+    fn put(cache: &Arc<Cache>, key: Key) {
+        cache.claim(key).unwrap().fill(Arc::new(vec![0; 65_536]));
+    }
+
+    #[test]
+    fn stays_within_the_budget_and_gives_way_to_writers() {
+        let cache = cache();
+        for number in 0..100 {
+            put(&cache, (BlockId(number), 0));
+            assert!(cache.budget.cached() <= cache.budget.cache_max());
+        }
+        assert!(cache.budget.cached() > 5 * 65_536);
+        let shard = Core::new(&ShardConfig { recv_buffers: 0, ..ShardConfig::default() }).unwrap();
+        let all = cache.budget.cache_max();
+        shard.block_on(cache.budget.take(all, None, || ())).unwrap();
+        cache.fit();
+        assert_eq!(cache.budget.cached(), 0);
+        put(&cache, (BlockId(7), 0));
+        assert_eq!(cache.budget.cached(), 0);
+    }
+
+    #[test]
+    fn one_fetch_serves_all_who_wait() {
+        let shard = Core::new(&ShardConfig { recv_buffers: 0, ..ShardConfig::default() }).unwrap();
+        shard.block_on(async {
+            let cache = cache();
+            let key = (BlockId(1), 3);
+            let claim = cache.claim(key).unwrap();
+            assert!(cache.claim(key).is_none());
+            let waiters = [(); 2].map(|()| {
+                let Found::Coming(fetch) = cache.find(key) else { panic!("claimed") };
+                spawn(async move { fetch.wait(None).await })
+            });
+            yield_now().await;
+            claim.fill(Arc::new(b"bytes".to_vec()));
+            for waiter in waiters {
+                assert_eq!(waiter.await.unwrap().unwrap()[..], *b"bytes");
+            }
+            assert!(matches!(cache.find(key), Found::Here(_)));
+            let other = (BlockId(2), 0);
+            let claim = cache.claim(other).unwrap();
+            let Found::Coming(fetch) = cache.find(other) else { panic!("claimed") };
+            drop(claim);
+            assert_eq!(fetch.wait(None).await, Ok(None));
+            assert!(matches!(cache.find(other), Found::Absent));
+        });
+    }
+}

@@ -1,0 +1,243 @@
+//! What all files share: the table, the budget, the caches, the server.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use flexfs_uring::clock;
+use flexfs_wire::attr::Attr;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::message::{Caller, Reply, Request};
+use flexfs_wire::seal::Node;
+use flexfs_wire::settings::Compression;
+use flexfs_wire::time::Time;
+
+use super::budget::Budget;
+use super::cache::Cache;
+use super::figures::Counters;
+use super::file::{File, State};
+use super::layout::Map;
+use super::lru::Lru;
+use super::readahead::WINDOW_BYTES_MAX;
+use super::server::Server;
+use crate::cancel::Cancel;
+
+/// Shards of the table: a lock is held for a look-up.
+const SHARDS: usize = 64;
+/// Part of the budget that layouts may take: one in this many.
+const LAYOUTS_PART: u64 = 16;
+/// Part of the budget that readahead may have in flight: one in this many.
+const AHEAD_PART: u64 = 8;
+
+/// Acts where nobody else does: reads of layouts, blocks and attributes, which the server checks by handle alone.
+pub(crate) const NOBODY: Caller = Caller { uid: 0, gid: 0 };
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Core<S> {
+    /// The server.
+    pub(crate) server: Arc<S>,
+    /// Block size of the volume, in bytes.
+    pub(crate) block_bytes: u32,
+    /// Compression of the volume.
+    pub(crate) compression: Compression,
+    /// Memory.
+    pub(crate) budget: Arc<Budget>,
+    /// Segments.
+    pub(crate) cache: Arc<Cache>,
+    /// Figures.
+    pub(crate) counters: Counters,
+    /// Permits to encode and send a block.
+    pub(crate) puts: async_lock::Semaphore,
+    /// A task looks for files to write back because memory is short.
+    pub(crate) relieving: AtomicBool,
+    /// Bytes that readahead fetches right now.
+    pub(crate) ahead: AtomicU64,
+    shards: Vec<Mutex<Shard>>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    files: HashMap<Ino, Arc<File>>,
+    /// Those that may be dirty; the writeback looks here.
+    dirty: HashSet<Ino>,
+    /// Files whose layout is kept, weighed by its memory.
+    layouts: Lru<Ino, ()>,
+}
+
+impl<S: Server> Core<S> {
+    /// Without files.
+    pub(crate) fn new(server: Arc<S>, budget: Budget, block_bytes: u32, compression: Compression) -> Self {
+        let budget = Arc::new(budget);
+        Self {
+            server,
+            block_bytes,
+            compression,
+            cache: Arc::new(Cache::new(Arc::clone(&budget))),
+            counters: Counters::default(),
+            puts: async_lock::Semaphore::new(budget.puts_max()),
+            relieving: AtomicBool::new(false),
+            ahead: AtomicU64::new(0),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            budget,
+        }
+    }
+
+    /// The file, if anything is known of it.
+    pub(crate) fn find(&self, ino: Ino) -> Option<Arc<File>> {
+        self.shard(ino).files.get(&ino).cloned()
+    }
+
+    /// The file; anew if nothing is known of it.
+    pub(crate) fn file(&self, node: Node) -> Arc<File> {
+        let mut shard = self.shard(node.ino);
+        Arc::clone(shard.files.entry(node.ino).or_insert_with(|| Arc::new(File::new(node))))
+    }
+
+    /// Files that may be dirty.
+    pub(crate) fn dirty_files(&self) -> Vec<Arc<File>> {
+        let mut files = Vec::new();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            let Shard { files: all, dirty, .. } = &mut *shard;
+            dirty.retain(|ino| {
+                let Some(file) = all.get(ino) else { return false };
+                let mut state = file.state();
+                if state.is_clean() {
+                    state.listed = false;
+                    return false;
+                }
+                drop(state);
+                files.push(Arc::clone(file));
+                true
+            });
+        }
+        files
+    }
+
+    /// Names a file among those that may be dirty.
+    pub(crate) fn list_dirty(&self, file: &File) {
+        self.shard(file.node.ino).dirty.insert(file.node.ino);
+    }
+
+    /// The kernel forgot the inode: its state goes now, or when nothing needs it any more.
+    pub(crate) fn forget(&self, ino: Ino) {
+        if let Some(file) = self.shard(ino).files.get(&ino) {
+            file.forgotten.store(true, Ordering::SeqCst);
+        }
+        self.sweep(ino);
+    }
+
+    /// Gives a file back after background work: it may have been the last to need it.
+    pub(crate) fn release(&self, file: Arc<File>) {
+        let ino = file.node.ino;
+        let forgotten = file.forgotten.load(Ordering::SeqCst);
+        drop(file);
+        if forgotten {
+            self.sweep(ino);
+        }
+    }
+
+    /// Removes a forgotten file that nobody holds: new holders need the lock held here.
+    fn sweep(&self, ino: Ino) {
+        let mut shard = self.shard(ino);
+        let idle = shard.files.get(&ino).is_some_and(|file| {
+            Arc::strong_count(file) == 1 && file.forgotten.load(Ordering::SeqCst) && file.state().is_idle()
+        });
+        if idle {
+            shard.files.remove(&ino);
+            shard.dirty.remove(&ino);
+            shard.layouts.remove(&ino);
+        }
+    }
+
+    /// The layout of a file was used, or has become another. Layouts that are too many go, the coldest first.
+    pub(crate) fn weigh_layout(&self, file: &File) {
+        let weight = file.state().map.as_deref().map(Map::weight);
+        let ino = file.node.ino;
+        let mut victims = Vec::new();
+        {
+            let mut shard = self.shard(ino);
+            match weight {
+                Some(weight) => shard.layouts.insert(ino, (), weight),
+                None => drop(shard.layouts.remove(&ino)),
+            }
+            let limit = self.layouts_max() / SHARDS as u64;
+            // The one in use stays, however large: it is bounded by itself.
+            while shard.layouts.weight() > limit.max(weight.unwrap_or(0)) {
+                let Some((victim, (), _)) = shard.layouts.evict() else { break };
+                victims.extend(shard.files.get(&victim).cloned());
+            }
+        }
+        for victim in victims {
+            victim.state().map = None;
+        }
+    }
+
+    /// Memory that layouts take, in bytes, about.
+    pub(crate) fn layouts_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| lock(shard).layouts.weight()).sum()
+    }
+
+    fn layouts_max(&self) -> u64 {
+        self.budget.limit() / LAYOUTS_PART
+    }
+
+    /// Most bytes that readahead may have in flight.
+    pub(crate) fn ahead_max(&self) -> u64 {
+        self.budget.limit() / AHEAD_PART
+    }
+
+    /// Largest window of one sequential reader, in bytes.
+    pub(crate) fn window_max(&self) -> u64 {
+        WINDOW_BYTES_MAX.min(self.ahead_max() / 2)
+    }
+
+    /// When a write of now happened: the wall clock, but not before the server last changed the file. `ctime` is
+    /// always the server's clock, so one that is behind it does not make times go back.
+    pub(crate) fn write_time(state: &State) -> Time {
+        let (secs, nanos) = clock::wall_parts();
+        let now = Time { secs, nanos };
+        state.known.map_or(now, |known| now.max(known.ctime)).max(state.written.unwrap_or(now))
+    }
+
+    /// The server answered a change of this file: where it stands, for a later `fsync`.
+    pub(crate) fn note_answer(&self, state: &mut State) {
+        state.answered = Some((self.server.last_commit(), self.server.generation()));
+    }
+
+    /// Asks the server for the attributes, if nothing is known of the file.
+    pub(crate) async fn know(&self, file: &File, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        if file.state().known.is_some() {
+            return Ok(());
+        }
+        let request = Request::GetAttr { node: file.node };
+        let attr = attr_of(self.server.call(NOBODY, request, cancel).await?)?;
+        file.state().learn(&attr);
+        Ok(())
+    }
+
+    fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[usize::try_from(ino.0 % SHARDS as u64).expect("below SHARDS")])
+    }
+}
+
+/// The attributes of a reply.
+pub(crate) fn attr_of(reply: Reply) -> Result<Attr, Errno> {
+    match reply {
+        Reply::Attr(attr) => Ok(attr),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// A reply of a kind that the request does not have.
+pub(crate) fn unexpected(_reply: &Reply) -> Errno {
+    tracing::error!("the server answered with a reply of the wrong kind: versions that do not fit together?");
+    Errno::EPROTO
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these in a half-changed state.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,289 @@
+//! Bytes out of blocks: from the cache, from a fetch under way, or from the server.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use flexfs_wire::block::{BlockError, check_stored, open_segment};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::BlockId;
+use flexfs_wire::limits::SEGMENT_BYTES;
+use flexfs_wire::message::Segment;
+use flexfs_wire::seal::Node;
+
+use super::cache::{Bytes, Cache, Claim, Fetch, Found};
+use super::core::Core;
+use super::layout::Want;
+use super::server::Server;
+use super::wait::all;
+use crate::cancel::Cancel;
+
+const SEGMENT: usize = SEGMENT_BYTES as usize;
+/// Segments that readahead asks for in one request: 1 MiB keeps a link busy and lets others in between.
+const AHEAD_SEGMENTS: usize = 16;
+
+/// Why bytes did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FetchError {
+    /// The block is not there (any more): the layout is out of date, or the block is lost.
+    Gone(BlockId),
+    /// The call failed, or what came is damaged; logged where it was found.
+    Failed(Errno),
+}
+
+impl From<Errno> for FetchError {
+    fn from(errno: Errno) -> Self {
+        Self::Failed(errno)
+    }
+}
+
+/// The bytes of one segment that a reader wants.
+#[derive(Debug)]
+struct Part<'a> {
+    segment: u32,
+    /// Bytes of the segment before them.
+    skip: usize,
+    out: &'a mut [u8],
+    /// Set when the segment goes to the cache.
+    claim: Option<Claim>,
+}
+
+/// How a part is got.
+enum Job<'a> {
+    /// Neighbouring segments in one request.
+    Run(Vec<Part<'a>>),
+    /// Somebody fetches it.
+    Wait(Part<'a>, Arc<Fetch>),
+}
+
+impl<S: Server> Core<S> {
+    /// Fills the reader's buffer where `wants`, ascending, say.
+    pub(crate) async fn fetch(
+        &self,
+        node: Node,
+        wants: &[Want],
+        out: &mut [u8],
+        cancel: Option<&Cancel>,
+    ) -> Result<(), FetchError> {
+        let mut jobs = Vec::new();
+        let mut rest = out;
+        let mut at = 0;
+        for want in wants {
+            let (_, behind) = std::mem::take(&mut rest).split_at_mut(want.at - at);
+            let (mine, behind) = behind.split_at_mut(want.length);
+            rest = behind;
+            at = want.at + want.length;
+            let found = deal(&self.cache, want, mine);
+            jobs.extend(found.into_iter().map(|job| self.work(node, want.block, job, cancel)));
+        }
+        // A caller that leaves takes all of them along; the first error is as good as any.
+        all(jobs).await.into_iter().collect()
+    }
+
+    async fn work(
+        &self,
+        node: Node,
+        block: BlockId,
+        job: Job<'_>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), FetchError> {
+        match job {
+            Job::Run(parts) => self.run(node, block, parts, cancel).await,
+            Job::Wait(part, fetch) => match fetch.wait(cancel).await? {
+                Some(bytes) => take(block, part, &bytes),
+                None => self.run(node, block, vec![part], cancel).await,
+            },
+        }
+    }
+
+    /// Fetches neighbouring segments. Damaged bytes are fetched once more: the fault may be the way's.
+    async fn run(
+        &self,
+        node: Node,
+        block: BlockId,
+        mut parts: Vec<Part<'_>>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), FetchError> {
+        let Some(first) = parts.first().map(|part| part.segment) else { return Ok(()) };
+        let count = u32::try_from(parts.len()).map_err(|_| Errno::EIO)?;
+        let mut again = false;
+        loop {
+            let (segments, stored) = self.read_block(node, block, first, count, cancel).await?;
+            match open_parts(&segments, &stored, &mut parts) {
+                Ok(()) => return Ok(()),
+                Err(error) if again => {
+                    tracing::error!(
+                        ino = node.ino.0, block = block.0, first, count, %error,
+                        "a block is damaged, twice in a row: reads of this part of the file answer EIO; \
+                         compare the block's file at the metadata server with a copy"
+                    );
+                    self.counters.count_error();
+                    return Err(FetchError::Failed(Errno::EIO));
+                }
+                Err(error) => {
+                    tracing::warn!(ino = node.ino.0, block = block.0, %error, "fetching a damaged block once more");
+                    again = true;
+                }
+            }
+        }
+    }
+
+    async fn read_block(
+        &self,
+        node: Node,
+        block: BlockId,
+        first: u32,
+        count: u32,
+        cancel: Option<&Cancel>,
+    ) -> Result<(Vec<Segment>, Vec<u8>), FetchError> {
+        self.server.read_block(node, block, first, count, cancel).await.map_err(|errno| match errno {
+            Errno::ENOENT => FetchError::Gone(block),
+            errno => FetchError::Failed(errno),
+        })
+    }
+
+    /// Fetches ahead of a reader, in the background, what is neither here nor coming.
+    pub(crate) fn fetch_ahead(self: &Arc<Self>, node: Node, wants: &[Want]) {
+        for want in wants {
+            let claims = segments(want).filter_map(|segment| self.cache.claim((want.block, segment))).collect();
+            for run in runs(claims, Claim::segment) {
+                let mut run = run.into_iter();
+                loop {
+                    let claims: Vec<Claim> = run.by_ref().take(AHEAD_SEGMENTS).collect();
+                    if claims.is_empty() {
+                        break;
+                    }
+                    let ahead = Ahead::new(self, claims.len());
+                    let block = want.block;
+                    drop(flexfs_uring::spawn(async move { ahead.0.fill(node, block, claims).await }));
+                }
+            }
+        }
+    }
+
+    async fn fill(&self, node: Node, block: BlockId, claims: Vec<Claim>) {
+        let (Some(first), Ok(count)) = (claims.first().map(Claim::segment), u32::try_from(claims.len())) else {
+            return;
+        };
+        // Nobody waits for it by name: who needs it fetches it himself, and says what is wrong.
+        let Ok((segments, stored)) = self.read_block(node, block, first, count, None).await else { return };
+        let mut at = 0;
+        for (claim, segment) in claims.into_iter().zip(&segments) {
+            let Some(bytes) = stored.get(at..at + segment.stored_bytes as usize) else { return };
+            at += segment.stored_bytes as usize;
+            let mut raw = vec![0; (segment.raw_bytes as usize).min(SEGMENT)];
+            if open_segment(segment, bytes, &mut raw).is_err() {
+                return;
+            }
+            claim.fill(Arc::new(raw));
+        }
+    }
+}
+
+/// Bytes that readahead has asked for; they count until this is gone.
+struct Ahead<S: Server>(Arc<Core<S>>, u64);
+
+impl<S: Server> Ahead<S> {
+    fn new(core: &Arc<Core<S>>, segments: usize) -> Self {
+        let bytes = (segments * SEGMENT) as u64;
+        core.ahead.fetch_add(bytes, Ordering::Relaxed);
+        Self(Arc::clone(core), bytes)
+    }
+}
+
+impl<S: Server> Drop for Ahead<S> {
+    fn drop(&mut self) {
+        self.0.ahead.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// Numbers of the segments that hold a wanted range.
+fn segments(want: &Want) -> Range<u32> {
+    let last = want.block_offset as usize + want.length - 1;
+    // A block has at most 128 segments: both fit.
+    want.block_offset / SEGMENT_BYTES..u32::try_from(last / SEGMENT).unwrap_or(u32::MAX - 1) + 1
+}
+
+/// Copies what is here; the rest becomes jobs.
+fn deal<'a>(cache: &Arc<Cache>, want: &Want, mut out: &'a mut [u8]) -> Vec<Job<'a>> {
+    let mut skip = want.block_offset as usize % SEGMENT;
+    let mut absent = Vec::new();
+    let mut jobs = Vec::new();
+    for segment in segments(want) {
+        let length = (SEGMENT - skip).min(out.len());
+        let (mine, behind) = std::mem::take(&mut out).split_at_mut(length);
+        out = behind;
+        let key = (want.block, segment);
+        let mut part = Part { segment, skip, out: mine, claim: None };
+        skip = 0;
+        match cache.find(key) {
+            Found::Here(bytes) if bytes.len() >= part.skip + length => {
+                part.out.copy_from_slice(&bytes[part.skip..part.skip + length]);
+                if length == bytes.len() {
+                    cache.cool(key);
+                }
+            }
+            // Shorter than the extent says: the fetch will say so.
+            Found::Here(_) => absent.push(part),
+            Found::Coming(fetch) => jobs.push(Job::Wait(part, fetch)),
+            Found::Absent => {
+                // The rest of it may be wanted next. Whole ones are the kernel's to keep.
+                part.claim = if length < SEGMENT { cache.claim(key) } else { None };
+                absent.push(part);
+            }
+        }
+    }
+    jobs.extend(runs(absent, |part| part.segment).into_iter().map(Job::Run));
+    jobs
+}
+
+/// Groups ascending items into runs of neighbouring segments.
+fn runs<T>(items: Vec<T>, segment: impl Fn(&T) -> u32) -> Vec<Vec<T>> {
+    let mut runs: Vec<Vec<T>> = Vec::new();
+    for item in items {
+        match runs.last_mut() {
+            Some(run) if run.last().is_some_and(|last| segment(last) + 1 == segment(&item)) => run.push(item),
+            _ => runs.push(vec![item]),
+        }
+    }
+    runs
+}
+
+/// Opens stored segments into the parts they are for.
+fn open_parts(segments: &[Segment], stored: &[u8], parts: &mut [Part<'_>]) -> Result<(), BlockError> {
+    if segments.len() != parts.len() {
+        return Err(BlockError::Range);
+    }
+    let mut at = 0;
+    for (segment, part) in segments.iter().zip(parts) {
+        let end = at + segment.stored_bytes as usize;
+        let bytes =
+            stored.get(at..end).ok_or(BlockError::Short { found: stored.len(), needed: end })?;
+        at = end;
+        let raw_bytes = segment.raw_bytes as usize;
+        if raw_bytes == part.out.len() && part.skip == 0 {
+            open_segment(segment, bytes, part.out)?;
+            continue;
+        }
+        // Lengths are checked before memory is taken for them.
+        check_stored(segment, bytes)?;
+        let mut raw = vec![0; raw_bytes];
+        open_segment(segment, bytes, &mut raw)?;
+        let wanted = raw.get(part.skip..part.skip + part.out.len()).ok_or(BlockError::Range)?;
+        part.out.copy_from_slice(wanted);
+        if let Some(claim) = part.claim.take() {
+            claim.fill(Arc::new(raw));
+        }
+    }
+    Ok(())
+}
+
+/// Copies a part out of a segment that somebody else fetched.
+fn take(block: BlockId, part: Part<'_>, bytes: &Bytes) -> Result<(), FetchError> {
+    let Some(wanted) = bytes.get(part.skip..part.skip + part.out.len()) else {
+        tracing::error!(block = block.0, segment = part.segment, "an extent goes beyond the end of its block");
+        return Err(FetchError::Failed(Errno::EIO));
+    };
+    part.out.copy_from_slice(wanted);
+    Ok(())
+}

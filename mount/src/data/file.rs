@@ -1,0 +1,326 @@
+//! What is known here of one file: its state between the server and the programs.
+//!
+//! Bytes move one way: `dirty` -> a flight -> the server's layout. A flight is a batch that is on its way; its bytes
+//! stay readable until the server's answer names where they are. Flights are committed in the order of their
+//! numbers, so a later write to the same bytes always wins.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_listener::Event;
+use flexfs_wire::attr::{Attr, S_ISGID, S_ISUID};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::NewBlock;
+use flexfs_wire::id::Commit;
+use flexfs_wire::message::Caller;
+use flexfs_wire::seal::Node;
+use flexfs_wire::time::Time;
+
+use super::dirty::{Dirty, Piece};
+use super::layout::Map;
+use super::readahead::Streams;
+
+/// Execution by the group: without it, set-gid means mandatory locking and is not cleared (`inode_remove_suid(9)`).
+const S_IXGRP: u32 = 0o010;
+/// Bytes per unit of `Attr::blocks`.
+const BLOCKS_UNIT: u64 = 512;
+
+/// A file that is open, has unsent data, or is known to the kernel.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// Its handle.
+    pub(crate) node: Node,
+    /// Held by whoever changes the file at the server: changes of one file go out one after the other.
+    pub(crate) order: async_lock::Mutex<()>,
+    /// Notified when a flight was stored, committed or lost.
+    pub(crate) moved: Event,
+    /// The kernel forgot the inode: the state goes when nothing needs it any more.
+    pub(crate) forgotten: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// What the server said last. `None` before it said anything.
+    pub(crate) known: Option<Known>,
+    /// Where the bytes are, at `known.version` or useless.
+    pub(crate) map: Option<Box<Map>>,
+    /// Not on its way yet.
+    pub(crate) dirty: Dirty,
+    /// On their way, ascending.
+    pub(crate) flights: Vec<Flight>,
+    /// Number of the last flight.
+    pub(crate) last_flight: u64,
+    /// When the newest of the bytes not yet at the server was written.
+    pub(crate) written: Option<Time>,
+    /// Who wrote last.
+    pub(crate) writer: Option<Caller>,
+    /// Dirty bytes clear set-uid and set-gid.
+    pub(crate) kill_privileges: bool,
+    /// Opens of this mount.
+    pub(crate) opens: u32,
+    /// The last change the server answered, and in which life of the session.
+    pub(crate) answered: Option<(Commit, u64)>,
+    /// Changes sent and not yet answered: versions that the server tells meanwhile may be ours.
+    pub(crate) changing: u32,
+    /// Somebody else changed the data and the kernel was not told yet.
+    pub(crate) stale_kernel: bool,
+    /// The table of dirty files names this one.
+    pub(crate) listed: bool,
+    /// When the oldest dirty byte came, for the writeback.
+    pub(crate) dirty_since: Option<std::time::Instant>,
+    /// A writeback failed, and the next flush has to say so.
+    pub(crate) flush_error: Option<Errno>,
+    /// The same for the next write, so that a writer without room stops early.
+    pub(crate) write_error: Option<Errno>,
+    /// Where sequential readers are.
+    pub(crate) streams: Option<Box<Streams>>,
+}
+
+/// The attributes that have to do with data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) version: u64,
+    pub(crate) size: u64,
+    pub(crate) blocks: u64,
+    pub(crate) mtime: Time,
+    pub(crate) ctime: Time,
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    /// Its number.
+    pub(crate) number: u64,
+    /// What it carries.
+    pub(crate) batch: Arc<Batch>,
+    /// How far it is.
+    pub(crate) progress: Progress,
+    /// How often it was begun anew because the session was lost.
+    pub(crate) again: u32,
+}
+
+/// How far a flight is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nobody has begun.
+    Waiting,
+    /// A task encodes and sends it.
+    Sending,
+    /// The block is stored; a `Write` must name it.
+    Stored(NewBlock),
+    /// A flush sends it inline.
+    Inline,
+}
+
+/// Bytes that left the dirty map together; they fit into one block.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Ascending, not overlapping.
+    pub(crate) pieces: Vec<Piece>,
+    /// When the newest was written.
+    pub(crate) time: Option<Time>,
+    /// Who wrote.
+    pub(crate) writer: Caller,
+    /// Clear set-uid and set-gid.
+    pub(crate) kill_privileges: bool,
+}
+
+impl From<&Attr> for Known {
+    fn from(attr: &Attr) -> Self {
+        Self {
+            version: attr.version,
+            size: attr.size,
+            blocks: attr.blocks,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
+        }
+    }
+}
+
+impl Batch {
+    /// Offset just past the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.pieces.last().map_or(0, Piece::end)
+    }
+
+    /// First byte.
+    pub(crate) fn start(&self) -> u64 {
+        self.pieces.first().map_or(0, |piece| piece.offset)
+    }
+
+    /// Memory it takes, in bytes.
+    pub(crate) fn cost(&self) -> u64 {
+        self.pieces.iter().map(Piece::cost).sum()
+    }
+}
+
+impl File {
+    /// Of which nothing is known.
+    pub(crate) fn new(node: Node) -> Self {
+        Self {
+            node,
+            order: async_lock::Mutex::new(()),
+            moved: Event::new(),
+            forgotten: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The state; never held across an await.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A change is sent; until the value is dropped, versions that the server tells may be this change's.
+    pub(crate) fn begin_change(&self) -> Change<'_> {
+        self.state().changing += 1;
+        Change(self)
+    }
+
+    /// The kernel knows the inode (again).
+    pub(crate) fn remember(&self) {
+        self.forgotten.store(false, Ordering::SeqCst);
+    }
+}
+
+/// See [`File::begin_change`].
+#[derive(Debug)]
+pub(crate) struct Change<'a>(&'a File);
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.state().changing -= 1;
+    }
+}
+
+impl State {
+    /// Whether everything written is at the server.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.dirty.is_empty() && self.flights.is_empty()
+    }
+
+    /// Whether nothing here is needed any more once the kernel forgot the inode.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_clean() && self.opens == 0 && self.changing == 0
+    }
+
+    /// Size as programs here see it.
+    pub(crate) fn size(&self) -> u64 {
+        let flights = self.flights.iter().map(|flight| flight.batch.end()).max().unwrap_or(0);
+        self.known.map_or(0, |known| known.size).max(self.dirty.end()).max(flights)
+    }
+
+    /// The data version known, 0 for none.
+    pub(crate) fn version(&self) -> u64 {
+        self.known.map_or(0, |known| known.version)
+    }
+
+    /// The map, if it describes the version known.
+    pub(crate) fn map(&self) -> Option<&Map> {
+        let known = self.known.as_ref()?;
+        self.map.as_deref().filter(|map| map.version() == known.version)
+    }
+
+    /// Puts bytes that were dirty on their way. The number of their flight.
+    pub(crate) fn launch(&mut self, pieces: Vec<Piece>, progress: Progress) -> u64 {
+        self.last_flight += 1;
+        let batch = Arc::new(Batch {
+            pieces,
+            time: self.written,
+            writer: self.writer.unwrap_or(Caller { uid: 0, gid: 0 }),
+            kill_privileges: self.kill_privileges,
+        });
+        self.flights.push(Flight { number: self.last_flight, batch, progress, again: 0 });
+        self.last_flight
+    }
+
+    /// The flight of that number.
+    pub(crate) fn flight(&mut self, number: u64) -> Option<&mut Flight> {
+        self.flights.iter_mut().find(|flight| flight.number == number)
+    }
+
+    /// Takes flights out that have arrived or are lost. The memory they took.
+    pub(crate) fn land(&mut self, landed: impl Fn(&Flight) -> bool) -> u64 {
+        let cost = self.flights.iter().filter(|flight| landed(flight)).map(|flight| flight.batch.cost()).sum();
+        self.flights.retain(|flight| !landed(flight));
+        self.settle();
+        cost
+    }
+
+    /// Drops what was only there for bytes that are not here any more.
+    pub(crate) fn settle(&mut self) {
+        if self.dirty.is_empty() {
+            self.dirty_since = None;
+            self.kill_privileges = false;
+        }
+        if self.is_clean() {
+            self.written = None;
+        }
+    }
+
+    /// An attribute came that no change of ours answers. True when it tells of somebody else's change.
+    pub(crate) fn learn(&mut self, attr: &Attr) -> bool {
+        let version = self.version();
+        if self.known.is_some() && attr.version < version {
+            return false;
+        }
+        let foreign = self.known.is_some() && attr.version > version;
+        if foreign && self.changing > 0 {
+            // May be our own change, whose answer comes soon; if it is not, that answer's version will say so.
+            return false;
+        }
+        self.known = Some(Known::from(attr));
+        if foreign {
+            self.map = None;
+            self.stale_kernel = true;
+        }
+        foreign
+    }
+
+    /// The answer to a call of ours, which `changes` the data or does not. True: nobody else changed the data in
+    /// between and the map is at the version before, so it may be changed likewise.
+    pub(crate) fn learn_own(&mut self, attr: &Attr, changes: bool) -> bool {
+        let Some(known) = self.known.replace(Known::from(attr)) else {
+            self.map = None;
+            return false;
+        };
+        let own = attr.version == known.version || changes && attr.version == known.version + 1;
+        if !own {
+            self.map = None;
+            self.stale_kernel = true;
+        }
+        own && changes && self.map.as_deref().is_some_and(|map| map.version() + 1 == attr.version)
+    }
+
+    /// Lays what only this client knows over the server's attributes.
+    pub(crate) fn overlay(&self, attr: &mut Attr) {
+        if let Some(known) = self.known.filter(|known| attr.version < known.version) {
+            attr.version = known.version;
+            attr.size = known.size;
+            attr.blocks = known.blocks;
+            attr.mtime = known.mtime;
+            attr.ctime = attr.ctime.max(known.ctime);
+        }
+        if self.is_clean() {
+            return;
+        }
+        attr.size = attr.size.max(self.size());
+        if let Some(written) = self.written {
+            attr.mtime = written;
+            attr.ctime = attr.ctime.max(written);
+        }
+        // Not known before the server counts; but never a hole's 0 for a file that has data (tar, cp --sparse).
+        let held: usize = self.flights.iter().map(|flight| super::pack::raw_bytes(&flight.batch.pieces)).sum();
+        let more = (self.dirty.bytes() + held as u64).div_ceil(BLOCKS_UNIT);
+        let all = attr.size.div_ceil(4096) * (4096 / BLOCKS_UNIT);
+        attr.blocks = attr.blocks.max(all.min(attr.blocks + more));
+        if self.kill_privileges || self.flights.iter().any(|flight| flight.batch.kill_privileges) {
+            attr.mode &= !S_ISUID;
+            if attr.mode & S_IXGRP != 0 {
+                attr.mode &= !S_ISGID;
+            }
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The file data of a mount, as the operations on files see it.
+
+use std::sync::Arc;
+
+use flexfs_wire::attr::{Attr, SetAttr};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::message::{Caller, Reply, Request};
+use flexfs_wire::seal::Node;
+use flexfs_wire::settings::Compression;
+
+use super::budget::Budget;
+use super::core::{Core, attr_of, unexpected};
+use super::figures::Figures;
+use super::file::State;
+use super::layout::Map;
+use super::memory;
+use super::read::adopt;
+use super::server::Server;
+use super::wait::to_the_end;
+use crate::cancel::Cancel;
+
+/// What file data needs to know of volume and command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Most memory for dirty data and caches, in bytes; 0 for the default (an eighth of what there is, at most 4 GiB).
+    pub mem_capacity: u64,
+    /// Block size of the volume, in bytes.
+    pub block_size: u32,
+    /// Compression of the volume.
+    pub compression: Compression,
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenMode {
+    /// For writing.
+    pub write: bool,
+    /// Cut to nothing first.
+    pub truncate: bool,
+    /// The opener is not privileged: a truncation clears set-uid and set-gid.
+    pub kill_privileges: bool,
+}
+
+/// A file that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenInfo {
+    /// Its attributes as programs here see them.
+    pub attr: Attr,
+    /// The data is what it was when the kernel last read it: it may keep its pages.
+    pub keep_cache: bool,
+}
+
+/// The bytes of all files of a mount. Any core may call; methods run on a shard.
+///
+/// A write's time is this machine's clock (but never before the server's last change of the file), is shown by
+/// `stat` at once and stays what it was when the write reaches the server. The server refuses times in its own
+/// future; so mtimes move at most by what the two clocks differ, when this one is ahead.
+#[derive(Debug)]
+pub struct Files<S = crate::link::Remote> {
+    core: Arc<Core<S>>,
+}
+
+impl<S: Server> Files<S> {
+    /// Nothing is known of any file.
+    #[must_use]
+    pub fn new(server: Arc<S>, config: Config) -> Self {
+        let budget = Budget::new(config.mem_capacity, memory::available_bytes(), config.block_size);
+        Self { core: Arc::new(Core::new(server, budget, config.block_size, config.compression)) }
+    }
+
+    /// Opens a file; one more open counted by the server.
+    ///
+    /// # Errors
+    /// The server's; `EINTR`.
+    pub async fn open(
+        &self,
+        caller: Caller,
+        node: Node,
+        mode: OpenMode,
+        cancel: Option<&Cancel>,
+    ) -> Result<OpenInfo, Errno> {
+        if mode.truncate {
+            return self.open_truncated(caller, node, mode.kill_privileges, cancel).await;
+        }
+        let before = self.core.find(node.ino).and_then(|file| file.state().known.map(|known| known.version));
+        let request = Request::Open {
+            node,
+            write: mode.write,
+            truncate: false,
+            kill_privileges: mode.kill_privileges,
+        };
+        let (mut attr, layout) = match self.core.server.call(caller, request, cancel).await? {
+            Reply::Opened { attr, layout } => (attr, layout),
+            other => return Err(unexpected(&other)),
+        };
+        let file = self.core.file(node);
+        file.remember();
+        let mut state = file.state();
+        state.opens += 1;
+        if before.is_some_and(|before| attr.version < before) {
+            // The server lost what this client knew (see `read::adopt`).
+            state.known = None;
+            state.stale_kernel = true;
+        }
+        state.learn(&attr);
+        if let Some(layout) = layout
+            && adopt(&mut state, attr.version, layout).is_err()
+        {
+            // Not needed here; the next read asks for it and reports.
+            state.map = None;
+        }
+        state.overlay(&mut attr);
+        let stale = std::mem::take(&mut state.stale_kernel);
+        let keep_cache = before.is_some() && !stale;
+        drop(state);
+        self.core.weigh_layout(&file);
+        Ok(OpenInfo { attr, keep_cache })
+    }
+
+    async fn open_truncated(
+        &self,
+        caller: Caller,
+        node: Node,
+        kill_privileges: bool,
+        cancel: Option<&Cancel>,
+    ) -> Result<OpenInfo, Errno> {
+        let file = self.core.file(node);
+        file.remember();
+        let core = Arc::clone(&self.core);
+        let abandoned = Abandoned::default();
+        let noticed = abandoned.clone();
+        let work = async move {
+            let result = core.open_truncated(caller, &file, kill_privileges).await;
+            if result.is_ok() {
+                if noticed.get() {
+                    core.server.call_later(caller, Request::Close { node, count: 1 });
+                } else {
+                    file.state().opens += 1;
+                }
+            }
+            result.map(|mut attr| {
+                file.state().overlay(&mut attr);
+                attr
+            })
+        };
+        let result = to_the_end(work, cancel).await;
+        abandoned.set(result.is_err());
+        Ok(OpenInfo { attr: result??, keep_cache: false })
+    }
+
+    /// A file was made with one open counted by the server: it is empty.
+    pub fn created(&self, node: Node, attr: &Attr) {
+        let file = self.core.file(node);
+        file.remember();
+        let mut state = file.state();
+        state.opens += 1;
+        state.learn(attr);
+        if attr.size == 0 {
+            state.map = Some(Box::new(Map::empty(attr.version)));
+        }
+        drop(state);
+        self.core.weigh_layout(&file);
+    }
+
+    /// The last descriptor of one open went: what is still dirty is flushed, then the open is given back.
+    pub async fn close(&self, caller: Caller, node: Node) {
+        let Some(file) = self.core.find(node.ino) else {
+            self.core.server.call_later(caller, Request::Close { node, count: 1 });
+            return;
+        };
+        // Whoever closed was answered by the flush before; what comes to light now was logged where it happened.
+        let _ = self.core.clean(&file, None).await;
+        self.core.server.call_later(caller, Request::Close { node, count: 1 });
+        let mut state = file.state();
+        state.opens = state.opens.saturating_sub(1);
+        if state.opens == 0 {
+            state.streams = None;
+        }
+        drop(state);
+        self.core.release(file);
+    }
+
+    /// Fills `out` from `offset` on; short only at the end of the file.
+    ///
+    /// # Errors
+    /// The server's; `EIO` for damaged or lost blocks, `EINTR`.
+    pub async fn read(
+        &self,
+        _caller: Caller,
+        node: Node,
+        offset: u64,
+        out: &mut [u8],
+        cancel: Option<&Cancel>,
+    ) -> Result<usize, Errno> {
+        self.core.read(&self.core.file(node), offset, out, cancel).await
+    }
+
+    /// Takes all of `data`, or fails.
+    ///
+    /// # Errors
+    /// `EFBIG`; an earlier write's that could not be stored, once; `EINTR`.
+    pub async fn write(
+        &self,
+        caller: Caller,
+        node: Node,
+        offset: u64,
+        data: &[u8],
+        kill_privileges: bool,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
+        self.core.write(caller, &self.core.file(node), (offset, data), kill_privileges, cancel).await
+    }
+
+    /// Everything written is at the server.
+    ///
+    /// # Errors
+    /// The last that a writeback of this file met, once; `EINTR` (the work goes on).
+    pub async fn flush(&self, node: Node, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        match self.core.find(node.ino) {
+            Some(file) => self.core.flush(&file, cancel).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Everything written and every change answered so far is durable.
+    ///
+    /// # Errors
+    /// As `flush`, and the server's.
+    pub async fn fsync(&self, node: Node, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        self.flush(node, cancel).await?;
+        self.core.server.sync_to(self.core.server.last_commit(), cancel).await?;
+        let file = self.core.find(node.ino);
+        let lost = file.and_then(|file| {
+            let mut state = file.state();
+            state.answered.take_if(|(commit, generation)| self.core.server.is_lost(*commit, *generation))
+        });
+        if lost.is_some() {
+            tracing::error!(
+                ino = node.ino.0,
+                "the server restarted and did not know this session any more: changes of this file may be lost"
+            );
+            self.core.counters.count_error();
+            return Err(Errno::EIO);
+        }
+        Ok(())
+    }
+
+    /// Changes attributes of an inode of any kind.
+    ///
+    /// # Errors
+    /// The server's; `EINTR` (the change goes on).
+    pub async fn set_attr(
+        &self,
+        caller: Caller,
+        node: Node,
+        change: SetAttr,
+        cancel: Option<&Cancel>,
+    ) -> Result<Attr, Errno> {
+        let Some(file) = self.core.find(node.ino) else {
+            let request = Request::SetAttr { node, change };
+            return self.core.server.call(caller, request, cancel).await.and_then(attr_of);
+        };
+        let core = Arc::clone(&self.core);
+        to_the_end(async move { core.change_attr(caller, &file, change).await }, cancel).await?
+    }
+
+    /// `fallocate(2)` with `FALLOC_*` of `wire::message`.
+    ///
+    /// # Errors
+    /// The server's; `EINTR` (the change goes on).
+    pub async fn fallocate(
+        &self,
+        caller: Caller,
+        node: Node,
+        mode: u32,
+        offset: u64,
+        length: u64,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
+        let (core, file) = (Arc::clone(&self.core), self.core.file(node));
+        let work = async move { core.allocate(caller, &file, mode, (offset, length)).await };
+        to_the_end(work, cancel).await?
+    }
+
+    /// `copy_file_range(2)` from (node, offset) to (node, offset); no data moves. The number of bytes copied.
+    ///
+    /// # Errors
+    /// The server's; `EINTR` (the copy goes on).
+    pub async fn copy_range(
+        &self,
+        caller: Caller,
+        source: (Node, u64),
+        target: (Node, u64),
+        length: u64,
+        cancel: Option<&Cancel>,
+    ) -> Result<u64, Errno> {
+        let core = Arc::clone(&self.core);
+        let source = (core.file(source.0), source.1);
+        let target = (core.file(target.0), target.1);
+        to_the_end(async move { core.copy(caller, source, target, length).await }, cancel).await?
+    }
+
+    /// `lseek(2)`: the next data (or, with `hole`, hole) from `offset` on.
+    ///
+    /// # Errors
+    /// `ENXIO` when `offset` is not within the file or no data follows; the server's; `EINTR`.
+    pub async fn seek(
+        &self,
+        _caller: Caller,
+        node: Node,
+        offset: u64,
+        hole: bool,
+        cancel: Option<&Cancel>,
+    ) -> Result<u64, Errno> {
+        self.core.seek(&self.core.file(node), offset, hole, cancel).await
+    }
+
+    /// Attributes came from the server: they get what only this client knows. True: somebody else changed the data,
+    /// and the kernel's pages must go.
+    #[must_use]
+    pub fn observe(&self, attr: &mut Attr) -> bool {
+        let Some(file) = self.core.find(attr.ino) else { return false };
+        let (foreign, stale) = {
+            let mut state = file.state();
+            let foreign = state.learn(attr);
+            state.overlay(attr);
+            (foreign, std::mem::take(&mut state.stale_kernel))
+        };
+        if foreign {
+            self.core.weigh_layout(&file);
+        }
+        stale
+    }
+
+    /// The kernel forgot the inode.
+    pub fn forget(&self, ino: Ino) {
+        self.core.forget(ino);
+    }
+
+    /// Everything written to any file, and every change answered so far, is durable.
+    ///
+    /// # Errors
+    /// Of a file that lost data (its own flush reports it still), and the server's.
+    pub async fn sync_all(&self) -> Result<(), Errno> {
+        let written = self.core.clean_all().await;
+        let server = &self.core.server;
+        server.sync_to(server.last_commit(), None).await.and(written)
+    }
+
+    /// Sends data that is `WRITEBACK_MS` old to the server, for ever. One task of the mount runs it.
+    pub async fn write_back(&self) {
+        let core = Arc::clone(&self.core);
+        core.write_back().await;
+    }
+
+    /// Figures.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let (hits, misses) = self.core.cache.counts();
+        Figures {
+            dirty_bytes: self.core.budget.written(),
+            cache_bytes: self.core.budget.cached() + self.core.layouts_bytes(),
+            cache_limit: self.core.budget.limit(),
+            hits,
+            misses,
+            ..self.core.counters.figures()
+        }
+    }
+
+    /// For tests of what is inside.
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core<S>> {
+        &self.core
+    }
+}
+
+/// Told to work that goes on when its caller has left. Both run on one shard.
+type Abandoned = std::rc::Rc<std::cell::Cell<bool>>;
+
+const _: fn() = || {
+    // What one idle file costs: 100 k open files are some ten megabytes.
+    assert!(size_of::<State>() <= 512);
+};

@@ -1,0 +1,151 @@
+//! Everything dirty of a file goes to the server.
+
+use std::sync::Arc;
+
+use event_listener::EventListener;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::limits::INLINE_BYTES_MAX;
+
+use super::core::Core;
+use super::file::{File, Progress, State};
+use super::pack;
+use super::server::Server;
+use super::wait::to_the_end;
+use crate::cancel::Cancel;
+
+/// What is to be done for flights that are on their way.
+enum Step {
+    /// The first one is stored.
+    Commit,
+    /// It is not.
+    Wait(EventListener),
+    /// None is left.
+    Done,
+}
+
+impl<S: Server> Core<S> {
+    /// What was written before the call is at the server. An error that a writeback met, now or before, is reported
+    /// once. A caller that leaves does not stop the work.
+    pub(crate) async fn flush(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
+        self.clean(file, cancel).await?;
+        let mut state = file.state();
+        state.write_error = None;
+        state.flush_error.take().map_or(Ok(()), Err)
+    }
+
+    /// As [`Core::flush`], but leaves errors for those they are meant for.
+    pub(crate) async fn clean(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
+        if file.state().is_clean() {
+            return Ok(());
+        }
+        let (core, file) = (Arc::clone(self), Arc::clone(file));
+        let work = async move {
+            let order = file.order.lock().await;
+            core.flush_ordered(&file, true).await;
+            drop(order);
+            core.release(file);
+        };
+        to_the_end(work, cancel).await
+    }
+
+    /// Brings to the server what is on its way and, with `dirty`, what is dirty. The caller holds the file's order.
+    pub(crate) async fn flush_ordered(self: &Arc<Self>, file: &Arc<File>, dirty: bool) {
+        let last = if dirty { self.launch(file).await } else { file.state().last_flight };
+        loop {
+            let (step, begin) = next_step(file, last);
+            for number in begin {
+                self.spawn_put(file, number);
+            }
+            match step {
+                Step::Commit => {
+                    self.commit_next(file).await;
+                }
+                Step::Wait(moved) => moved.await,
+                Step::Done => return,
+            }
+        }
+    }
+
+    /// Puts everything dirty on its way; small files inline, at once. The number of the last flight.
+    async fn launch(self: &Arc<Self>, file: &Arc<File>) -> u64 {
+        let mut puts = Vec::new();
+        let mut inline = None;
+        let last = {
+            let mut state = file.state();
+            if may_inline(&state) {
+                let pieces = state.dirty.take();
+                inline = Some(state.launch(pieces, Progress::Inline));
+            } else {
+                let pieces = state.dirty.take();
+                for block in pack::split(pieces, self.block_bytes) {
+                    puts.push(state.launch(block, Progress::Sending));
+                }
+            }
+            state.settle();
+            state.last_flight
+        };
+        for number in puts {
+            self.spawn_put(file, number);
+        }
+        if let Some(number) = inline {
+            self.launch_inline(file, number).await;
+        }
+        last
+    }
+
+    async fn launch_inline(&self, file: &Arc<File>, number: u64) {
+        match self.commit_inline(file, number).await {
+            Ok(()) => {}
+            // EAGAIN: it has extents, or somebody made it large. ESTALE: the session was lost, and whether it was
+            // written is unknown; written once more, the outcome is the same.
+            Err(Errno::EAGAIN | Errno::ESTALE) => {
+                let mut state = file.state();
+                state.map = None;
+                if let Some(flight) = state.flight(number) {
+                    flight.again += 1;
+                    flight.progress = Progress::Waiting;
+                }
+            }
+            Err(errno) => self.lose(file, errno, |flight| flight.number == number),
+        }
+    }
+}
+
+/// Looks at the flights up to `last`: what to do next, and those nobody works on, which are the caller's now.
+fn next_step(file: &File, last: u64) -> (Step, Vec<u64>) {
+    let mut state = file.state();
+    let mut begin = Vec::new();
+    for flight in state.flights.iter_mut().filter(|flight| flight.number <= last) {
+        if flight.progress == Progress::Waiting {
+            flight.progress = Progress::Sending;
+            begin.push(flight.number);
+        }
+    }
+    let step = match state.flights.first() {
+        Some(flight) if flight.number <= last => match flight.progress {
+            Progress::Stored(_) => Step::Commit,
+            // Listening begins under the lock that progress is made under: none is missed.
+            Progress::Waiting | Progress::Sending | Progress::Inline => Step::Wait(file.moved.listen()),
+        },
+        _ => Step::Done,
+    };
+    (step, begin)
+}
+
+/// Whether what is dirty may go into the inline part, as far as is known here; the server has the last word.
+fn may_inline(state: &State) -> bool {
+    let inline_max = INLINE_BYTES_MAX as u64;
+    if state.dirty.is_empty() || !state.flights.is_empty() || state.dirty.end() > inline_max {
+        return false;
+    }
+    let has_extents = state.map().and_then(super::layout::Map::has_extents);
+    !has_extents.unwrap_or_else(|| state.known.is_some_and(|known| known.size > inline_max))
+}

@@ -1,0 +1,36 @@
+//! The bytes of files: what was written here and is on its way, what was read and may be wanted again.
+//!
+//! Layers, lower ones never import upward: `server wait lru dirty budget memory figures` <- `layout pack cache readahead`
+//! <- `file` <- `core` <- `put commit fetch` <- `read write flush change seek writeback` <- `files`.
+
+mod budget;
+mod cache;
+mod change;
+mod commit;
+mod core;
+mod dirty;
+mod fetch;
+mod figures;
+mod file;
+mod files;
+mod flush;
+mod layout;
+mod lru;
+mod memory;
+#[cfg(test)]
+mod model;
+mod pack;
+mod put;
+mod read;
+mod readahead;
+mod seek;
+mod server;
+#[cfg(test)]
+mod tests;
+mod wait;
+mod write;
+mod writeback;
+
+pub use figures::Figures;
+pub use files::{Config, Files, OpenInfo, OpenMode};
+pub use server::Server;

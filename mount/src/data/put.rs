@@ -1,0 +1,79 @@
+//! Flights become blocks in the store.
+
+use std::sync::Arc;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::NewBlock;
+
+use super::core::Core;
+use super::file::{Batch, File, Progress};
+use super::pack;
+use super::server::Server;
+
+/// Times a block is sent anew under another number because the session that owned its number was lost.
+const NUMBERS_MAX: u32 = 3;
+
+impl<S: Server> Core<S> {
+    /// Encodes and stores a flight in the background, then commits what can be committed.
+    pub(crate) fn spawn_put(self: &Arc<Self>, file: &Arc<File>, number: u64) {
+        let (core, file) = (Arc::clone(self), Arc::clone(file));
+        drop(flexfs_uring::spawn(async move {
+            core.put(&file, number).await;
+            core.commit_stored(&file).await;
+            core.release(file);
+        }));
+    }
+
+    async fn put(&self, file: &Arc<File>, number: u64) {
+        let Some(batch) = file.state().flight(number).map(|flight| Arc::clone(&flight.batch)) else { return };
+        let mut sending = Sending { file, number, progress: Some(Progress::Waiting) };
+        let permit = self.puts.acquire().await;
+        let stored = self.store(&batch).await;
+        drop(permit);
+        match stored {
+            Ok(block) => sending.progress = Some(Progress::Stored(block)),
+            Err(errno) => {
+                sending.progress = None;
+                self.lose(file, errno, |flight| flight.number == number);
+            }
+        }
+    }
+
+    async fn store(&self, batch: &Batch) -> Result<NewBlock, Errno> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let encoded = pack::encode(&batch.pieces, self.compression).await.map_err(|error| {
+                tracing::error!(%error, "a block could not be encoded: this is a fault of this program");
+                Errno::EIO
+            })?;
+            let raw_bytes = u32::try_from(pack::raw_bytes(&batch.pieces)).map_err(|_| Errno::EIO)?;
+            let stored_bytes = u32::try_from(encoded.len()).map_err(|_| Errno::EIO)?;
+            let block = self.server.next_block().await?;
+            match self.server.put_block(block, encoded).await {
+                Ok(()) => return Ok(NewBlock { block, raw_bytes, stored_bytes }),
+                // The number went with its session; the next one is the new session's.
+                Err(Errno::ESTALE) if tries < NUMBERS_MAX => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+/// A flight in the hands of a task. When the task ends in the middle (its shard ends), another may begin anew.
+struct Sending<'a> {
+    file: &'a File,
+    number: u64,
+    progress: Option<Progress>,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if let Some(progress) = self.progress
+            && let Some(flight) = self.file.state().flight(self.number)
+        {
+            flight.progress = progress;
+        }
+        self.file.moved.notify(usize::MAX);
+    }
+}

@@ -1,0 +1,212 @@
+//! `read(2)`.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::Layout;
+use flexfs_wire::message::{Reply, Request};
+
+use super::core::{Core, NOBODY, unexpected};
+use super::dirty::each_piece;
+use super::fetch::FetchError;
+use super::file::{File, State};
+use super::layout::{Gaps, Map, Want};
+use super::server::Server;
+use crate::cancel::Cancel;
+
+/// Layout asked for at once, in bytes of file: 64 extents of a file written in blocks of 4 MiB.
+const WINDOW_BYTES: u64 = 256 << 20;
+/// Tries to see layout and attributes of one version before changes of this client are held back.
+const FREE_TRIES: u32 = 3;
+/// Tries before a file that somebody changes all the time is given up.
+const TRIES_MAX: u32 = 64;
+
+/// What a read needs next.
+enum Plan {
+    /// The layout from here on.
+    Layout(u64),
+    /// So many bytes, some of them out of blocks.
+    Fetch(usize, Vec<Want>),
+}
+
+impl<S: Server> Core<S> {
+    /// Fills `out` with the file from `offset` on. The number of bytes: less than `out` takes only at the end of
+    /// the file.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        out: &mut [u8],
+        cancel: Option<&Cancel>,
+    ) -> Result<usize, Errno> {
+        self.know(file, cancel).await?;
+        let mut gone = None;
+        let mut tries = 0;
+        loop {
+            let plan = plan(&file.state(), self.block_bytes, offset, out);
+            match plan {
+                Plan::Layout(start) => {
+                    tries += 1;
+                    if tries > TRIES_MAX {
+                        tracing::error!(ino = file.node.ino.0, "read gave up: the file changes faster than it is read");
+                        return Err(Errno::EIO);
+                    }
+                    // Changes of this client alone can outrun a read for ever.
+                    let order = if tries > FREE_TRIES { Some(file.order.lock().await) } else { None };
+                    self.read_layout(file, start, cancel).await?;
+                    drop(order);
+                }
+                Plan::Fetch(length, wants) => match self.fetch(file.node, &wants, out, cancel).await {
+                    Ok(()) => {
+                        self.counters.count_read(length);
+                        self.read_ahead(file, offset, length);
+                        return Ok(length);
+                    }
+                    // Collected after the layout was read: somebody wrote over it. Or lost: then it stays away.
+                    Err(FetchError::Gone(block)) if gone != Some(block) && tries < TRIES_MAX => {
+                        gone = Some(block);
+                        tries += 1;
+                        file.state().map = None;
+                    }
+                    Err(FetchError::Gone(block)) => {
+                        tracing::error!(
+                            ino = file.node.ino.0, block = block.0, offset, length,
+                            "the file names a block that the store does not have: this read answers EIO; \
+                             run meta.flexfs verify"
+                        );
+                        self.counters.count_error();
+                        return Err(Errno::EIO);
+                    }
+                    Err(FetchError::Failed(errno)) => return Err(errno),
+                },
+            }
+        }
+    }
+
+    /// Asks the server where the bytes from `start` on are.
+    pub(crate) async fn read_layout(
+        &self,
+        file: &File,
+        start: u64,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
+        let version = file.state().version();
+        let request = Request::ReadLayout { node: file.node, start, end: start.saturating_add(WINDOW_BYTES) };
+        let layout = match self.server.call(NOBODY, request, cancel).await? {
+            Reply::Layout(layout) => layout,
+            other => return Err(unexpected(&other)),
+        };
+        if layout.start > start || layout.end <= start {
+            tracing::error!(ino = file.node.ino.0, start, "the server's layout does not begin where it was asked for");
+            return Err(Errno::EIO);
+        }
+        adopt(&mut file.state(), version, layout).map_err(|error| {
+            tracing::error!(ino = file.node.ino.0, %error, "the file cannot be read");
+            Errno::EIO
+        })?;
+        self.weigh_layout(file);
+        Ok(())
+    }
+
+    /// Notes where the reader is, and fetches what comes next.
+    fn read_ahead(self: &Arc<Self>, file: &Arc<File>, offset: u64, length: usize) {
+        let end = offset + length as u64;
+        let (ahead, unknown) = {
+            let mut state = file.state();
+            let size = state.size();
+            if offset == 0 && end >= size {
+                return;
+            }
+            let window_max = self.window_max();
+            let ahead = state.streams.get_or_insert_default().advance(offset, end, window_max);
+            let Some(ahead) = ahead.map(|ahead| ahead.start..ahead.end.min(size)) else { return };
+            let bytes = ahead.end.saturating_sub(ahead.start);
+            let room = self.budget.cache_max() > 2 * bytes
+                && self.ahead.load(Ordering::Relaxed) + bytes <= self.ahead_max();
+            if ahead.is_empty() || !room {
+                return;
+            }
+            let known_to = state.map().map(|map| map.first_unknown(&ahead));
+            match known_to {
+                Some(None) => (state.map().map(|map| map.wants(&ahead)), ahead),
+                Some(Some(_)) | None => (None, ahead),
+            }
+        };
+        match ahead {
+            Some(wants) => self.fetch_ahead(file.node, &wants),
+            None => {
+                let (core, file) = (Arc::clone(self), Arc::clone(file));
+                drop(flexfs_uring::spawn(async move {
+                    core.read_layout_ahead(&file, unknown).await;
+                    core.release(file);
+                }));
+            }
+        }
+    }
+
+    async fn read_layout_ahead(self: &Arc<Self>, file: &File, ahead: Range<u64>) {
+        let start = file.state().map().map_or(Some(ahead.start), |map| map.first_unknown(&ahead));
+        if let Some(start) = start
+            && self.read_layout(file, start, None).await.is_err()
+        {
+            // The reader will meet the same error and report it.
+            return;
+        }
+        let wants = file.state().map().filter(|map| map.first_unknown(&ahead).is_none()).map(|map| map.wants(&ahead));
+        if let Some(wants) = wants {
+            self.fetch_ahead(file.node, &wants);
+        }
+    }
+}
+
+/// Fills `out` with what is here, at one moment: dirty bytes, flights, inline bytes, zeros.
+fn plan(state: &State, block_bytes: u32, offset: u64, out: &mut [u8]) -> Plan {
+    let length = usize::try_from(state.size().saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+    let out = &mut out[..length];
+    let mut gaps = Gaps::new(offset..offset + length as u64);
+    gaps.lay(out, |range, each| state.dirty.each_in(block_bytes, range, each));
+    for flight in state.flights.iter().rev() {
+        gaps.lay(out, |range, mut each| each_piece(&flight.batch.pieces, &range, &mut each));
+    }
+    let mut wants = Vec::new();
+    for gap in gaps.left() {
+        let Some(map) = state.map() else { return Plan::Layout(gap.start) };
+        if let Some(start) = map.first_unknown(gap) {
+            return Plan::Layout(start);
+        }
+        map.resolve(gap, offset, out, &mut wants);
+    }
+    Plan::Fetch(length, wants)
+}
+
+/// Takes in a layout that was asked for when `asked_at` was the version known.
+pub(crate) fn adopt(
+    state: &mut State,
+    asked_at: u64,
+    layout: Layout,
+) -> Result<(), super::layout::Unsound> {
+    let version = layout.version;
+    let Some(known) = &mut state.known else {
+        state.map = None;
+        return Ok(());
+    };
+    if version < asked_at {
+        // The server went back to what was durable before it died; changes of a client that died too are lost.
+        tracing::warn!(version, asked_at, "the server knows an older version of a file than this client");
+    } else if version < known.version {
+        // Overtaken by a change of this client.
+        return Ok(());
+    }
+    if version != known.version {
+        known.version = version;
+        state.stale_kernel = true;
+        state.map = None;
+    }
+    match &mut state.map {
+        Some(map) if map.version() == version => map.merge(layout)?,
+        map => *map = Some(Box::new(Map::new(layout)?)),
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! What file data needs of the server: `link::Remote`, or a few maps in tests.
+
+use std::future::Future;
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::{BlockId, Commit};
+use flexfs_wire::message::{Caller, Reply, Request, Segment};
+use flexfs_wire::seal::Node;
+
+use crate::cancel::Cancel;
+
+/// A session with the server. A server that is away makes calls wait; what they answer is final.
+pub trait Server: Send + Sync + 'static {
+    /// Makes a call. `EINTR` when `cancel` is raised; whether the server acts on it is then unknown.
+    fn call(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> impl Future<Output = Result<Reply, Errno>>;
+
+    /// Whether calls can be made at all: a write that could never be stored is refused at once.
+    fn check(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Makes a call whose answer nobody waits for; sent behind the calls made before.
+    fn call_later(&self, caller: Caller, request: Request);
+
+    /// A number for a new block, granted to this session.
+    fn next_block(&self) -> impl Future<Output = Result<BlockId, Errno>>;
+
+    /// Stores an encoded block. `ESTALE`: the number belonged to a session that was lost.
+    fn put_block(&self, block: BlockId, encoded: Vec<u8>) -> impl Future<Output = Result<(), Errno>>;
+
+    /// Segments `first .. first + count` of a block and their stored bytes, back to back. `ENOENT`: collected.
+    fn read_block(
+        &self,
+        node: Node,
+        block: BlockId,
+        first: u32,
+        count: u32,
+        cancel: Option<&Cancel>,
+    ) -> impl Future<Output = Result<(Vec<Segment>, Vec<u8>), Errno>>;
+
+    /// The highest commit this session was answered.
+    fn last_commit(&self) -> Commit;
+
+    /// How often the session was lost and opened anew.
+    fn generation(&self) -> u64;
+
+    /// Whether a commit answered in that generation may be gone: the server died and did not know the session when
+    /// it was back.
+    fn is_lost(&self, commit: Commit, generation: u64) -> bool;
+
+    /// Waits until `commit` is durable.
+    fn sync_to(&self, commit: Commit, cancel: Option<&Cancel>) -> impl Future<Output = Result<(), Errno>>;
+}
