@@ -13,7 +13,7 @@ use flexfs_wire::hello::Welcome;
 use flexfs_wire::id::{Commit, RequestId};
 use flexfs_wire::limits::{FRAME_BYTES_MAX, REQUESTS_PER_LINK_MAX};
 use flexfs_wire::message::{Answer, Notice};
-use flexfs_wire::record::{Opener, RECORD_BYTES_MAX, RecordError, Sealer};
+use flexfs_wire::record::{Opener, RecordError, Sealer};
 use flexfs_wire::time::Time;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -35,7 +35,9 @@ const BLOCK_KIB_MAX: usize = 4 * FRAME_BYTES_MAX / 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A frame that has begun must go on within this.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
-/// Read buffer while small frames come.
+/// Read buffer of an idle link: a cluster has many of them, and their next request is small.
+const READ_IDLE: usize = 4 * 1024;
+/// Read buffer while small frames come in numbers.
 const READ_SMALL: usize = 32 * 1024;
 /// Read buffer while a block comes in.
 const READ_LARGE: usize = 256 * 1024;
@@ -227,13 +229,11 @@ pub(crate) async fn serve(core: Rc<Core>, ready: Ready) {
     session.links.fetch_add(1, Ordering::Relaxed);
     core.metrics.links.increment(1.0);
     let (socket, id) = (Rc::new(socket), session.info.id);
-    let first = link.outbound.replace(Outbound::default());
+    // Before there is a session nothing else is sent, so the welcome comes first.
     let greeted = link
         .outbound
         .borrow_mut()
         .frame(|out| frame::encode(Header::new(Kind::Welcome, RequestId(0)), &welcome, 0, out));
-    // What the volume thread sent before the welcome was on its way follows it.
-    link.outbound.borrow_mut().append(first);
     if link.session.set(session.clone()).is_err() || greeted.is_err() {
         tracing::error!(session = %id, "a link could not be welcomed");
         link.close();
@@ -309,6 +309,8 @@ struct Reader<'a> {
     opener: Opener,
     assembler: Assembler,
     dispatch: Dispatch,
+    /// The last read took all the room it was given.
+    was_full: bool,
     /// Room for the payload at hand.
     payload_room: Vec<OwnedSemaphorePermit>,
 }
@@ -322,6 +324,7 @@ impl<'a> Reader<'a> {
             opener,
             assembler: Assembler::new(),
             dispatch: Dispatch::default(),
+            was_full: false,
             payload_room: Vec::new(),
         }
     }
@@ -346,11 +349,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    async fn read(&self, mut buffer: Vec<u8>) -> Result<Vec<u8>, LinkError> {
-        let room = if self.assembler.payload_left() > READ_SMALL { READ_LARGE } else { READ_SMALL };
-        if buffer.capacity() > 2 * READ_SMALL && room == READ_SMALL {
-            // A block has come in; an idle link keeps no large buffer.
-            let mut small = Vec::with_capacity(READ_SMALL + RECORD_BYTES_MAX);
+    async fn read(&mut self, mut buffer: Vec<u8>) -> Result<Vec<u8>, LinkError> {
+        let room = if self.assembler.payload_left() > READ_SMALL {
+            READ_LARGE
+        } else if self.was_full || !buffer.is_empty() {
+            READ_SMALL
+        } else {
+            READ_IDLE
+        };
+        if buffer.capacity() > 4 * (buffer.len() + room) {
+            // More came than is to be expected now; an idle link keeps no large buffer.
+            let mut small = Vec::with_capacity(buffer.len() + room);
             small.extend_from_slice(&buffer);
             buffer = small;
         }
@@ -364,6 +373,7 @@ impl<'a> Reader<'a> {
         if bytes == 0 {
             return Err(LinkError::Closed);
         }
+        self.was_full = bytes == room;
         self.core.metrics.bytes_in.increment(bytes as u64);
         Ok(buffer)
     }

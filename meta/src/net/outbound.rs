@@ -48,12 +48,6 @@ impl Outbound {
         self.chunks.push_back(Chunk::Payload { bytes, sent: 0, _room: room });
     }
 
-    /// Appends all that waits in `other`.
-    pub(crate) fn append(&mut self, mut other: Self) {
-        self.bytes += other.bytes;
-        self.chunks.append(&mut other.chunks);
-    }
-
     /// Seals the next bytes to write into `out`; false when nothing waits.
     ///
     /// # Errors

@@ -6,9 +6,8 @@
 //! ```
 //! The request loop takes the session that comes out of this and holds no authentication branch.
 
-use aws_lc_rs::hmac;
 use flexfs_wire::frame::{self, HEADER_BYTES, Header, Kind};
-use flexfs_wire::hello::{Hello, Open, Proof, Reason, Refused};
+use flexfs_wire::hello::{self, Hello, Open, Proof, Reason, Refused};
 use flexfs_wire::id::SessionId;
 use flexfs_wire::limits::{HELLO_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use flexfs_wire::settings::{Access, Flags, TokenRefusal, ValidateAnswer, ValidateRequest};
@@ -18,8 +17,6 @@ use crate::auth::AdminError;
 
 /// Longest `client` text kept, bytes.
 const CLIENT_BYTES_MAX: usize = 256;
-/// First bytes of a proof's message.
-const PROOF_CONTEXT: &[u8] = b"flexfs attach";
 
 /// A hello that was understood.
 #[derive(Debug)]
@@ -188,15 +185,8 @@ impl Claiming {
 }
 
 fn verify_proof(resume_key: &[u8; 32], session: SessionId, exporter: &[u8; 32], proof: &Proof) -> bool {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, resume_key);
-    let mut message = [0; PROOF_CONTEXT.len() + 8 + 32];
-    let (context, rest) = message.split_at_mut(PROOF_CONTEXT.len());
-    let (number, secret) = rest.split_at_mut(8);
-    context.copy_from_slice(PROOF_CONTEXT);
-    number.copy_from_slice(&session.0.to_le_bytes());
-    secret.copy_from_slice(exporter);
-    // Compares in constant time.
-    hmac::verify(&key, &message, proof).is_ok()
+    let expected = hello::prove(resume_key, session, exporter);
+    aws_lc_rs::constant_time::verify_slices_are_equal(&expected, proof).is_ok()
 }
 
 fn common_version((oldest, newest): (u16, u16)) -> Result<u16, Refused> {
@@ -294,11 +284,7 @@ mod tests {
     #[test]
     fn proofs_bind_key_session_and_link() {
         let (key, exporter) = ([1; 32], [2; 32]);
-        let mut message = PROOF_CONTEXT.to_vec();
-        message.extend_from_slice(&9u64.to_le_bytes());
-        message.extend_from_slice(&exporter);
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), &message);
-        let proof: Proof = tag.as_ref().try_into().unwrap();
+        let proof = hello::prove(&key, SessionId(9), &exporter);
         let claim = |session| Claiming { session: SessionId(session), resume: false, proof };
         let handle = |session, keys: &[[u8; 32]], exporter| {
             claim(session).handle_sessions(keys.iter(), exporter).map(|(_, index)| index).ok()

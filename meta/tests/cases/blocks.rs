@@ -1,0 +1,164 @@
+//! Hosted blocks: stored once, read in segments, refused to those who have no right to them.
+
+use flexfs_wire::block::{self, Index};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::{Extent, NewBlock};
+use flexfs_wire::id::{BlockId, Range};
+use flexfs_wire::message::{Reply, Request, Write};
+use flexfs_wire::seal::Node;
+use flexfs_wire::settings::Compression;
+
+use crate::client::Session;
+use crate::client::cluster::{Cluster, within};
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 7u64;
+    (0..bytes)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        })
+        .collect()
+}
+
+fn grant(session: &mut Session) -> Range {
+    let Reply::Granted(range) = session.get(Request::GrantBlocks { count: 256 }) else { panic!() };
+    range
+}
+
+fn put(session: &mut Session, block: BlockId, stored: &[u8]) -> Result<Reply, Errno> {
+    session.call_with(Request::PutBlock { block }, stored).0.result
+}
+
+fn refer(session: &mut Session, node: Node, block: BlockId, raw: u32, stored: u32) {
+    let extent = Extent { offset: 0, length: raw, block, block_offset: 0 };
+    let new = NewBlock { block, raw_bytes: raw, stored_bytes: stored };
+    let write = Write { extents: vec![extent], blocks: vec![new], ..Write::default() };
+    session.get(Request::Write { node, write });
+}
+
+#[test]
+fn blocks_travel_whole_and_in_parts() {
+    let cluster = Cluster::start();
+    let mut session = cluster.open();
+    let file = session.make(session.root(), "f", 0o100_600).node;
+    let range = grant(&mut session);
+    let raw = noise(4 * 1024 * 1024);
+    let mut stored = Vec::new();
+    block::seal(&raw, Compression::None, &mut stored).unwrap();
+    let id = BlockId(range.start);
+    assert_eq!(put(&mut session, id, &stored), Ok(Reply::Done));
+    refer(&mut session, file, id, raw.len() as u32, stored.len() as u32);
+
+    // Another session that was given the file reads it.
+    let mut reader = cluster.open();
+    let node = reader.lookup("f").unwrap().node;
+    let index = Index::parse(&stored).unwrap();
+    for (first, count) in [(0, 64), (3, 1), (63, 1), (10, 20)] {
+        let request = Request::ReadBlock { node, block: id, first, count };
+        let (answer, payload) = reader.call_with(request, &[]);
+        assert_eq!(answer.result, Ok(Reply::Segments(index.select(first, count).unwrap().to_vec())));
+        assert_eq!(payload, stored[index.stored_range(first, count).unwrap()]);
+    }
+    let beyond = Request::ReadBlock { node, block: id, first: 60, count: 5 };
+    assert_eq!(reader.fail(beyond), Errno::EINVAL);
+    let text = {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(cluster.metrics).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert!(text.contains("flexfs_meta_block_bytes_in") && text.contains("kind=\"putblock\""), "{text}");
+}
+
+#[test]
+fn blocks_are_written_once_and_only_by_their_owner() {
+    let cluster = Cluster::start();
+    let mut session = cluster.open();
+    let range = grant(&mut session);
+    let (first, second) = (BlockId(range.start), BlockId(range.start + 1));
+    let mut stored = Vec::new();
+    block::seal(b"first", Compression::Lz4, &mut stored).unwrap();
+    let mut other = Vec::new();
+    block::seal(b"other", Compression::Lz4, &mut other).unwrap();
+    assert_eq!(put(&mut session, first, &stored), Ok(Reply::Done));
+    assert_eq!(put(&mut session, first, &other), Ok(Reply::Done), "the same answer");
+    let file = session.make(session.root(), "f", 0o100_600).node;
+    refer(&mut session, file, first, 5, stored.len() as u32);
+    let request = Request::ReadBlock { node: file, block: first, first: 0, count: 1 };
+    let (_, payload) = session.call_with(request, &[]);
+    assert_eq!(payload, b"first", "the first bytes stay");
+
+    assert_eq!(put(&mut session, second, b"not a block"), Err(Errno::EINVAL));
+    assert_eq!(put(&mut session, second, &stored[..stored.len() - 1]), Err(Errno::EINVAL));
+    let mut stranger = cluster.open();
+    assert_eq!(put(&mut stranger, second, &stored), Err(Errno::EACCES));
+    assert_eq!(put(&mut session, BlockId(range.start + range.count), &stored), Err(Errno::EACCES));
+
+    // A file gives the right to its own blocks only.
+    assert_eq!(put(&mut session, second, &stored), Ok(Reply::Done));
+    let node = stranger.lookup("f").unwrap().node;
+    let foreign = Request::ReadBlock { node, block: second, first: 0, count: 1 };
+    assert_eq!(stranger.fail(foreign), Errno::ENOENT);
+    // The one who wrote it reads it before any file refers to it.
+    let own = Request::ReadBlock { node: file, block: second, first: 0, count: 1 };
+    assert!(session.call_with(own, &[]).0.result.is_ok());
+}
+
+#[test]
+fn damage_and_loss_are_told_apart_and_logged() {
+    let cluster = Cluster::start();
+    let mut session = cluster.open();
+    let file = session.make(session.root(), "f", 0o100_600).node;
+    let range = grant(&mut session);
+    let mut stored = Vec::new();
+    block::seal(&noise(100_000), Compression::Lz4, &mut stored).unwrap();
+    let volume = session.granted.settings.id.clone();
+    let path = |id: BlockId| {
+        let folder = cluster.path(&format!("meta/volumes/{volume}/blocks"));
+        folder.join(format!("{:02x}", (id.0 >> 8) & 0xff)).join(format!("{:016x}", id.0))
+    };
+    for number in 0..2 {
+        let id = BlockId(range.start + number);
+        assert_eq!(put(&mut session, id, &stored), Ok(Reply::Done));
+        assert_eq!(std::fs::read(path(id)).unwrap(), stored);
+    }
+    let (damaged, lost) = (BlockId(range.start), BlockId(range.start + 1));
+    let mut bytes = stored.clone();
+    bytes[40] ^= 1;
+    std::fs::write(path(damaged), bytes).unwrap();
+    std::fs::remove_file(path(lost)).unwrap();
+    let read = |block| Request::ReadBlock { node: file, block, first: 0, count: 1 };
+    assert_eq!(session.fail(read(damaged)), Errno::EIO);
+    assert_eq!(session.fail(read(lost)), Errno::ENOENT);
+    let log = cluster.log();
+    assert!(log.contains(&path(damaged).display().to_string()) && log.contains(&path(lost).display().to_string()));
+}
+
+#[test]
+fn garbage_is_collected_when_retention_is_over() {
+    let cluster = Cluster::start();
+    cluster.configure(&["update", "volume", "main", "--retention", "0s"]);
+    let mut session = cluster.open();
+    assert_eq!(session.granted.settings.retention, 0);
+    let file = session.make(session.root(), "f", 0o100_600).node;
+    let range = grant(&mut session);
+    let mut stored = Vec::new();
+    block::seal(&noise(50_000), Compression::None, &mut stored).unwrap();
+    let id = BlockId(range.start);
+    assert_eq!(put(&mut session, id, &stored), Ok(Reply::Done));
+    refer(&mut session, file, id, 50_000, stored.len() as u32);
+    let volume = &session.granted.settings.id;
+    let folder = cluster.path(&format!("meta/volumes/{volume}/blocks"));
+    let path = folder.join(format!("{:02x}/{:016x}", (id.0 >> 8) & 0xff, id.0));
+    assert!(path.exists());
+    let root = session.root();
+    let name = flexfs_wire::name::Name::new(b"f").unwrap();
+    session.get(Request::Remove { parent: root, name, dir: false });
+    within(std::time::Duration::from_secs(25), || {
+        session.get(Request::Heartbeat);
+        (!path.exists()).then_some(())
+    });
+}

@@ -1,0 +1,162 @@
+//! What a token and its flags permit, and what happens when it ends.
+
+use std::time::{Duration, Instant};
+
+use flexfs_wire::block;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::hello::Reason;
+use flexfs_wire::id::BlockId;
+use flexfs_wire::message::{Call, Caller, Lock, LockFamily, LockKind, Notice, Reply, Request};
+use flexfs_wire::settings::{Compression, Flags};
+use flexfs_wire::token::{CaPin, Secret, Token};
+
+use crate::client::cluster::Cluster;
+
+#[test]
+fn tokens_are_refused_by_their_cause() {
+    let mut cluster = Cluster::start();
+    let good = Token::parse(&cluster.token).unwrap();
+    let foreign = Token { ca_pin: CaPin([7; 16]), ..good.clone() };
+    let wrong = Token { secret: Secret::new([7; 32]), ..good.clone() };
+    let refused = |token: &str| match cluster.try_open(token, Flags::default()) {
+        Err(refusal) => refusal,
+        Ok(_) => panic!("accepted"),
+    };
+    for (token, reason, text) in [
+        (cluster.token[..60].to_owned(), Reason::TokenMalformed, "truncated"),
+        ("hunter2".to_owned(), Reason::TokenMalformed, "not a flexfs token"),
+        (cluster.meta_token.clone(), Reason::TokenKind, "volume token is needed"),
+        (foreign.to_text().to_string(), Reason::TokenUnknown, "another cluster"),
+        (wrong.to_text().to_string(), Reason::TokenUnknown, "unknown"),
+    ] {
+        let (found, said) = refused(&token);
+        assert!(found == reason && said.contains(text), "{found:?} {said}");
+    }
+    // Admin away: sessions go on, new ones are told to wait.
+    let mut session = cluster.open();
+    cluster.kill_admin();
+    std::thread::sleep(Duration::from_secs(6)); // The positive answer is forgotten after five.
+    let Err((reason, said)) = cluster.try_open(&cluster.token, Flags::default()) else { panic!() };
+    assert!(reason == Reason::AdminUnreachable && said.contains("running mounts go on"), "{said}");
+    assert_eq!(session.get(Request::Heartbeat), Reply::Done);
+    cluster.start_admin();
+    cluster.open();
+    session.make(session.root(), "f", 0o100_600);
+
+    let log = cluster.log();
+    assert!(log.contains(&good.id.to_string()));
+    for token in [&cluster.token, &cluster.meta_token, &cluster.account] {
+        assert!(!log.contains(&token[12..]));
+    }
+    assert!(log.contains("admin is back"));
+}
+
+#[test]
+fn read_only_sessions_change_nothing() {
+    let cluster = Cluster::start();
+    let mut writer = cluster.open();
+    let file = writer.make(writer.root(), "f", 0o100_644).node;
+    let ro = Flags { ro: true, ..Flags::default() };
+    let by_token = cluster.another_token(&["--flags", "ro"]);
+    for mut session in
+        [cluster.try_open(&cluster.token, ro).unwrap(), cluster.try_open(&by_token, Flags::default()).unwrap()]
+    {
+        assert!(session.granted.flags.ro);
+        let node = session.lookup("f").unwrap().node;
+        assert_eq!(node, file);
+        let request = session.make_request(session.root(), "g", 0o100_600);
+        assert_eq!(session.fail(request), Errno::EROFS);
+        let open = |write| Request::Open { node, write, truncate: false, kill_privileges: false };
+        assert_eq!(session.fail(open(true)), Errno::EROFS);
+        assert!(matches!(session.get(open(false)), Reply::Opened { .. }));
+        let lock = |kind| Request::Lock {
+            node,
+            lock: Lock { family: LockFamily::Flock, kind, owner: 1, pid: 1, start: 0, end: u64::MAX },
+            wait: false,
+        };
+        assert_eq!(session.fail(lock(LockKind::Write)), Errno::EROFS);
+        assert_eq!(session.get(lock(LockKind::Read)), Reply::Done);
+        let mut stored = Vec::new();
+        block::seal(b"x", Compression::None, &mut stored).unwrap();
+        let (answer, _) = session.call_with(Request::PutBlock { block: BlockId(1) }, &stored);
+        assert_eq!(answer.result, Err(Errno::EROFS));
+        session.get(Request::Leave);
+    }
+}
+
+#[test]
+fn root_is_nobody_where_the_flags_say_so() {
+    let cluster = Cluster::start();
+    let token = cluster.another_token(&["--flags", "rootSquash"]);
+    let mut owner = cluster.open();
+    let root = owner.root();
+    let change = flexfs_wire::attr::SetAttr { mode: Some(0o777), ..Default::default() };
+    owner.get(Request::SetAttr { node: root, change });
+    let mut session = cluster.try_open(&token, Flags::default()).unwrap();
+    let made = session.make(session.root(), "f", 0o100_644);
+    assert_eq!((made.attr.uid, made.attr.gid), (65_534, 65_534));
+    let request = session.make_request(session.root(), "g", 0o100_644);
+    let id = session.number();
+    session.link.request_call(id, &Call { caller: Caller { uid: 1000, gid: 1000 }, request }, &[]);
+    let Ok(Reply::Entry(entry)) = session.link.answer(id).0.result else { panic!() };
+    assert_eq!((entry.attr.uid, entry.attr.gid), (1000, 1000));
+}
+
+#[test]
+fn a_scope_is_a_world_of_its_own() {
+    let cluster = Cluster::start();
+    let mut all = cluster.open();
+    let secret = all.make(all.root(), "secret", 0o100_600);
+    let token = cluster.another_token(&["--mountPath", "/team"]);
+    let Err((reason, text)) = cluster.try_open(&token, Flags::default()) else { panic!() };
+    assert!(reason == Reason::Scope && text.contains("/team"), "{text}");
+    let team = all.make(all.root(), "team", 0o040_755);
+    let mut session = cluster.try_open(&token, Flags::default()).unwrap();
+    assert_eq!(session.granted.attr.ino, team.attr.ino);
+    let made = session.make(session.root(), "f", 0o100_600);
+    assert_eq!(session.fail(Request::GetAttr { node: secret.node }), Errno::ESTALE, "sealed for another scope");
+    assert_eq!(session.fail(Request::GetAttr { node: all.root() }), Errno::ESTALE);
+    assert_eq!(all.fail(Request::GetAttr { node: made.node }), Errno::ESTALE);
+}
+
+#[test]
+fn a_revoked_token_ends_its_sessions() {
+    let cluster = Cluster::start();
+    let token = cluster.another_token(&[]);
+    let id = Token::parse(&token).unwrap().id.to_string();
+    let mut revoked = cluster.try_open(&token, Flags::default()).unwrap();
+    let (mut second, _) = revoked.another(false);
+    let mut other = cluster.open();
+    let start = Instant::now();
+    cluster.configure(&["delete", "volume-token", &id]);
+    revoked.link.wait_closed();
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert!(revoked.link.notices.iter().any(|n| matches!(n, Notice::Revoked { text } if text.contains(&id))));
+    second.wait_closed();
+    assert!(second.notices.iter().any(|n| matches!(n, Notice::Revoked { .. })));
+    let Err((reason, _)) = cluster.try_open(&token, Flags::default()) else { panic!() };
+    assert_eq!(reason, Reason::TokenUnknown);
+    let (_, welcome) = revoked.another(false);
+    assert!(matches!(welcome, flexfs_wire::hello::Welcome::Refused(r) if r.reason == Reason::SessionUnknown));
+    assert!(matches!(other.get(Request::StatFs), Reply::StatFs(_)), "others go on");
+}
+
+#[test]
+fn tokens_revoked_behind_the_back_are_noticed_on_reconnect() {
+    let mut cluster = Cluster::start();
+    let token = cluster.another_token(&[]);
+    let id = Token::parse(&token).unwrap().id.to_string();
+    let mut revoked = cluster.try_open(&token, Flags::default()).unwrap();
+    let mut other = cluster.open();
+    cluster.kill_meta();
+    cluster.configure(&["delete", "volume-token", &id]);
+    cluster.start_meta();
+    // It is ended by the snapshot, so the other need not wait for it.
+    let start = Instant::now();
+    other.recover(Vec::new());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    let (_, welcome) = revoked.another(true);
+    assert!(matches!(welcome, flexfs_wire::hello::Welcome::Refused(_)), "{welcome:?}");
+    revoked.link.wait_closed();
+}
