@@ -53,16 +53,29 @@ impl<S: Server> Core<S> {
         error.map_or(Ok(()), Err)
     }
 
-    /// Begins to send what is dirty because memory is short; largest files first, half of it.
+    /// Begins to send what is dirty because memory is short; largest files first, half of it, and so on.
     pub(crate) fn relieve(self: &Arc<Self>) {
         if self.relieving.swap(true, Ordering::SeqCst) {
             return;
         }
-        let relief = Relief(Arc::clone(self));
+        let mut relief = Relief(Arc::clone(self));
         drop(flexfs_uring::spawn(async move {
-            let core = &relief.0;
-            core.clean_files(core.heaviest()).await;
+            loop {
+                let core = Arc::clone(&relief.0);
+                core.clean_files(core.heaviest()).await;
+                drop(relief);
+                // A writer that came to wait meanwhile left it to this task: looked for after the sign is down.
+                if !core.is_short() || core.relieving.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+                relief = Relief(core);
+            }
         }));
+    }
+
+    /// Whether relief would help.
+    fn is_short(&self) -> bool {
+        self.budget.is_pressed() && !self.heaviest().is_empty()
     }
 
     /// The files that hold half of what is dirty and not on its way.

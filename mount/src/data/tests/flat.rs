@@ -85,7 +85,8 @@ impl World {
             Step::Fsync => {
                 files.fsync(node, None).await.unwrap();
                 assert!(mount.server.content(1) == *flat, "after fsync");
-                assert_eq!(mount.server.world().synced, mount.server.world().commit);
+                let world = mount.server.world();
+                assert_eq!(world.synced, world.commit);
             }
             Step::Truncate(size) => {
                 let change = SetAttr { size: Some(size as u64), ..SetAttr::default() };

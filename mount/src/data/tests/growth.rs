@@ -42,7 +42,7 @@ fn writers_wait_for_memory_and_go_on() {
         }
         // Full blocks went out while it wrote, a bounded number at a time.
         let world = mount.server.world();
-        assert_eq!(world.puts, 50);
+        assert!((50..60).contains(&world.puts), "{}", world.puts);
         assert!(world.putting_max <= mount.files.core().budget.puts_max());
     });
 }
