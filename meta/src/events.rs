@@ -8,7 +8,7 @@ use std::time::Duration;
 use flexfs_wire::settings::Event;
 
 use crate::auth::{AdminError, AdminHttp, Pool};
-use crate::session::clock;
+use crate::clock;
 use crate::volume::{ToVolume, Volumes};
 
 /// First pause before the stream is opened anew.

@@ -2,15 +2,17 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use flexfs_wire::id::Commit;
 use flexfs_wire::message::Request;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::engine::Store;
-use crate::session::clock;
-use crate::volume::{Host, Stamp};
+use crate::clock;
+use crate::namespace::Figures;
 
 /// Latency buckets, seconds: a request that stays in memory takes some 20 us, a synced one milliseconds.
 const BUCKETS: [f64; 12] =
@@ -143,13 +145,13 @@ impl CoreMetrics {
     }
 
     /// A request was answered.
-    pub(crate) fn answered(&self, stamp: Stamp, failed: bool) {
+    pub(crate) fn answered(&self, kind: u8, started: Instant, failed: bool) {
         if failed {
             self.errors.increment(1);
         }
-        if let Some((count, latency)) = self.requests.get(usize::from(stamp.kind)) {
+        if let Some((count, latency)) = self.requests.get(usize::from(kind)) {
             count.increment(1);
-            latency.record(clock::now().saturating_duration_since(stamp.started).as_secs_f64());
+            latency.record(clock::now().saturating_duration_since(started).as_secs_f64());
         }
     }
 
@@ -196,18 +198,22 @@ impl VolumeMetrics {
         }
     }
 
-    /// Sets the gauges, not more than twice a second.
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 is exact enough for people")]
-    pub(crate) fn update<S: Store>(&self, host: &Host<S>, now: Instant) {
-        if self.updated.get().is_some_and(|at| now.saturating_duration_since(at) < VOLUME_EVERY) {
-            return;
+    /// Whether the gauges are to be set again: not more than twice a second.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        let due = self.updated.get().is_none_or(|at| now.saturating_duration_since(at) >= VOLUME_EVERY);
+        if due {
+            self.updated.set(Some(now));
         }
-        self.updated.set(Some(now));
-        let figures = host.figures();
+        due
+    }
+
+    /// Sets the gauges. `lag`: commits that are not durable yet.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 is exact enough for people")]
+    pub(crate) fn update(&self, figures: &Figures, recovering: bool, last: Commit, lag: u64) {
         self.sessions.set(figures.sessions as f64);
-        self.recovering.set(if host.is_open() { 0.0 } else { 1.0 });
-        self.commit.set(host.last_commit().0 as f64);
-        self.durable_lag.set(host.lag() as f64);
+        self.recovering.set(if recovering { 1.0 } else { 0.0 });
+        self.commit.set(last.0 as f64);
+        self.durable_lag.set(lag as f64);
         self.inodes.set(figures.inodes as f64);
         self.bytes.set(figures.bytes as f64);
         self.orphans.set(figures.orphans as f64);
@@ -237,11 +243,12 @@ pub(crate) enum MetricsError {
     Twice,
 }
 
-/// Installs the recorder and serves `/metrics` and `/healthz` on `addr`, as long as the process lives.
+/// Installs the recorder and serves `/metrics` and `/healthz` on `addr`, as long as the process lives. Healthy is a
+/// server once `ready` is set.
 ///
 /// # Errors
 /// [`MetricsError`].
-pub(crate) fn serve(addr: SocketAddr) -> Result<SocketAddr, MetricsError> {
+pub(crate) fn serve(addr: SocketAddr, ready: Arc<AtomicBool>) -> Result<SocketAddr, MetricsError> {
     let bind = |error| MetricsError::Bind { addr, error };
     let listener = TcpListener::bind(addr).map_err(bind)?;
     let local = listener.local_addr().map_err(bind)?;
@@ -268,7 +275,7 @@ pub(crate) fn serve(addr: SocketAddr) -> Result<SocketAddr, MetricsError> {
         Box::new(move || {
             for stream in listener.incoming() {
                 // A scraper that went away is its own loss.
-                let _ = stream.and_then(|stream| answer(stream, &handle));
+                let _ = stream.and_then(|stream| answer(stream, &handle, &ready));
             }
         }),
     )?;
@@ -276,7 +283,7 @@ pub(crate) fn serve(addr: SocketAddr) -> Result<SocketAddr, MetricsError> {
 }
 
 /// One request, one answer, one connection: scrapers come every few seconds.
-fn answer(mut stream: TcpStream, handle: &PrometheusHandle) -> io::Result<()> {
+fn answer(mut stream: TcpStream, handle: &PrometheusHandle, ready: &AtomicBool) -> io::Result<()> {
     stream.set_read_timeout(Some(SCRAPE_TIMEOUT))?;
     stream.set_write_timeout(Some(SCRAPE_TIMEOUT))?;
     let mut request = [0; 2048];
@@ -291,7 +298,12 @@ fn answer(mut stream: TcpStream, handle: &PrometheusHandle) -> io::Result<()> {
     let line = request[..filled].split(|&byte| byte == b'\r').next().unwrap_or_default();
     let (status, body) = match line {
         b"GET /metrics HTTP/1.1" | b"GET /metrics HTTP/1.0" => ("200 OK", handle.render()),
-        b"GET /healthz HTTP/1.1" | b"GET /healthz HTTP/1.0" => ("200 OK", "ok\n".to_owned()),
+        b"GET /healthz HTTP/1.1" | b"GET /healthz HTTP/1.0" if ready.load(Ordering::Acquire) => {
+            ("200 OK", "ok\n".to_owned())
+        }
+        b"GET /healthz HTTP/1.1" | b"GET /healthz HTTP/1.0" => {
+            ("503 Service Unavailable", "starting\n".to_owned())
+        }
         _ => ("404 Not Found", "only GET /metrics and GET /healthz are here\n".to_owned()),
     };
     write!(

@@ -5,47 +5,27 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use flexfs_wire::creds_file;
 use flexfs_wire::token::TokenKind;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::auth::{Admin, AdminError, AdminHttp, Authority, CertificateError, Identity, Pool, renew_forever};
 use crate::config::Config;
-use crate::net::{self, Common, Guard};
-use crate::session::Registry;
-use crate::volume::{CoreHandle, Cores, Shop, ToCore, Volumes};
-use crate::{blocks, events, metrics};
+use crate::control::{Control, Ending, control};
+use crate::guard::Guard;
+use crate::net::{self, Common};
+use crate::volume::{CoreHandle, Cores, Registry, Shop, ToCore, Volumes};
+use crate::{blocks, events, front, metrics};
 
 /// Pause between tries to get a first certificate while admin is away.
 const ADMIN_PAUSE: Duration = Duration::from_secs(2);
 /// Time for the cores to send their last bytes.
 const CORES_WAIT: Duration = Duration::from_secs(5);
-
-/// Stops the server from any thread.
-#[derive(Clone, Debug)]
-pub(crate) struct Control(UnboundedSender<Ending>);
-
-/// Why the server ends.
-#[derive(Debug)]
-enum Ending {
-    /// It was asked to.
-    Signal(&'static str),
-    /// It cannot go on.
-    Failed(String),
-}
-
-impl Control {
-    /// The server cannot go on.
-    pub(crate) fn fail(&self, cause: String) {
-        // Nobody listens any more when it is ending already.
-        let _ = self.0.send(Ending::Failed(cause));
-    }
-}
 
 /// Runs a server until SIGTERM, SIGINT or a failure.
 ///
@@ -53,10 +33,11 @@ impl Control {
 /// It could not start, or could not go on; the text says what to do.
 pub(crate) fn run(config: &Config) -> Result<()> {
     let _lock = lock(&config.db_folder)?;
-    let (control, endings) = mpsc::unbounded_channel();
-    let signals = signals(Control(control.clone()))?;
+    let (control, endings) = control();
+    let signals = signals(control.clone())?;
     let creds = creds_file::load(TokenKind::Meta, &config.creds_file)?;
-    let metrics_addr = metrics::serve(config.metrics_addr)?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let metrics_addr = metrics::serve(config.metrics_addr, ready.clone())?;
     let listeners = listen(config.bind_addr, config.cores)?;
     let bound = listeners.first().map_or(Ok(config.bind_addr), TcpListener::local_addr)?;
     let http = Arc::new(AdminHttp::new(&creds));
@@ -65,7 +46,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
 
     let (cores, inboxes) = cores(listeners.len());
     let registry = Arc::new(Registry::default());
-    let shop = Shop { registry: registry.clone(), cores: cores.clone(), control: Control(control.clone()) };
+    let shop = Shop { registry: registry.clone(), cores: cores.clone(), control: control.clone() };
     let volumes = Arc::new(Volumes::new(config.db_folder.join("volumes"), shop));
     let found = volumes.start_found()?;
     let pool = Pool::start(&authority)?;
@@ -78,7 +59,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         guard: Guard::default(),
         cores: cores.clone(),
     });
-    let threads = start_cores(&common, listeners, inboxes, &Control(control))?;
+    let threads = start_cores(&common, listeners, inboxes, &control)?;
     events::follow(http.clone(), pool, volumes.clone())?;
     renew_forever(identity, http.clone())?;
     blocks::start_collector(volumes.clone())?;
@@ -86,7 +67,8 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         addr = %bound, metrics = %metrics_addr, admin = http.addr(), cores = threads.len(), volumes = found,
         db = %config.db_folder.display(), version = env!("CARGO_PKG_VERSION"), "meta.flexfs is ready"
     );
-    let ending = wait(endings);
+    ready.store(true, Ordering::Release);
+    let ending = endings.wait();
     drop(signals);
     stop(&volumes, &cores, threads);
     match ending {
@@ -121,7 +103,7 @@ pub(crate) fn lock(folder: &Path) -> Result<File> {
 }
 
 fn listen(addr: SocketAddr, cores: usize) -> Result<Vec<TcpListener>> {
-    net::front::listen(addr, cores.max(1)).map_err(|error| {
+    front::listen(addr, cores.max(1)).map_err(|error| {
         if error.kind() == std::io::ErrorKind::AddrInUse {
             anyhow!(
                 "{addr} is in use by another program; stop it (`ss -ltnp` shows which), or choose another address \
@@ -202,7 +184,7 @@ fn signals(control: Control) -> Result<JoinHandle<()>> {
                 _ = int.recv() => "SIGINT",
             }
         });
-        let _ = control.0.send(Ending::Signal(name));
+        control.stop(name);
         // A second signal means: now.
         runtime.block_on(async {
             tokio::select! {
@@ -215,10 +197,6 @@ fn signals(control: Control) -> Result<JoinHandle<()>> {
     Ok(thread)
 }
 
-fn wait(mut endings: UnboundedReceiver<Ending>) -> Ending {
-    endings.blocking_recv().unwrap_or(Ending::Signal("nobody"))
-}
-
 /// Engines first: they say goodbye on every link and make everything durable. Then the cores.
 fn stop(volumes: &Volumes, cores: &Cores, threads: Vec<JoinHandle<()>>) {
     if !volumes.stop() {
@@ -228,9 +206,9 @@ fn stop(volumes: &Volumes, cores: &Cores, threads: Vec<JoinHandle<()>>) {
         // One that ended already needs no word.
         let _ = core.inbox.send(ToCore::Stop);
     }
-    let deadline = crate::session::clock::now() + CORES_WAIT;
+    let deadline = crate::clock::now() + CORES_WAIT;
     for thread in threads {
-        while !thread.is_finished() && crate::session::clock::now() < deadline {
+        while !thread.is_finished() && crate::clock::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

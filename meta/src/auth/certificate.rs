@@ -18,7 +18,7 @@ use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use super::http::{AdminError, AdminHttp};
-use crate::session::clock;
+use crate::clock;
 
 /// How often the age of the certificate is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(600);

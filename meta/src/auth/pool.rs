@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::admin::Authority;
 use super::cache::{Cache, Key};
 use super::http::AdminError;
-use crate::session::clock;
+use crate::clock;
 
 /// Threads that ask admin: an answer takes a millisecond or two, a dead admin four seconds.
 const THREADS: usize = 4;

@@ -14,7 +14,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 
 use super::path::{self, Named};
-use crate::session::clock;
+use crate::clock;
 use crate::volume::{ToVolume, Volume, Volumes};
 
 /// Pause between two looks for garbage.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::oneshot;
 
-use crate::net::front::{self, File};
+use crate::front::{self, File};
 
 type Waiter = oneshot::Sender<Result<(), io::ErrorKind>>;
 

@@ -13,36 +13,7 @@ mod put;
 mod read;
 mod store;
 
-use std::rc::Rc;
-use std::sync::Arc;
-
-use flexfs_wire::errno::Errno;
-use flexfs_wire::id::{Commit, RequestId};
-use flexfs_wire::message::{Answer, Reply};
-use flexfs_wire::time::Time;
-use tokio::sync::OwnedSemaphorePermit;
-
-use crate::net::{Core, Link};
-use crate::session::Shared;
-use crate::volume::Stamp;
-
 pub(crate) use collector::start as start_collector;
 pub(crate) use put::put;
-pub(crate) use read::{Wanted, read};
+pub(crate) use read::{Wanted, locate};
 pub(crate) use store::Store;
-
-/// A block request and where its answer goes.
-pub(crate) struct Task {
-    pub(crate) core: Rc<Core>,
-    pub(crate) link: Rc<Link>,
-    pub(crate) session: Arc<Shared>,
-    pub(crate) request: RequestId,
-    pub(crate) stamp: Stamp,
-}
-
-impl Task {
-    fn answer(&self, result: Result<Reply, Errno>, payload: Vec<u8>, room: Vec<OwnedSemaphorePermit>) {
-        let answer = Answer { commit: Commit(0), at: Time::default(), result };
-        self.link.answer_with(&self.core, self.request, self.stamp, answer, payload, room);
-    }
-}

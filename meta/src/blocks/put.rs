@@ -6,45 +6,41 @@ use std::path::Path;
 use flexfs_wire::block::Index;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
-use flexfs_wire::message::Reply;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
-use super::Task;
 use super::path;
-use crate::net::front::{self, File};
-use crate::volume::{PutRight, ToVolume};
+use super::store::Store;
+use crate::front::{self, File};
+use crate::volume::{PutRight, Shared, ToVolume};
 
-/// Serves `PutBlock`.
-pub(crate) async fn put(task: Task, block: BlockId, payload: Vec<u8>, room: Vec<OwnedSemaphorePermit>) {
-    let bytes = payload.len() as u64;
-    let result = store(&task, block, payload).await;
-    if result.is_ok() {
-        task.core.metrics.block_bytes_in.increment(bytes);
-    }
-    drop(room);
-    task.answer(result.map(|()| Reply::Done), Vec::new(), Vec::new());
-}
-
-async fn store(task: &Task, block: BlockId, payload: Vec<u8>) -> Result<(), Errno> {
+/// Stores a block for a session; done when it is on stable storage.
+///
+/// # Errors
+/// `EINVAL`: no block. `EACCES`: not this session's number. `ENOSPC`, `EIO`.
+pub(crate) async fn put(
+    store: &Store,
+    session: &Shared,
+    block: BlockId,
+    payload: Vec<u8>,
+) -> Result<(), Errno> {
     match Index::parse(&payload) {
         Ok(index) if index.stored_bytes() as usize == payload.len() => {}
         Ok(_) | Err(_) => {
-            tracing::warn!(
-                session = %task.session.info.id, %block, bytes = payload.len(), "refused: these bytes are no block"
-            );
+            let bytes = payload.len();
+            tracing::warn!(session = %session.info.id, %block, bytes, "refused: these bytes are no block");
             return Err(Errno::EINVAL);
         }
     }
     let (answer, wait) = oneshot::channel();
-    let volume = &task.session.volume;
-    volume.send(ToVolume::PutRight { session: task.session.info.id, block, answer });
+    let volume = &session.volume;
+    volume.send(ToVolume::PutRight { session: session.info.id, block, answer });
     match wait.await {
         Ok(Ok(PutRight::Write)) => {}
         Ok(Ok(PutRight::Stored)) => return Ok(()),
         Ok(Err(errno)) => return Err(errno),
         Err(_) => return Err(Errno::EIO), // The volume is being closed.
     }
-    let written = write(task, &volume.blocks, block, payload).await;
+    let written = write(store, &volume.blocks, block, payload).await;
     volume.send(ToVolume::PutDone { block, stored: written.is_ok() });
     written.map_err(|error| {
         let file = path::file(&volume.blocks, block);
@@ -53,13 +49,13 @@ async fn store(task: &Task, block: BlockId, payload: Vec<u8>) -> Result<(), Errn
     })
 }
 
-async fn write(task: &Task, blocks: &Path, block: BlockId, payload: Vec<u8>) -> io::Result<()> {
+async fn write(store: &Store, blocks: &Path, block: BlockId, payload: Vec<u8>) -> io::Result<()> {
     let (folder, file, fresh) =
         (path::folder(blocks, block), path::file(blocks, block), path::fresh(blocks, block));
     if front::exists(&file).await? {
         return Ok(()); // Stored by an earlier try; the first bytes stay.
     }
-    let folders = task.core.blocks.folders();
+    let folders = store.folders();
     let opened = match File::create_new(&fresh).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             folders.make(&folder).await?;

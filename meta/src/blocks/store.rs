@@ -12,7 +12,7 @@ use flexfs_wire::id::BlockId;
 
 use super::folder::Folders;
 use super::path;
-use crate::net::front::File;
+use crate::front::File;
 
 /// Open files per core.
 const FILES_MAX: usize = 256;

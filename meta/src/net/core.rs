@@ -13,15 +13,14 @@ use slab::Slab;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::front::{self, Listener};
 use super::greet;
-use super::guard::{Guard, Permit};
 use super::link::Link;
 use crate::auth::Pool;
 use crate::blocks::Store as BlockStore;
+use crate::front::{self, Listener};
+use crate::guard::{Guard, Permit};
 use crate::metrics::CoreMetrics;
-use crate::session::Registry;
-use crate::volume::{Cores, LinkKey, ToCore, Volumes};
+use crate::volume::{Cores, LinkKey, Registry, ToCore, Volumes};
 
 /// Block payloads in memory at once per core, KiB.
 const BLOCK_KIB_MAX: usize = 192 * 1024;
@@ -139,7 +138,7 @@ impl Core {
             }
         }
         // Volumes have said goodbye on every link; give the bytes a moment to leave.
-        let deadline = tokio::time::Instant::from_std(crate::session::clock::now() + STOP_WAIT);
+        let deadline = tokio::time::Instant::from_std(crate::clock::now() + STOP_WAIT);
         while !self.links.borrow().is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -169,7 +168,7 @@ impl Core {
 async fn close_idle_files(core: Rc<Core>) {
     loop {
         tokio::time::sleep(IDLE_FILES_EVERY).await;
-        core.blocks.rest(crate::session::clock::now());
+        core.blocks.rest(crate::clock::now());
     }
 }
 

@@ -10,13 +10,15 @@ use flexfs_wire::message::{Call, Caller, Lock, LockKind, Recovery, Replay, Reque
 use flexfs_wire::seal::Node;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::block::{self, Task};
 use super::core::Core;
-use super::front;
 use super::link::Link;
-use crate::blocks;
+use crate::blocks::Wanted;
+use crate::clock;
+use crate::front;
 use crate::metrics;
-use crate::session::{Rules, Shared, clock};
 use crate::volume::{EndOfReplay, Job, Stamp, ToVolume};
+use crate::volume::{Rules, Shared};
 
 /// uid and gid that root is mapped to.
 const NOBODY: u32 = 65_534;
@@ -120,7 +122,7 @@ impl Dispatch {
             link.refuse(core, header.request, stamp, errno);
             return;
         }
-        let task = blocks::Task {
+        let task = Task {
             core: core.clone(),
             link: link.clone(),
             session: session.clone(),
@@ -128,9 +130,9 @@ impl Dispatch {
             stamp,
         };
         match call.request {
-            Request::PutBlock { block } => front::spawn(blocks::put(task, block, payload, room)),
-            Request::ReadBlock { node, block, first, count } => {
-                front::spawn(blocks::read(task, blocks::Wanted { ino: node.ino, block, first, count }));
+            Request::PutBlock { block: id } => front::spawn(block::put(task, id, payload, room)),
+            Request::ReadBlock { node, block: id, first, count } => {
+                front::spawn(block::read(task, Wanted { ino: node.ino, block: id, first, count }));
             }
             _ => {
                 let squashed = squash(rules, &mut call.caller);

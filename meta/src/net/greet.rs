@@ -14,12 +14,13 @@ use flexfs_wire::record::{Handshake, Opener, RecordError, Secured};
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::front::Socket;
-use super::guard::{Line, Permit};
 use super::link::{Link, Ready, serve};
 use crate::auth::Verdict;
+use crate::clock;
+use crate::front::Socket;
+use crate::guard::{Line, Permit};
 use crate::session::handshake::{self, Asked, Claiming, Opening};
-use crate::session::{Shared, clock};
+use crate::volume::Shared;
 use crate::volume::{Claim, Claimed, OpenSession, ToVolume};
 
 /// Time a stranger has for its part of the handshake.

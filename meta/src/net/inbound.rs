@@ -195,10 +195,10 @@ mod tests {
 
     fn stream() -> Vec<u8> {
         let mut out = Vec::new();
-        for (request, payload) in [(1, 0usize), (2, 70_000), (3, 0), (4, 1), (5, 0)] {
-            let header = Header::new(Kind::Request, RequestId(request));
-            frame::encode(header, &vec![request as u8; 300], payload, &mut out).unwrap();
-            out.extend(std::iter::repeat_n(request as u8, payload));
+        for (request, payload) in [(1u8, 0usize), (2, 70_000), (3, 0), (4, 1), (5, 0)] {
+            let header = Header::new(Kind::Request, RequestId(request.into()));
+            frame::encode(header, &vec![request; 300], payload, &mut out).unwrap();
+            out.extend(std::iter::repeat_n(request, payload));
         }
         out
     }

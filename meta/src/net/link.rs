@@ -19,10 +19,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::core::Core;
 use super::dispatch::Dispatch;
-use super::front::Socket;
 use super::inbound::{Assembler, Event, InboundError};
 use super::outbound::Outbound;
-use crate::session::{Shared, clock};
+use crate::clock;
+use crate::front::Socket;
+use crate::volume::Shared;
 use crate::volume::{Item, LinkKey, Stamp, ToVolume};
 
 /// Requests in flight beyond which reading stops. Some above what a client may use, so that a `CancelWait` gets through.
@@ -148,7 +149,7 @@ impl Link {
         if let Ok(reply) = &mut answer.result {
             reply.seal(&session.sealer);
         }
-        core.metrics.answered(stamp, answer.result.is_err());
+        core.metrics.answered(stamp.kind, stamp.started, answer.result.is_err());
         let header = self.header(Kind::Reply, request, session);
         let mut outbound = self.outbound.borrow_mut();
         let bytes = payload.len();

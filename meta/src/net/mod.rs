@@ -1,14 +1,11 @@
-//! Links: sockets, TLS, frames. Everything that knows tokio-uring is in `front`.
+//! Links: handshakes, records, frames, and where each frame is served.
 
+mod block;
 mod core;
 mod dispatch;
-pub(crate) mod front;
 mod greet;
-mod guard;
 mod inbound;
 mod link;
 mod outbound;
 
-pub(crate) use core::{Common, Core, run};
-pub(crate) use guard::{Guard, Permit};
-pub(crate) use link::Link;
+pub(crate) use core::{Common, run};

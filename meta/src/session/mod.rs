@@ -1,9 +1,3 @@
-//! Sessions: how one comes to be, what its links share, where it is found.
+//! How a link becomes part of a session: judged without I/O, one type per state.
 
-pub(crate) mod clock;
 pub(crate) mod handshake;
-mod registry;
-mod shared;
-
-pub(crate) use registry::Registry;
-pub(crate) use shared::{Rules, SessionInfo, Shared};

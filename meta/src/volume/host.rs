@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flexfs_wire::errno::Errno;
-use flexfs_wire::hello::{Granted, Refused};
+use flexfs_wire::hello::Granted;
 use flexfs_wire::id::{BlockId, Commit, Epoch, RequestId, SessionId};
 use flexfs_wire::message::{Answer, Notice, Reply};
 use flexfs_wire::settings::VolumeSettings;
@@ -15,12 +15,14 @@ use tokio::sync::oneshot;
 
 use super::deferred::Deferred;
 use super::handle::Volume;
-use super::message::{Item, LinkKey, PutRight, Stamp, ToVolume};
+use super::message::{Item, LinkKey, OpenAnswer, PutRight, Stamp, ToVolume};
 use super::outs::{Cores, Outs};
+use super::recovery::{Recovery, Replayed};
+use super::registry::Registry;
+use super::shared::Shared;
 use crate::engine::Store;
-use crate::namespace::{Figures, Limits, Namespace};
-use crate::recovery::Recovery;
-use crate::session::{Registry, Shared};
+use crate::metrics::VolumeMetrics;
+use crate::namespace::{Limits, Namespace};
 
 /// `Notice::Durable` goes out at most this often per volume.
 const NOTICE_EVERY: Duration = Duration::from_millis(20);
@@ -68,8 +70,6 @@ pub(super) enum Later {
 /// Where a list of blocks goes.
 pub(super) type BlocksAnswer = crossbeam::channel::Sender<Result<Vec<BlockId>, Errno>>;
 
-/// Where the outcome of an `Open` goes.
-pub(super) type OpenAnswer = oneshot::Sender<Result<(Box<Granted>, Arc<Shared>), Refused>>;
 /// Where a right to put a block goes.
 pub(super) type PutAnswer = oneshot::Sender<Result<PutRight, Errno>>;
 
@@ -85,7 +85,7 @@ pub(super) enum Phase {
 }
 
 /// See the module.
-pub(crate) struct Host<S: Store> {
+pub(super) struct Host<S: Store> {
     pub(super) volume: Arc<Volume>,
     pub(super) namespace: Namespace<S>,
     pub(super) registry: Arc<Registry>,
@@ -160,8 +160,7 @@ impl<S: Store> Host<S> {
             ToVolume::Claim(claim) => self.handle_claim(claim, now),
             ToVolume::LinkGone { session, link } => self.handle_link_gone(session, link, now),
             ToVolume::Replay { session, link, request, squashed, umask, replay } => {
-                let replayed =
-                    crate::recovery::Replayed { session, request, squashed, umask, replay: *replay };
+                let replayed = Replayed { session, request, squashed, umask, replay: *replay };
                 self.handle_replay(link, replayed, now);
             }
             ToVolume::Recovery(end) => self.handle_end_of_replay(*end, now)?,
@@ -218,7 +217,7 @@ impl<S: Store> Host<S> {
     }
 
     /// Whether requests are served.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
     }
 
@@ -319,19 +318,12 @@ impl<S: Store> Host<S> {
         self.namespace.set_limits(limits);
     }
 
-    /// Figures of the namespace.
-    pub(crate) fn figures(&self) -> Figures {
-        self.namespace.figures()
-    }
-
-    /// The last commit.
-    pub(crate) fn last_commit(&self) -> Commit {
-        self.last_commit
-    }
-
-    /// Commits that are not durable yet.
-    pub(crate) fn lag(&self) -> u64 {
-        self.last_commit.0.saturating_sub(self.namespace.durable().current().0)
+    /// Sets the volume's gauges.
+    pub(super) fn report(&self, metrics: &VolumeMetrics, now: Instant) {
+        if metrics.is_due(now) {
+            let lag = self.last_commit.0.saturating_sub(self.namespace.durable().current().0);
+            metrics.update(&self.namespace.figures(), !self.is_open(), self.last_commit, lag);
+        }
     }
 
     fn handle_stop(&mut self, done: crossbeam::channel::Sender<()>) {

@@ -11,7 +11,8 @@ use flexfs_wire::message::{Answer, Call, Lock, Notice, Replay};
 use flexfs_wire::settings::VolumeSettings;
 use tokio::sync::oneshot;
 
-use crate::session::Shared;
+use super::shared::Shared;
+use crate::guard::Permit;
 use crate::session::handshake::Admitted;
 
 /// A link: the core it lives on and its place there. The generation tells a link from a later one at the same place.
@@ -109,12 +110,17 @@ pub(crate) struct EndOfReplay {
     pub(crate) locks: Vec<(Ino, Lock)>,
 }
 
+/// Where the outcome of an `Open` goes.
+pub(crate) type OpenAnswer = oneshot::Sender<Opened>;
+/// A session and what the client is told of it.
+pub(crate) type Opened = Result<(Box<Granted>, Arc<Shared>), Refused>;
+
 /// A session to make.
 #[derive(Debug)]
 pub(crate) struct OpenSession {
     pub(crate) admitted: Admitted,
     pub(crate) link: LinkKey,
-    pub(crate) answer: oneshot::Sender<Result<(Box<Granted>, Arc<Shared>), Refused>>,
+    pub(crate) answer: OpenAnswer,
 }
 
 /// A link to add to a session.
@@ -152,6 +158,10 @@ pub(crate) struct Out {
 }
 
 /// What a link is to send or do.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are answers; a box would be an allocation per request"
+)]
 #[derive(Debug)]
 pub(crate) enum Item {
     /// The answer to a request.
@@ -166,7 +176,7 @@ pub(crate) enum Item {
 #[derive(Debug)]
 pub(crate) enum ToCore {
     /// A connection to serve.
-    Connection(std::net::TcpStream, std::net::SocketAddr, crate::net::Permit),
+    Connection(std::net::TcpStream, std::net::SocketAddr, Permit),
     /// Things for links.
     Outs(Vec<Out>),
     /// Send what waits, then end.

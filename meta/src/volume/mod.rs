@@ -7,17 +7,21 @@ mod host;
 mod message;
 mod outs;
 mod record;
+mod recovery;
+mod registry;
 mod requests;
 mod restart;
 mod sessions;
+mod shared;
 mod thread;
 mod volumes;
 
 pub(crate) use handle::Volume;
-pub(crate) use host::Host;
 pub(crate) use message::{
     Claim, Claimed, EndOfReplay, Item, Job, LinkKey, OpenSession, PutRight, Stamp, ToCore, ToVolume,
 };
 pub(crate) use outs::{CoreHandle, Cores};
+pub(crate) use registry::Registry;
+pub(crate) use shared::{Rules, Shared};
 pub(crate) use thread::Shop;
 pub(crate) use volumes::{Volumes, database_folder, found_volumes};

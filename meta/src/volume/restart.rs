@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 use super::host::{Host, Later, Now, Phase};
 use super::message::{EndOfReplay, Item, LinkKey};
 use super::record::Record;
+use super::recovery::{Recovery, Replayed};
+use super::shared::SessionInfo;
 use crate::engine::Store;
 use crate::namespace::Context;
-use crate::recovery::{Recovery, Replayed};
-use crate::session::SessionInfo;
 
 impl<S: Store> Host<S> {
     /// Finds the sessions of the last run and waits for them; serves at once when there are none.

@@ -10,12 +10,12 @@ use flexfs_wire::message::Notice;
 use flexfs_wire::seal::Sealer;
 use zeroize::Zeroizing;
 
-use super::host::{Host, Later, Now, OpenAnswer, Phase, Session};
-use super::message::{Claim, Claimed, Item, OpenSession};
+use super::host::{Host, Later, Now, Phase, Session};
+use super::message::{Claim, Claimed, Item, OpenAnswer, OpenSession};
 use super::record::Record;
+use super::shared::{SessionInfo, Shared};
 use crate::engine::Store;
 use crate::session::handshake::Admitted;
-use crate::session::{SessionInfo, Shared};
 
 impl<S: Store> Host<S> {
     /// Makes a session; its answer goes out when its record is durable.
@@ -68,7 +68,7 @@ impl<S: Store> Host<S> {
             root: attr.ino,
             resume_key: *resume_key,
         };
-        let (id, commit) = self.namespace.open_session(&|_| record.encode()).map_err(|errno| {
+        let (id, commit) = self.namespace.open_session(|_| record.encode()).map_err(|errno| {
             refuse(Reason::Server, format!("the server could not store the session: {errno}"))
         })?;
         let info = SessionInfo { id, token_id: access.token_id, client, resume_key: resume_key.clone() };

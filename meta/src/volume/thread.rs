@@ -15,12 +15,13 @@ use super::handle::Volume;
 use super::host::{Host, Now, Start};
 use super::message::ToVolume;
 use super::outs::Cores;
+use super::registry::Registry;
+use crate::clock;
+use crate::control::Control;
 use crate::engine::Store;
 use crate::engine::fjall::{Fjall, Options};
 use crate::metrics::VolumeMetrics;
 use crate::namespace::{Limits, Namespace};
-use crate::server::Control;
-use crate::session::{Registry, clock};
 
 /// Messages worked on before answers are sent: bounds the wait of the first of them.
 const BATCH_MAX: usize = 256;
@@ -104,7 +105,7 @@ fn serve<S: Store>(host: &mut Host<S>, inbox: &Receiver<ToVolume>) -> Result<Opt
             next = inbox.try_recv().ok();
         }
         host.tick(now)?;
-        metrics.update(host, now.mono);
+        host.report(&metrics, now.mono);
         if let Some(done) = host.stopped.take() {
             return Ok(Some(done));
         }

@@ -15,6 +15,9 @@ use super::thread::{Opening, Shop, run};
 /// Time for a volume to end in order.
 const STOP_WAIT: Duration = Duration::from_secs(30);
 
+/// Told once whether a volume could be opened.
+type Ready = Receiver<Result<(), String>>;
+
 /// The volumes.
 #[derive(Debug)]
 pub(crate) struct Volumes {
@@ -120,11 +123,7 @@ impl Volumes {
         })
     }
 
-    fn start(
-        &self,
-        id: &str,
-        settings: Option<VolumeSettings>,
-    ) -> Result<(Arc<Volume>, Receiver<Result<(), String>>), VolumeError> {
+    fn start(&self, id: &str, settings: Option<VolumeSettings>) -> Result<(Arc<Volume>, Ready), VolumeError> {
         let folder = self.folder.join(id);
         let (ready, wait) = bounded(1);
         let mut running = self.lock();

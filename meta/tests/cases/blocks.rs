@@ -30,7 +30,8 @@ fn put(session: &mut Session, block: BlockId, stored: &[u8]) -> Result<Reply, Er
     session.call_with(Request::PutBlock { block }, stored).0.result
 }
 
-fn refer(session: &mut Session, node: Node, block: BlockId, raw: u32, stored: u32) {
+fn refer(session: &mut Session, node: Node, block: BlockId, raw: usize, stored: usize) {
+    let (raw, stored) = (u32::try_from(raw).unwrap(), u32::try_from(stored).unwrap());
     let extent = Extent { offset: 0, length: raw, block, block_offset: 0 };
     let new = NewBlock { block, raw_bytes: raw, stored_bytes: stored };
     let write = Write { extents: vec![extent], blocks: vec![new], ..Write::default() };
@@ -48,7 +49,7 @@ fn blocks_travel_whole_and_in_parts() {
     block::seal(&raw, Compression::None, &mut stored).unwrap();
     let id = BlockId(range.start);
     assert_eq!(put(&mut session, id, &stored), Ok(Reply::Done));
-    refer(&mut session, file, id, raw.len() as u32, stored.len() as u32);
+    refer(&mut session, file, id, raw.len(), stored.len());
 
     // Another session that was given the file reads it.
     let mut reader = cluster.open();
@@ -86,7 +87,7 @@ fn blocks_are_written_once_and_only_by_their_owner() {
     assert_eq!(put(&mut session, first, &stored), Ok(Reply::Done));
     assert_eq!(put(&mut session, first, &other), Ok(Reply::Done), "the same answer");
     let file = session.make(session.root(), "f", 0o100_600).node;
-    refer(&mut session, file, first, 5, stored.len() as u32);
+    refer(&mut session, file, first, 5, stored.len());
     let request = Request::ReadBlock { node: file, block: first, first: 0, count: 1 };
     let (_, payload) = session.call_with(request, &[]);
     assert_eq!(payload, b"first", "the first bytes stay");
@@ -134,7 +135,9 @@ fn damage_and_loss_are_told_apart_and_logged() {
     assert_eq!(session.fail(read(damaged)), Errno::EIO);
     assert_eq!(session.fail(read(lost)), Errno::ENOENT);
     let log = cluster.log();
-    assert!(log.contains(&path(damaged).display().to_string()) && log.contains(&path(lost).display().to_string()));
+    assert!(
+        log.contains(&path(damaged).display().to_string()) && log.contains(&path(lost).display().to_string())
+    );
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn garbage_is_collected_when_retention_is_over() {
     block::seal(&noise(50_000), Compression::None, &mut stored).unwrap();
     let id = BlockId(range.start);
     assert_eq!(put(&mut session, id, &stored), Ok(Reply::Done));
-    refer(&mut session, file, id, 50_000, stored.len() as u32);
+    refer(&mut session, file, id, 50_000, stored.len());
     let volume = &session.granted.settings.id;
     let folder = cluster.path(&format!("meta/volumes/{volume}/blocks"));
     let path = folder.join(format!("{:02x}/{:016x}", (id.0 >> 8) & 0xff, id.0));

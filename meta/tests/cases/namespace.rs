@@ -101,7 +101,10 @@ fn handles_cannot_be_made_up() {
     let forged = Node { ino: file.attr.ino, seal: file.node.seal ^ 1 };
     assert_eq!(session.fail(Request::GetAttr { node: forged }), Errno::ESTALE);
     let guessed = Node { ino: Ino(file.attr.ino.0 + 1), seal: file.node.seal };
-    assert_eq!(session.fail(Request::Open { node: guessed, write: false, truncate: false, kill_privileges: false }), Errno::ESTALE);
+    assert_eq!(
+        session.fail(Request::Open { node: guessed, write: false, truncate: false, kill_privileges: false }),
+        Errno::ESTALE
+    );
 }
 
 #[test]

@@ -59,7 +59,14 @@ fn a_port_in_use_is_named() {
     // A running server's own port too, though its sockets allow sharing.
     cluster.start_meta();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_meta-flexfs"))
-        .args(["start", "--bindAddr", &cluster.addr.to_string(), "--metricsAddr", "127.0.0.1:0", "--credsFile"])
+        .args([
+            "start",
+            "--bindAddr",
+            &cluster.addr.to_string(),
+            "--metricsAddr",
+            "127.0.0.1:0",
+            "--credsFile",
+        ])
         .arg(cluster.path("meta-creds"))
         .arg("--dbFolder")
         .arg(cluster.path("elsewhere"))
@@ -120,7 +127,9 @@ fn health_and_metrics_answer() {
     std::thread::sleep(std::time::Duration::from_millis(700));
     session.get(Request::StatFs);
     let text = get("/metrics");
-    for name in ["flexfs_meta_requests", "flexfs_meta_sessions", "flexfs_meta_links", "flexfs_meta_durable_lag"] {
+    for name in
+        ["flexfs_meta_requests", "flexfs_meta_sessions", "flexfs_meta_links", "flexfs_meta_durable_lag"]
+    {
         assert!(text.contains(name), "{name}: {text}");
     }
 }

@@ -58,9 +58,10 @@ fn read_only_sessions_change_nothing() {
     let file = writer.make(writer.root(), "f", 0o100_644).node;
     let ro = Flags { ro: true, ..Flags::default() };
     let by_token = cluster.another_token(&["--flags", "ro"]);
-    for mut session in
-        [cluster.try_open(&cluster.token, ro).unwrap(), cluster.try_open(&by_token, Flags::default()).unwrap()]
-    {
+    for mut session in [
+        cluster.try_open(&cluster.token, ro).unwrap(),
+        cluster.try_open(&by_token, Flags::default()).unwrap(),
+    ] {
         assert!(session.granted.flags.ro);
         let node = session.lookup("f").unwrap().node;
         assert_eq!(node, file);
@@ -114,7 +115,11 @@ fn a_scope_is_a_world_of_its_own() {
     let mut session = cluster.try_open(&token, Flags::default()).unwrap();
     assert_eq!(session.granted.attr.ino, team.attr.ino);
     let made = session.make(session.root(), "f", 0o100_600);
-    assert_eq!(session.fail(Request::GetAttr { node: secret.node }), Errno::ESTALE, "sealed for another scope");
+    assert_eq!(
+        session.fail(Request::GetAttr { node: secret.node }),
+        Errno::ESTALE,
+        "sealed for another scope"
+    );
     assert_eq!(session.fail(Request::GetAttr { node: all.root() }), Errno::ESTALE);
     assert_eq!(all.fail(Request::GetAttr { node: made.node }), Errno::ESTALE);
 }

@@ -132,7 +132,10 @@ fn a_session_that_sends_garbage_loses_its_link_only() {
     let call = replay.call;
     link.request_call(5000, &call, &[1, 2, 3]);
     link.wait_closed();
-    assert!(session.another(false).1 != Welcome::Refused(flexfs_wire::hello::Refused { reason: Reason::Busy, text: String::new() }));
+    assert!(
+        session.another(false).1
+            != Welcome::Refused(flexfs_wire::hello::Refused { reason: Reason::Busy, text: String::new() })
+    );
 }
 
 #[test]

@@ -205,15 +205,9 @@ impl Session {
     ) -> Result<Self, (Reason, String)> {
         let mut link = Link::connect(addr, pin).map_err(|e| (Reason::Server, e.to_string()))?;
         match link.hello(&open_hello(token, "main", flags)) {
-            Welcome::Granted(granted) => Ok(Self {
-                link,
-                granted: *granted,
-                addr,
-                pin,
-                next: 1,
-                inos: 0..0,
-                log: Vec::new(),
-            }),
+            Welcome::Granted(granted) => {
+                Ok(Self { link, granted: *granted, addr, pin, next: 1, inos: 0..0, log: Vec::new() })
+            }
             Welcome::Refused(refused) => Err((refused.reason, refused.text)),
             other => panic!("{other:?}"),
         }
@@ -284,8 +278,7 @@ impl Session {
     }
 
     pub(crate) fn lookup(&mut self, name: &str) -> Result<Entry, Errno> {
-        let request =
-            Request::Lookup { parent: self.root(), name: Name::new(name.as_bytes()).unwrap() };
+        let request = Request::Lookup { parent: self.root(), name: Name::new(name.as_bytes()).unwrap() };
         match self.call(request).result? {
             Reply::Entry(entry) => Ok(entry),
             other => panic!("{other:?}"),
@@ -329,7 +322,8 @@ impl Session {
         let Welcome::Recovering { durable, epoch } = welcome else { panic!("{welcome:?}") };
         assert!(epoch > self.granted.epoch);
         self.link = link;
-        let replays: Vec<_> = self.log.iter().filter(|(_, replay)| replay.commit > durable).cloned().collect();
+        let replays: Vec<_> =
+            self.log.iter().filter(|(_, replay)| replay.commit > durable).cloned().collect();
         for (id, replay) in &replays {
             self.link.send(Header::new(Kind::Replay, *id), replay, &[]);
         }

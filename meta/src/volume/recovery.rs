@@ -11,7 +11,7 @@ use flexfs_wire::id::{Commit, RequestId, SessionId};
 use flexfs_wire::limits::LEASE_MS;
 use flexfs_wire::message::Replay;
 
-use crate::volume::EndOfReplay;
+use super::message::EndOfReplay;
 
 /// Sessions have this long to come.
 pub(crate) const WINDOW: Duration = Duration::from_millis(LEASE_MS);

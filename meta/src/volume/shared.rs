@@ -9,7 +9,7 @@ use flexfs_wire::seal::Sealer;
 use flexfs_wire::settings::Flags;
 use zeroize::Zeroizing;
 
-use crate::volume::Volume;
+use super::handle::Volume;
 
 /// A session as its links see it.
 #[derive(Debug)]
