@@ -22,6 +22,7 @@ const MOUNT_FAILURE: u8 = 32;
 #[derive(Debug, Parser)]
 #[command(
     name = "mount.flexfs",
+    bin_name = "mount.flexfs",
     version,
     disable_version_flag = true,
     after_help = "As a helper of mount(8): mount -t flexfs VOLUME MOUNT_POINT -o ro,credsFile=FILE"

@@ -14,8 +14,7 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes as _;
 
 use super::abi::{
-    FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, fuse_in_header, fuse_notify_inval_entry_out,
-    fuse_notify_inval_inode_out, fuse_out_header, opcode,
+    FUSE_NOTIFY_INVAL_INODE, fuse_in_header, fuse_notify_inval_inode_out, fuse_out_header, opcode,
 };
 use super::init::{Agreement, InitError, Offer};
 use super::queue::Service;
@@ -163,9 +162,8 @@ pub fn write_notices(device: &OwnedFd, notices: &Receiver<Notice>) {
             }
             Err(error) => tracing::warn!(%error, ?notice, "the kernel did not take a notice"),
         }
-        if let Notice::Pages { inode, change } = &notice {
-            inode.pages_dropped(*change);
-        }
+        let Notice::Pages { inode, change } = &notice;
+        inode.pages_dropped(*change);
     }
 }
 
@@ -176,13 +174,6 @@ fn encode_notice(notice: &Notice) -> Vec<u8> {
             let body = fuse_notify_inval_inode_out { ino: inode.nodeid, off: 0, len: 0 };
             let head = out_header(size_of_val(&body), FUSE_NOTIFY_INVAL_INODE, 0);
             [head.as_bytes(), body.as_bytes()].concat()
-        }
-        Notice::Name { parent, name } => {
-            let text = name.as_bytes();
-            let namelen = u32::try_from(text.len()).unwrap_or(0);
-            let body = fuse_notify_inval_entry_out { parent: *parent, namelen, flags: 0 };
-            let head = out_header(size_of_val(&body) + text.len() + 1, FUSE_NOTIFY_INVAL_ENTRY, 0);
-            [head.as_bytes(), body.as_bytes(), text, &[0]].concat()
         }
     }
 }

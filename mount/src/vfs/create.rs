@@ -76,7 +76,7 @@ impl Vfs {
         loop {
             let make = self.make(S_IFREG, args, true);
             match self.make_in(ctx, &parent, Some(name.clone()), make).await {
-                Ok(entry) => return self.open_made(Some(&parent), &entry, flags),
+                Ok(entry) => return self.open_made(ctx, Some(&parent), &entry, flags).await,
                 // Another client made it since the kernel looked.
                 Err(Errno::EEXIST) if !flags.exclusive => {}
                 Err(errno) => return Err(errno),
@@ -111,7 +111,7 @@ impl Vfs {
         let parent = self.inodes.get(parent)?;
         let make = self.make(S_IFREG, args, true);
         let entry = self.make_in(ctx, &parent, None, make).await?;
-        self.open_made(None, &entry, flags)
+        self.open_made(ctx, None, &entry, flags).await
     }
 
     async fn make_named(&self, ctx: Ctx<'_>, parent: u64, name: Name, make: Make) -> Result<Found, Errno> {
@@ -132,8 +132,9 @@ impl Vfs {
     }
 
     /// The server counted an open of a new, empty file.
-    fn open_made(
+    async fn open_made(
         &self,
+        ctx: Ctx<'_>,
         parent: Option<&Inode>,
         entry: &Entry,
         flags: OpenFlags,
@@ -141,8 +142,15 @@ impl Vfs {
         self.files.created(entry.node, &entry.attr);
         let found = self.found(parent, entry)?;
         let inode = self.inodes.get(found.nodeid)?;
-        let fh = self.handles.insert(Handle { inode, touches_atime: !flags.no_atime })?;
-        Ok((found, Opened { fh, keep_cache: true }))
+        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime }) {
+            Ok(fh) => Ok((found, Opened { fh, keep_cache: true })),
+            Err(errno) => {
+                // Neither the open nor the lookup reaches the kernel.
+                self.files.close(ctx.caller, entry.node).await;
+                self.unlook(found.nodeid);
+                Err(errno)
+            }
+        }
     }
 
     fn make(&self, kind: u32, args: MakeArgs, open: bool) -> Make {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use flexfs_wire::name::Name;
 
 use super::inode::Inode;
 
@@ -22,13 +21,6 @@ pub enum Notice {
         inode: Arc<Inode>,
         /// Which change; given back to `Inode::pages_dropped`.
         change: u64,
-    },
-    /// Forget a name.
-    Name {
-        /// The directory.
-        parent: u64,
-        /// The name.
-        name: Name,
     },
 }
 
