@@ -25,7 +25,10 @@ const UNACKED_MS_MAX: u32 = 30_000;
 /// The kernel gives no ring.
 pub(crate) fn run<F: Future>(future: F) -> io::Result<F::Output> {
     let mut builder = tokio_uring::builder();
-    builder.entries(RING_ENTRIES);
+    let mut ring = tokio_uring::uring_builder();
+    // Every link has an operation in flight; the kernel keeps what does not fit, at a price.
+    ring.setup_cqsize(8 * RING_ENTRIES);
+    builder.entries(RING_ENTRIES).uring_builder(&ring);
     let runtime = tokio_uring::Runtime::new(&builder)?;
     Ok(runtime.block_on(future))
 }

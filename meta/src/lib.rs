@@ -1,5 +1,8 @@
-//! The metadata server. Layers, lower ones never import upward: `engine` <- `cache dedup lock orphan quota` <- `namespace`
-//! <- `verify`, and, above them, `session` <- `net`.
+//! The metadata server. Layers, lower ones never import upward:
+//!
+//! `engine` <- `cache dedup held lock orphan quota` <- `namespace` <- `verify`: the machine, without I/O but its store.
+//! `clock control front guard` <- `auth` <- `session` <- `metrics` <- `volume` <- `blocks` <- `net`: the server around it.
+//! `events server cli` put it together.
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -14,6 +17,7 @@ pub mod engine;
 mod events;
 mod front;
 mod guard;
+mod few;
 mod held;
 mod lock;
 mod metrics;

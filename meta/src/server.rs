@@ -32,6 +32,7 @@ const CORES_WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// It could not start, or could not go on; the text says what to do.
 pub(crate) fn run(config: &Config) -> Result<()> {
+    raise_descriptors();
     let _lock = lock(&config.db_folder)?;
     let (control, endings) = control();
     let signals = signals(control.clone())?;
@@ -77,6 +78,15 @@ pub(crate) fn run(config: &Config) -> Result<()> {
             Ok(())
         }
         Ending::Failed(cause) => Err(anyhow!(cause)),
+    }
+}
+
+/// Every link is a descriptor, and the usual soft limit is 1024.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, current = ?limit.current, "the limit of open files could not be raised");
     }
 }
 

@@ -64,6 +64,10 @@ pub struct Batch {
 impl Batch {
     /// Sets a key.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        if self.changes.capacity() == 0 {
+            // What most calls need.
+            self.changes.reserve(16);
+        }
         debug_assert!(key.first().is_some_and(|first| *first != 0), "the engine's own key");
         self.changes.push((key, Some(value)));
     }

@@ -276,13 +276,13 @@ impl<S: Store> Namespace<S> {
             }
         };
         self.state = txn.state;
-        for (ino, inode) in &txn.inodes {
+        for (ino, inode) in txn.inodes.iter() {
             match inode {
                 Some(inode) => self.inodes.insert(*ino, *inode),
                 None => self.inodes.remove(ino),
             }
         }
-        for (place, dentry) in std::mem::take(&mut txn.dentries) {
+        for (place, dentry) in txn.dentries.drain() {
             match dentry {
                 Some(dentry) => self.dentries.insert(place, dentry),
                 None => self.dentries.remove(&place),
@@ -317,10 +317,10 @@ impl<S: Store> Namespace<S> {
 
     /// After a failed commit the caches are read anew: they never hold what the store does not.
     fn forget(&mut self, txn: &Txn) {
-        for ino in txn.inodes.keys() {
+        for (ino, _) in txn.inodes.iter() {
             self.inodes.remove(ino);
         }
-        for place in txn.dentries.keys() {
+        for (place, _) in txn.dentries.iter() {
             self.dentries.remove(place);
         }
     }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the rows; a database of another one is refused.
 pub(crate) const FORMAT: u32 = 1;
+/// Room for most rows, so that they do not grow byte by byte.
+const ROW_BYTES: usize = 128;
 /// First cookie of a directory: 0 is its start, 1 and 2 are `.` and `..`.
 pub(crate) const COOKIE_FIRST: u64 = 3;
 
@@ -219,7 +221,8 @@ impl StoredExtent {
 
 /// A row as bytes.
 pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
-    postcard::to_stdvec(row).expect("rows hold nothing that postcard refuses, and a Vec grows")
+    postcard::to_extend(row, Vec::with_capacity(ROW_BYTES))
+        .expect("rows hold nothing that postcard refuses, and a Vec grows")
 }
 
 /// A row from bytes; `EIO` and a line in the log when it is not one.

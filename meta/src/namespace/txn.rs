@@ -8,14 +8,15 @@ use flexfs_wire::time::Time;
 
 use super::record::{BlockRecord, DeadRange, Dentry, Inode, State, StoredExtent, encode};
 use crate::engine::{Batch, key};
+use crate::few::Few;
 
 /// Changes to be committed together. Reads of the machine look here first.
 #[derive(Debug)]
 pub(super) struct Txn {
     pub(super) now: Time,
     pub(super) state: State,
-    pub(super) inodes: BTreeMap<Ino, Option<Inode>>,
-    pub(super) dentries: BTreeMap<(Ino, Name), Option<Dentry>>,
+    pub(super) inodes: Few<Ino, Option<Inode>>,
+    pub(super) dentries: Few<(Ino, Name), Option<Dentry>>,
     pub(super) extents: BTreeMap<(Ino, u64), Option<StoredExtent>>,
     pub(super) data: BTreeMap<Ino, Option<Vec<u8>>>,
     pub(super) dead: BTreeMap<Ino, Vec<DeadRange>>,
@@ -55,8 +56,8 @@ impl Txn {
         Self {
             now,
             state,
-            inodes: BTreeMap::new(),
-            dentries: BTreeMap::new(),
+            inodes: Few::new(),
+            dentries: Few::new(),
             extents: BTreeMap::new(),
             data: BTreeMap::new(),
             dead: BTreeMap::new(),
@@ -88,10 +89,10 @@ impl Txn {
         if self.state != *committed {
             batch.put(key::state(), encode(&self.state));
         }
-        for (ino, inode) in &self.inodes {
+        for (ino, inode) in self.inodes.iter() {
             set(&mut batch, key::inode(*ino), inode.as_ref().map(encode));
         }
-        for ((dir, name), dentry) in &self.dentries {
+        for ((dir, name), dentry) in self.dentries.iter() {
             set(&mut batch, key::dentry(*dir, name.as_bytes()), dentry.as_ref().map(encode));
         }
         for ((ino, end), extent) in &self.extents {

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use flexfs_wire::block;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::frame::{self, Header, Kind};
 use flexfs_wire::hello::{Reason, Welcome};
-use flexfs_wire::id::{Ino, RequestId};
+use flexfs_wire::id::{BlockId, Ino, RequestId};
+use flexfs_wire::limits::LINKS_PER_SESSION_MAX;
 use flexfs_wire::message::{Call, Caller, Notice, Reply, Request};
 use flexfs_wire::seal::Node;
+use flexfs_wire::settings::Compression;
 
 use crate::client::Link;
 use crate::client::cluster::Cluster;
@@ -126,4 +129,68 @@ fn thousands_of_requests_at_once() {
         assert!(session.link.answer(id).0.result.is_ok());
     }
     assert!(session.link.is_silent(Duration::from_millis(50)));
+}
+
+#[test]
+fn links_of_a_session_are_bounded() {
+    let cluster = Cluster::start();
+    let mut session = cluster.open();
+    let mut links: Vec<Link> = Vec::new();
+    while links.len() < LINKS_PER_SESSION_MAX - 1 {
+        let (link, welcome) = session.another(false);
+        assert!(matches!(welcome, Welcome::Attached { .. }), "{}: {welcome:?}", links.len());
+        links.push(link);
+    }
+    let (_, welcome) = session.another(false);
+    assert!(matches!(welcome, Welcome::Refused(refused) if refused.reason == Reason::Busy));
+    let root = session.root();
+    for (number, link) in (0..).zip(&mut links) {
+        link.request(5000 + number, Request::GetAttr { node: root }, &[]);
+    }
+    for (number, link) in (0..).zip(&mut links) {
+        assert!(link.answer(5000 + number).0.result.is_ok());
+    }
+    // A place that is given back can be taken again.
+    links.truncate(100);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(matches!(session.another(false).1, Welcome::Attached { .. }));
+    assert_eq!(session.get(Request::Leave), Reply::Done);
+    for link in &mut links {
+        link.wait_closed();
+    }
+}
+
+#[test]
+fn sessions_work_side_by_side() {
+    let cluster = Cluster::start();
+    std::thread::scope(|scope| {
+        for worker in 0..8 {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                let mut session = cluster.open();
+                let root = session.root();
+                let dir = session.make(root, &format!("d{worker}"), 0o040_755).node;
+                let Reply::Granted(range) = session.get(Request::GrantBlocks { count: 10 }) else { panic!() };
+                for number in 0..40 {
+                    let file = session.make(dir, &format!("f{number}"), 0o100_600);
+                    session.write_inline(file.node, &[worker; 500]);
+                    assert_eq!(session.read_inline(file.node), [worker; 500]);
+                }
+                for block in range.start..range.start + range.count {
+                    let block = BlockId(block);
+                    let raw = vec![worker; 300_000];
+                    let mut stored = Vec::new();
+                    block::seal(&raw, Compression::None, &mut stored).unwrap();
+                    assert_eq!(
+                        session.call_with(Request::PutBlock { block }, &stored).0.result,
+                        Ok(Reply::Done)
+                    );
+                    let read = Request::ReadBlock { node: dir, block, first: 0, count: 5 };
+                    let (answer, payload) = session.call_with(read, &[]);
+                    assert!(answer.result.is_ok() && payload == raw, "{block} {:?}", answer.result);
+                }
+                session.get(Request::Leave);
+            });
+        }
+    });
 }

@@ -6,7 +6,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{Reason, Welcome};
 use flexfs_wire::id::RequestId;
 use flexfs_wire::limits::LEASE_MS;
-use flexfs_wire::message::{Call, Caller, Reply, Request};
+use flexfs_wire::message::{Call, Caller, Replay, Reply, Request};
 
 use crate::client::cluster::Cluster;
 
@@ -107,6 +107,62 @@ fn sessions_that_do_not_come_back_are_ended() {
     let (_, welcome) = lost.another(true);
     assert!(matches!(welcome, Welcome::Refused(refused) if refused.reason == Reason::SessionUnknown));
     assert!(cluster.log().contains("did not come back"));
+    assert!(cluster.stop_meta());
+    let checked = cluster.verify();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+#[test]
+fn a_kill_under_load_does_everything_once() {
+    const COUNT: usize = 3000;
+    let mut cluster = Cluster::start();
+    let mut session = cluster.open();
+    let root = session.root();
+    let calls: Vec<(u64, Call)> = (0..COUNT)
+        .map(|number| {
+            let request = session.make_request(root, &format!("f{number}"), 0o100_600);
+            (session.number(), Call { caller: Caller { uid: 0, gid: 0 }, request })
+        })
+        .collect();
+    for window in calls.chunks(500).take(3) {
+        for (id, call) in window {
+            session.link.request_call(*id, call, &[]);
+        }
+    }
+    // Some were answered when it dies, some were applied and not answered, some never arrived.
+    for (id, call) in calls.iter().take(700) {
+        let (answer, _) = session.link.answer(*id);
+        assert!(answer.result.is_ok());
+        session
+            .log
+            .push((RequestId(*id), Replay { commit: answer.commit, at: answer.at, call: call.clone() }));
+    }
+    cluster.kill_meta();
+    for (id, call) in calls.iter().skip(700) {
+        let Ok((answer, _)) = session.link.try_answer(*id) else { break };
+        session
+            .log
+            .push((RequestId(*id), Replay { commit: answer.commit, at: answer.at, call: call.clone() }));
+    }
+    let answered = session.log.len();
+    cluster.start_meta();
+    let replayed = session.recover(Vec::new());
+    println!("{answered} answered, {replayed} replayed");
+    for (id, call) in calls.iter().skip(answered) {
+        session.link.request_call(*id, call, &[]);
+        let (answer, _) = session.link.answer(*id);
+        assert!(matches!(answer.result, Ok(Reply::Entry(_))), "{id}: {:?}", answer.result);
+    }
+    // And once more, as after a link that broke: the same answers, nothing is done twice.
+    for (id, call) in calls.iter().step_by(100) {
+        session.link.request_call(*id, call, &[]);
+        assert!(matches!(session.link.answer(*id).0.result, Ok(Reply::Entry(_))));
+    }
+    for number in (0..COUNT).step_by(50) {
+        session.lookup(&format!("f{number}")).unwrap();
+    }
+    let Reply::Attr(attr) = session.get(Request::GetAttr { node: root }) else { panic!() };
+    assert_eq!(attr.size, COUNT as u64);
     assert!(cluster.stop_meta());
     let checked = cluster.verify();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
