@@ -3,9 +3,9 @@
 use flexfs_wire::errno::Errno;
 
 use super::reply;
-use super::request::{Header, MakeArgs, OpenFlags, Operation, WriteArgs};
+use super::request::{Header, Operation};
 use super::seat::Seat;
-use crate::vfs::{Ctx, ValidFor, Vfs};
+use crate::vfs::{Ctx, MakeArgs, OpenFlags, ValidFor, Vfs, WriteArgs};
 
 /// Runs an operation. `payload` held the request's payload and takes the answer's; the bytes written are returned.
 ///

@@ -2,6 +2,8 @@
 //!
 //! Refused although offered, and why:
 //! - `WRITEBACK_CACHE`: the kernel would own size and mtime, which other clients must see; measured slower too.
+//! - `ATOMIC_O_TRUNC`: the file would be cut before the kernel finds that it is a running program (`ETXTBSY`); without
+//!   it a truncating open of a file that is there costs one more round trip.
 //! - `PASSTHROUGH`: needs a backing file; blocks are remote, compressed and checked.
 //! - `EXPLICIT_INVAL_DATA`: for the day leases are recalled. Without them nobody says that pages of an open file are
 //!   old, so the kernel has to look (`AUTO_INVAL_DATA`), though that drops pages after own writes, too.
@@ -30,7 +32,6 @@ const WANTED: &[(u64, &str)] = &[
     (f::ASYNC_READ, "readahead may be in flight more than once per file"),
     (f::POSIX_LOCKS, "fcntl locks are kept at the server"),
     (f::FLOCK_LOCKS, "flock locks are kept at the server"),
-    (f::ATOMIC_O_TRUNC, "open and truncation are one round trip, and one change"),
     (f::BIG_WRITES, "writes of more than a page"),
     (f::MAX_PAGES, "requests of 1 MiB"),
     (f::PARALLEL_DIROPS, "lookups and readdirs in one directory run side by side"),

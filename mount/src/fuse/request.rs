@@ -14,6 +14,7 @@ use flexfs_wire::time::Time;
 use zerocopy::FromBytes;
 
 use super::abi::{self, fattr, fuse_in_header, opcode};
+use crate::vfs::{CopyArgs, Forget, MakeArgs, OpenFlags, WriteArgs};
 
 /// Largest first argument (`FUSE_URING_OP_IN_OUT_SZ`).
 pub const OP_BYTES_MAX: usize = 128;
@@ -70,97 +71,28 @@ impl Header {
     }
 }
 
-/// How a file is opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpenFlags {
-    /// It may be written.
-    pub write: bool,
-    /// It is cut to nothing first.
-    pub truncate: bool,
-    /// It must not be there yet (CREATE).
-    pub exclusive: bool,
-    /// Its access time is not to change.
-    pub no_atime: bool,
-    /// Set-uid and set-gid are to be cleared with the truncation.
-    pub kill_privileges: bool,
-}
-
-impl OpenFlags {
-    /// From the flags of `open(2)` and `FUSE_OPEN_*`.
-    #[must_use]
-    pub fn new(flags: u32, open_flags: u32) -> Self {
-        Self {
-            write: flags & O_ACCMODE != 0,
-            truncate: flags & O_TRUNC != 0,
-            exclusive: flags & O_EXCL != 0,
-            no_atime: flags & O_NOATIME != 0,
-            kill_privileges: open_flags & abi::FUSE_OPEN_KILL_SUIDGID != 0,
-        }
+/// How a file is opened, from the flags of `open(2)` and `FUSE_OPEN_*`.
+#[must_use]
+pub(crate) fn open_args(flags: u32, open_flags: u32) -> OpenFlags {
+    OpenFlags {
+        write: flags & O_ACCMODE != 0,
+        truncate: flags & O_TRUNC != 0,
+        exclusive: flags & O_EXCL != 0,
+        no_atime: flags & O_NOATIME != 0,
+        kill_privileges: open_flags & abi::FUSE_OPEN_KILL_SUIDGID != 0,
     }
 }
 
-/// A range to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteArgs {
-    /// Handle; a guess when the write comes from the page cache.
-    pub fh: u64,
-    /// Offset in the file.
-    pub offset: u64,
-    /// Clear set-uid and set-gid.
-    pub kill_privileges: bool,
-    /// The bytes are to be durable when answered (`O_SYNC`, `O_DSYNC`).
-    pub sync: bool,
-}
-
-impl WriteArgs {
-    /// From the kernel's flags.
-    #[must_use]
-    pub fn new(fh: u64, offset: u64, write_flags: u32, flags: u32) -> Self {
-        Self {
-            fh,
-            offset,
-            kill_privileges: write_flags & abi::FUSE_WRITE_KILL_SUIDGID != 0,
-            // Writeback of pages carries no flags of a file description; a synced one is followed by FSYNC.
-            sync: flags & O_DSYNC != 0 && write_flags & abi::FUSE_WRITE_CACHE == 0,
-        }
+/// A range to write, from the kernel's flags.
+#[must_use]
+pub(crate) fn write_args(fh: u64, offset: u64, write_flags: u32, flags: u32) -> WriteArgs {
+    WriteArgs {
+        fh,
+        offset,
+        kill_privileges: write_flags & abi::FUSE_WRITE_KILL_SUIDGID != 0,
+        // Writeback of pages carries no flags of a file description; a synced one is followed by FSYNC.
+        sync: flags & O_DSYNC != 0 && write_flags & abi::FUSE_WRITE_CACHE == 0,
     }
-}
-
-/// A new inode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MakeArgs {
-    /// Type and permission bits, the umask already taken off.
-    pub mode: u32,
-    /// The process's umask.
-    pub umask: u32,
-    /// Device number.
-    pub rdev: u32,
-}
-
-/// A server-side copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CopyArgs {
-    /// Handle of the source.
-    pub fh: u64,
-    /// Offset in the source.
-    pub offset: u64,
-    /// Handle of the target.
-    pub target_fh: u64,
-    /// Offset in the target.
-    pub target_offset: u64,
-    /// Bytes.
-    pub length: u64,
-    /// The answer has 64 bits for the length.
-    pub wide: bool,
-}
-
-/// Forgotten lookups of one inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forget {
-    /// The inode.
-    pub nodeid: u64,
-    /// How many.
-    pub lookups: u64,
 }
 
 /// What the kernel asks for.
@@ -360,7 +292,7 @@ fn parse_file_op(code: u32, op: &[u8], rest: &[u8]) -> Result<Operation, Errno> 
             if size > rest.len() {
                 return Err(Errno::EIO);
             }
-            Operation::Write { args: WriteArgs::new(arg.fh, arg.offset, arg.write_flags, arg.flags), size }
+            Operation::Write { args: write_args(arg.fh, arg.offset, arg.write_flags, arg.flags), size }
         }
         opcode::RELEASE => Operation::Release { fh: take::<abi::fuse_release_in>(op)?.fh },
         opcode::FLUSH => {
@@ -446,11 +378,11 @@ fn parse_move(code: u32, op: &[u8], rest: &[u8]) -> Result<Operation, Errno> {
 fn parse_open(code: u32, op: &[u8], rest: &[u8]) -> Result<Operation, Errno> {
     if code == opcode::OPEN {
         let arg: abi::fuse_open_in = take(op)?;
-        return Ok(Operation::Open { flags: OpenFlags::new(arg.flags, arg.open_flags) });
+        return Ok(Operation::Open { flags: open_args(arg.flags, arg.open_flags) });
     }
     let arg: abi::fuse_create_in = take(op)?;
     let make = MakeArgs { mode: arg.mode, umask: arg.umask, rdev: 0 };
-    let flags = OpenFlags::new(arg.flags, arg.open_flags);
+    let flags = open_args(arg.flags, arg.open_flags);
     if code == opcode::TMPFILE {
         // The kernel sends a name ("/") that means nothing.
         return Ok(Operation::TmpFile { make, flags });

@@ -7,10 +7,10 @@ use flexfs_wire::message::{Entry, Make, Request};
 use flexfs_wire::name::Name;
 
 use super::answer::{Found, Opened};
+use super::args::{MakeArgs, OpenFlags};
 use super::handle::Handle;
 use super::inode::Inode;
 use super::state::{Ctx, Vfs};
-use crate::fuse::request::{MakeArgs, OpenFlags};
 
 impl Vfs {
     /// `mknod(2)`: regular files, FIFOs, sockets, device nodes.

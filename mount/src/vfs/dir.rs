@@ -82,7 +82,7 @@ impl Vfs {
         let mut item = DirItem::new(name, entry.ino.0, entry.kind, entry.cookie, None);
         // A mount point of a scope cannot be found below itself, so the number is the kernel's name.
         if let Some(Entry { node, mut attr }) = entry.entry
-            && node.ino.0 > crate::fuse::abi::FUSE_ROOT_ID
+            && node.ino.0 > super::inode::ROOT_NODEID
         {
             match self.inodes.known(node.ino) {
                 Some(inode) => self.settle(&inode, &mut attr),

@@ -5,10 +5,10 @@ use flexfs_wire::limits::FILE_BYTES_MAX;
 use flexfs_wire::message::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LockFamily, Request};
 
 use super::answer::Opened;
+use super::args::{CopyArgs, OpenFlags, WriteArgs};
 use super::handle::Handle;
 use super::state::{Ctx, Vfs};
 use crate::data::OpenMode;
-use crate::fuse::request::{CopyArgs, OpenFlags, WriteArgs};
 
 /// `SEEK_DATA` of `lseek(2)`.
 const SEEK_DATA: u32 = 3;

@@ -12,8 +12,8 @@ use flexfs_wire::message::{Caller, Entry, LockFamily};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
-use crate::fuse::abi::FUSE_ROOT_ID;
-
+/// What the kernel calls the root of a mount (`FUSE_ROOT_ID`).
+pub(crate) const ROOT_NODEID: u64 = 1;
 /// Locks of the table; a power of two, several times the cores of large machines.
 const SHARDS: usize = 256;
 
@@ -209,7 +209,7 @@ impl InodeTable {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             count: AtomicUsize::new(0),
-            root: Arc::new(Inode::new(FUSE_ROOT_ID, root, S_IFDIR)),
+            root: Arc::new(Inode::new(ROOT_NODEID, root, S_IFDIR)),
         }
     }
 
@@ -218,7 +218,7 @@ impl InodeTable {
     /// # Errors
     /// `ESTALE` when it was never looked up, or forgotten.
     pub(crate) fn get(&self, nodeid: u64) -> Result<Arc<Inode>, Errno> {
-        if nodeid == FUSE_ROOT_ID {
+        if nodeid == ROOT_NODEID {
             return Ok(Arc::clone(&self.root));
         }
         self.shard(nodeid).get(&nodeid).map(|held| Arc::clone(&held.inode)).ok_or(Errno::ESTALE)
@@ -235,7 +235,7 @@ impl InodeTable {
     /// `EIO` for numbers no server gives out.
     pub(crate) fn remember(&self, entry: &Entry) -> Result<Arc<Inode>, Errno> {
         let nodeid = self.nodeid(entry.node.ino).ok_or(Errno::EIO)?;
-        if nodeid == FUSE_ROOT_ID {
+        if nodeid == ROOT_NODEID {
             return Ok(Arc::clone(&self.root));
         }
         let mut shard = self.shard(nodeid);
@@ -256,7 +256,7 @@ impl InodeTable {
 
     /// The kernel gives back `lookups`. The inode, when it was the last one.
     pub(crate) fn forget(&self, nodeid: u64, lookups: u64) -> Option<Arc<Inode>> {
-        if nodeid == FUSE_ROOT_ID {
+        if nodeid == ROOT_NODEID {
             return None;
         }
         let mut shard = self.shard(nodeid);
@@ -278,10 +278,10 @@ impl InodeTable {
     /// The kernel's name for a number: its own, but 1 for the root of the mount. None for numbers that cannot be.
     fn nodeid(&self, ino: Ino) -> Option<u64> {
         if ino == self.root.ino() {
-            return Some(FUSE_ROOT_ID);
+            return Some(ROOT_NODEID);
         }
         // 1 is taken by the root even where the mount's root is a scope below the volume's.
-        (ino.0 > FUSE_ROOT_ID).then_some(ino.0)
+        (ino.0 > ROOT_NODEID).then_some(ino.0)
     }
 
     fn shard(&self, nodeid: u64) -> MutexGuard<'_, HashMap<u64, Held>> {

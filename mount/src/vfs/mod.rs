@@ -1,11 +1,12 @@
 //! The file system as the kernel asks for it: one async function per operation, typed arguments, an errno or a value.
 //!
-//! Sees the parsed requests of `fuse`, the server through `link`, the bytes through `data`; sees neither queue nor
-//! device. What cores share (inodes, handles) stands behind sharded locks that are never held across an await.
+//! Sees the server through `link` and the bytes through `data`; knows nothing of FUSE but that inodes and open files have
+//! numbers the kernel uses. What cores share (inodes, handles) stands behind sharded locks that are never held across an await.
 //!
-//! `answer` <- `inode handle notice` <- `state` <- `name create attr file dir xattr lock atime`.
+//! `args answer` <- `inode handle notice` <- `state` <- `name create attr file dir xattr lock atime`.
 
 mod answer;
+mod args;
 mod atime;
 mod attr;
 mod create;
@@ -20,6 +21,7 @@ mod state;
 mod xattr;
 
 pub use answer::{DirItem, Found, Opened, ValidFor};
+pub use args::{CopyArgs, Forget, MakeArgs, OpenFlags, WriteArgs};
 pub use inode::Inode;
 pub use notice::{Notice, Notices};
 pub use state::{Ctx, Figures, Vfs};

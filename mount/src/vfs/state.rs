@@ -9,13 +9,13 @@ use flexfs_wire::settings::Flags;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Found, ValidFor};
+use super::args::Forget;
 use super::atime::Atimes;
 use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
 use super::notice::{Notice, Notices};
 use crate::cancel::Cancel;
 use crate::data;
-use crate::fuse::request::Forget;
 use crate::link::Remote;
 
 /// Who asks, and whether he still waits.

@@ -13,9 +13,9 @@ use flexfs_wire::limits::{FUSE_IO_BYTES_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX, 
 use flexfs_wire::name::Name;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags as FuserOpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 
 use super::convert::{
@@ -24,8 +24,8 @@ use super::convert::{
 use super::post::Fallback;
 use crate::fuse::init;
 use crate::fuse::reply::lock_code;
-use crate::fuse::request::{self, CopyArgs, Forget, MakeArgs, OpenFlags, WriteArgs};
-use crate::vfs::{DirItem, ValidFor};
+use crate::fuse::request;
+use crate::vfs::{CopyArgs, DirItem, Forget, MakeArgs, ValidFor};
 
 /// Bytes of listing fetched per request: fuser does not say how much room the kernel has left.
 const LIST_BYTES: usize = 32 * 1024;
@@ -221,8 +221,8 @@ impl Filesystem for Fallback {
         );
     }
 
-    fn open(&self, req: &Request, ino: INodeNo, flags: FuserOpenFlags, reply: ReplyOpen) {
-        let flags = OpenFlags::new(flags.0.cast_unsigned(), 0);
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let flags = request::open_args(flags.0.cast_unsigned(), 0);
         self.post(
             req,
             move |at| async move { at.vfs.open(at.ctx(), ino.0, flags).await },
@@ -242,7 +242,7 @@ impl Filesystem for Fallback {
     ) {
         let name = parse_name!(name, reply);
         let args = MakeArgs { mode, umask, rdev: 0 };
-        let flags = OpenFlags::new(flags.cast_unsigned(), 0);
+        let flags = request::open_args(flags.cast_unsigned(), 0);
         self.post(
             req,
             move |at| async move { at.vfs.create(at.ctx(), parent.0, name, args, flags).await },
@@ -260,7 +260,7 @@ impl Filesystem for Fallback {
         fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: FuserOpenFlags,
+        _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
@@ -286,11 +286,11 @@ impl Filesystem for Fallback {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        flags: FuserOpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let args = WriteArgs::new(fh.0, offset, write_flags.bits(), flags.0.cast_unsigned());
+        let args = request::write_args(fh.0, offset, write_flags.bits(), flags.0.cast_unsigned());
         let data = data.to_vec();
         self.post(
             req,
@@ -316,7 +316,7 @@ impl Filesystem for Fallback {
         req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
-        _flags: FuserOpenFlags,
+        _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
@@ -336,7 +336,7 @@ impl Filesystem for Fallback {
         );
     }
 
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: FuserOpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.service.vfs.open_dir(ino.0) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(errno) => reply.error(code(errno)),
