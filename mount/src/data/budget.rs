@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn parts_add_up() {
-        for (capacity, available, block) in [(0, 64 << 30, 4), (0, 32 * MIB, 8), (1, 1, 8), (100 * MIB, 1, 4)] {
+        for (capacity, available, block) in [(0, 64 << 30, 4), (0, 32 * MIB, 8), (1, 1, 8), (100 * MIB, 1, 4)]
+        {
             let budget = Budget::new(capacity, available, block << 20);
             let encoded = budget.puts_max() as u64 * u64::from(block) * MIB;
             assert!(budget.writers_max + encoded < budget.limit(), "{budget:?}");

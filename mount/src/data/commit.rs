@@ -66,8 +66,9 @@ impl<S: Server> Core<S> {
                 self.budget.give(freed);
                 self.weigh_layout(file);
             }
-            // The session was lost, and the blocks' numbers with it. Written once more, the outcome is the same.
-            Err(Errno::ESTALE) if restart(&mut file.state(), last) => {}
+            // The session was lost, and the blocks' numbers with it (EINVAL: a number of an older session), or a
+            // block is being deleted (EAGAIN). Written once more in other blocks, the outcome is the same.
+            Err(Errno::ESTALE | Errno::EINVAL | Errno::EAGAIN) if restart(&mut file.state(), last) => {}
             Err(errno) => self.lose(file, errno, |flight| flight.number <= last),
         }
         drop(change);
@@ -117,11 +118,8 @@ impl<S: Server> Core<S> {
             }
         };
         let mut state = file.state();
-        let (start, end) = state
-            .flights
-            .iter()
-            .filter(|flight| lost(flight))
-            .fold((u64::MAX, 0), |(start, end), flight| {
+        let (start, end) =
+            state.flights.iter().filter(|flight| lost(flight)).fold((u64::MAX, 0), |(start, end), flight| {
                 (start.min(flight.batch.start()), end.max(flight.batch.end()))
             });
         let freed = state.land(lost);

@@ -150,7 +150,8 @@ impl Region {
         while !data.is_empty() {
             let next = self.chunks.partition_point(|chunk| chunk.offset <= at);
             let room = distance(at, self.chunks.get(next).map_or(limit, |chunk| chunk.offset));
-            let chunk = next.checked_sub(1).map(|last| &mut self.chunks[last]).filter(|chunk| at <= chunk.end());
+            let chunk =
+                next.checked_sub(1).map(|last| &mut self.chunks[last]).filter(|chunk| at <= chunk.end());
             let taken = match chunk {
                 Some(chunk) if at < chunk.end() => {
                     let from = distance(chunk.offset, at);
@@ -244,7 +245,9 @@ mod tests {
         assert_eq!(dirty.bytes(), model.iter().flatten().count() as u64);
         let cost: u64 = dirty.regions.values().map(Region::cost).sum();
         assert_eq!(dirty.cost(), cost);
-        assert!(dirty.regions.values().all(|region| region.covered < u64::from(REGION) && region.covered > 0));
+        assert!(
+            dirty.regions.values().all(|region| region.covered < u64::from(REGION) && region.covered > 0)
+        );
     }
 
     proptest! {

@@ -4,11 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use flexfs_wire::block::{BlockError, check_stored, open_segment};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use flexfs_wire::limits::SEGMENT_BYTES;
-use flexfs_wire::message::Segment;
 use flexfs_wire::seal::Node;
 
 use super::cache::{Bytes, Cache, Claim, Fetch, Found};
@@ -17,6 +15,7 @@ use super::layout::Want;
 use super::server::Server;
 use super::wait::all;
 use crate::cancel::Cancel;
+use crate::store::Place;
 
 const SEGMENT: usize = SEGMENT_BYTES as usize;
 /// Segments that readahead asks for in one request: 1 MiB keeps a link busy and lets others in between.
@@ -46,6 +45,27 @@ struct Part<'a> {
     out: &'a mut [u8],
     /// Set when the segment goes to the cache.
     claim: Option<Claim>,
+}
+
+impl Part<'_> {
+    /// Whole segments go where the reader wants them; of others the rest is kept as well.
+    fn place<'b>(&'b mut self, opened: &'b mut Vec<u8>) -> Place<'b> {
+        if self.out.len() == SEGMENT { Place::Slice(self.out) } else { Place::Buffer(opened) }
+    }
+
+    /// What was read is here, in `opened` unless it went straight to its place.
+    fn finish(mut self, block: BlockId, opened: Vec<u8>) -> Result<(), FetchError> {
+        if self.out.len() == SEGMENT {
+            return Ok(());
+        }
+        let claim = self.claim.take();
+        let opened = Arc::new(opened);
+        take(block, self, &opened)?;
+        if let Some(claim) = claim {
+            claim.fill(opened);
+        }
+        Ok(())
+    }
 }
 
 /// How a part is got.
@@ -96,7 +116,7 @@ impl<S: Server> Core<S> {
         }
     }
 
-    /// Fetches neighbouring segments. Damaged bytes are fetched once more: the fault may be the way's.
+    /// Fetches neighbouring segments.
     async fn run(
         &self,
         node: Node,
@@ -105,47 +125,49 @@ impl<S: Server> Core<S> {
         cancel: Option<&Cancel>,
     ) -> Result<(), FetchError> {
         let Some(first) = parts.first().map(|part| part.segment) else { return Ok(()) };
-        let count = u32::try_from(parts.len()).map_err(|_| Errno::EIO)?;
-        let mut again = false;
-        loop {
-            let (segments, stored) = self.read_block(node, block, first, count, cancel).await?;
-            match open_parts(&segments, &stored, &mut parts) {
-                Ok(()) => return Ok(()),
-                Err(error) if again => {
-                    tracing::error!(
-                        ino = node.ino.0, block = block.0, first, count, %error,
-                        "a block is damaged, twice in a row: reads of this part of the file answer EIO; \
-                         compare the block's file at the metadata server with a copy"
-                    );
-                    self.counters.count_error();
-                    return Err(FetchError::Failed(Errno::EIO));
-                }
-                Err(error) => {
-                    tracing::warn!(ino = node.ino.0, block = block.0, %error, "fetching a damaged block once more");
-                    again = true;
-                }
-            }
+        let mut opened = vec![Vec::new(); parts.len()];
+        let mut places: Vec<Place<'_>> =
+            parts.iter_mut().zip(&mut opened).map(|(part, opened)| part.place(opened)).collect();
+        self.read_block(node, block, first, &mut places, cancel).await?;
+        for (part, opened) in parts.into_iter().zip(opened) {
+            part.finish(block, opened)?;
         }
+        Ok(())
     }
 
+    /// Damaged bytes are fetched once more: the fault may be the way's.
     async fn read_block(
         &self,
         node: Node,
         block: BlockId,
         first: u32,
-        count: u32,
+        places: &mut [Place<'_>],
         cancel: Option<&Cancel>,
-    ) -> Result<(Vec<Segment>, Vec<u8>), FetchError> {
-        self.server.read_block(node, block, first, count, cancel).await.map_err(|errno| match errno {
+    ) -> Result<(), FetchError> {
+        let mut result = self.server.read_block(node, block, first, places, cancel).await;
+        if result == Err(Errno::EIO) {
+            tracing::warn!(
+                ino = node.ino.0,
+                block = block.0,
+                first,
+                "fetching once more what could not be read"
+            );
+            result = self.server.read_block(node, block, first, places, cancel).await;
+        }
+        result.map_err(|errno| match errno {
             Errno::ENOENT => FetchError::Gone(block),
-            errno => FetchError::Failed(errno),
+            errno => {
+                self.counters.count_error();
+                FetchError::Failed(errno)
+            }
         })
     }
 
     /// Fetches ahead of a reader, in the background, what is neither here nor coming.
     pub(crate) fn fetch_ahead(self: &Arc<Self>, node: Node, wants: &[Want]) {
         for want in wants {
-            let claims = segments(want).filter_map(|segment| self.cache.claim((want.block, segment))).collect();
+            let claims =
+                segments(want).filter_map(|segment| self.cache.claim((want.block, segment))).collect();
             for run in runs(claims, Claim::segment) {
                 let mut run = run.into_iter();
                 loop {
@@ -162,20 +184,14 @@ impl<S: Server> Core<S> {
     }
 
     async fn fill(&self, node: Node, block: BlockId, claims: Vec<Claim>) {
-        let (Some(first), Ok(count)) = (claims.first().map(Claim::segment), u32::try_from(claims.len())) else {
-            return;
-        };
+        let Some(first) = claims.first().map(Claim::segment) else { return };
+        let mut opened = vec![Vec::new(); claims.len()];
+        let mut places: Vec<Place<'_>> = opened.iter_mut().map(Place::Buffer).collect();
         // Nobody waits for it by name: who needs it fetches it himself, and says what is wrong.
-        let Ok((segments, stored)) = self.read_block(node, block, first, count, None).await else { return };
-        let mut at = 0;
-        for (claim, segment) in claims.into_iter().zip(&segments) {
-            let Some(bytes) = stored.get(at..at + segment.stored_bytes as usize) else { return };
-            at += segment.stored_bytes as usize;
-            let mut raw = vec![0; (segment.raw_bytes as usize).min(SEGMENT)];
-            if open_segment(segment, bytes, &mut raw).is_err() {
-                return;
+        if self.server.read_block(node, block, first, &mut places, None).await.is_ok() {
+            for (claim, opened) in claims.into_iter().zip(opened) {
+                claim.fill(Arc::new(opened));
             }
-            claim.fill(Arc::new(raw));
         }
     }
 }
@@ -249,39 +265,14 @@ fn runs<T>(items: Vec<T>, segment: impl Fn(&T) -> u32) -> Vec<Vec<T>> {
     runs
 }
 
-/// Opens stored segments into the parts they are for.
-fn open_parts(segments: &[Segment], stored: &[u8], parts: &mut [Part<'_>]) -> Result<(), BlockError> {
-    if segments.len() != parts.len() {
-        return Err(BlockError::Range);
-    }
-    let mut at = 0;
-    for (segment, part) in segments.iter().zip(parts) {
-        let end = at + segment.stored_bytes as usize;
-        let bytes =
-            stored.get(at..end).ok_or(BlockError::Short { found: stored.len(), needed: end })?;
-        at = end;
-        let raw_bytes = segment.raw_bytes as usize;
-        if raw_bytes == part.out.len() && part.skip == 0 {
-            open_segment(segment, bytes, part.out)?;
-            continue;
-        }
-        // Lengths are checked before memory is taken for them.
-        check_stored(segment, bytes)?;
-        let mut raw = vec![0; raw_bytes];
-        open_segment(segment, bytes, &mut raw)?;
-        let wanted = raw.get(part.skip..part.skip + part.out.len()).ok_or(BlockError::Range)?;
-        part.out.copy_from_slice(wanted);
-        if let Some(claim) = part.claim.take() {
-            claim.fill(Arc::new(raw));
-        }
-    }
-    Ok(())
-}
-
 /// Copies a part out of a segment that somebody else fetched.
 fn take(block: BlockId, part: Part<'_>, bytes: &Bytes) -> Result<(), FetchError> {
     let Some(wanted) = bytes.get(part.skip..part.skip + part.out.len()) else {
-        tracing::error!(block = block.0, segment = part.segment, "an extent goes beyond the end of its block");
+        tracing::error!(
+            block = block.0,
+            segment = part.segment,
+            "an extent goes beyond the end of its block"
+        );
         return Err(FetchError::Failed(Errno::EIO));
     };
     part.out.copy_from_slice(wanted);

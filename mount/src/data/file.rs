@@ -243,7 +243,8 @@ impl State {
 
     /// Takes flights out that have arrived or are lost. The memory they took.
     pub(crate) fn land(&mut self, landed: impl Fn(&Flight) -> bool) -> u64 {
-        let cost = self.flights.iter().filter(|flight| landed(flight)).map(|flight| flight.batch.cost()).sum();
+        let cost =
+            self.flights.iter().filter(|flight| landed(flight)).map(|flight| flight.batch.cost()).sum();
         self.flights.retain(|flight| !landed(flight));
         self.settle();
         cost
@@ -312,7 +313,8 @@ impl State {
             attr.ctime = attr.ctime.max(written);
         }
         // Not known before the server counts; but never a hole's 0 for a file that has data (tar, cp --sparse).
-        let held: usize = self.flights.iter().map(|flight| super::pack::raw_bytes(&flight.batch.pieces)).sum();
+        let held: usize =
+            self.flights.iter().map(|flight| super::pack::raw_bytes(&flight.batch.pieces)).sum();
         let more = (self.dirty.bytes() + held as u64).div_ceil(BLOCKS_UNIT);
         let all = attr.size.div_ceil(4096) * (4096 / BLOCKS_UNIT);
         attr.blocks = attr.blocks.max(all.min(attr.blocks + more));

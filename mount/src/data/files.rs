@@ -84,12 +84,8 @@ impl<S: Server> Files<S> {
             return self.open_truncated(caller, node, mode.kill_privileges, cancel).await;
         }
         let before = self.core.find(node.ino).and_then(|file| file.state().known.map(|known| known.version));
-        let request = Request::Open {
-            node,
-            write: mode.write,
-            truncate: false,
-            kill_privileges: mode.kill_privileges,
-        };
+        let request =
+            Request::Open { node, write: mode.write, truncate: false, kill_privileges: mode.kill_privileges };
         let (mut attr, layout) = match self.core.server.call(caller, request, cancel).await? {
             Reply::Opened { attr, layout } => (attr, layout),
             other => return Err(unexpected(&other)),

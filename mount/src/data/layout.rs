@@ -114,8 +114,12 @@ impl Map {
             if part.block == ZERO_BLOCK {
                 out[start..end].fill(0);
             } else {
-                let want =
-                    Want { at: start, length: end - start, block: part.block, block_offset: part.block_offset };
+                let want = Want {
+                    at: start,
+                    length: end - start,
+                    block: part.block,
+                    block_offset: part.block_offset,
+                };
                 wants.push(want);
             }
             at = part.end();
@@ -304,11 +308,7 @@ impl Gaps {
     }
 
     /// Lays what `each_in(range, each)` gives for a range over what is open of it.
-    pub(crate) fn lay(
-        &mut self,
-        out: &mut [u8],
-        each_in: impl Fn(Range<u64>, &mut dyn FnMut(u64, &[u8])),
-    ) {
+    pub(crate) fn lay(&mut self, out: &mut [u8], each_in: impl Fn(Range<u64>, &mut dyn FnMut(u64, &[u8]))) {
         let mut left = Vec::with_capacity(self.left.len());
         for gap in &self.left {
             let mut at = gap.start;

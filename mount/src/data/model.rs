@@ -11,7 +11,7 @@ use flexfs_wire::extent::{Extent, Layout, ZERO_BLOCK};
 use flexfs_wire::id::{BlockId, Commit, Ino};
 use flexfs_wire::limits::INLINE_BYTES_MAX;
 use flexfs_wire::message::{
-    Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Reply, Request, Segment, Write,
+    Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Reply, Request, Write,
 };
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Compression;
@@ -20,6 +20,7 @@ use flexfs_wire::time::Time;
 use super::layout::insert;
 use super::server::Server;
 use crate::cancel::Cancel;
+use crate::store::Place;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -112,7 +113,9 @@ impl Model {
         assert!(inode.inline.len() <= bytes.len(), "the inline part ends within the file");
         bytes[..inode.inline.len()].copy_from_slice(&inode.inline);
         for extent in inode.extents.values() {
-            let Some(room) = bytes.len().checked_sub(usize::try_from(extent.offset).unwrap()) else { continue };
+            let Some(room) = bytes.len().checked_sub(usize::try_from(extent.offset).unwrap()) else {
+                continue;
+            };
             let length = room.min(extent.length as usize);
             let out = &mut bytes[usize::try_from(extent.offset).unwrap()..][..length];
             if extent.block == ZERO_BLOCK {
@@ -129,7 +132,8 @@ impl Model {
     async fn delay(&self) {
         let turns = {
             let mut world = self.world();
-            world.seed = world.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            world.seed =
+                world.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (world.seed >> 33).checked_rem(world.delay_max + 1).unwrap_or(0)
         };
         for _ in 0..turns {
@@ -199,11 +203,11 @@ impl Server for Model {
         _: Node,
         block: BlockId,
         first: u32,
-        count: u32,
+        places: &mut [Place<'_>],
         _: Option<&Cancel>,
-    ) -> Result<(Vec<Segment>, Vec<u8>), Errno> {
+    ) -> Result<(), Errno> {
         self.delay().await;
-        let result = self.world().read_block(block, first, count);
+        let result = self.world().read_block(block, first, places);
         self.delay().await;
         result
     }
@@ -234,17 +238,21 @@ impl World {
         Time { secs, nanos }
     }
 
-    fn read_block(&mut self, block: BlockId, first: u32, count: u32) -> Result<(Vec<Segment>, Vec<u8>), Errno> {
+    fn read_block(&mut self, block: BlockId, first: u32, places: &mut [Place<'_>]) -> Result<(), Errno> {
         self.block_reads += 1;
         let bytes = self.blocks.get(&block).ok_or(Errno::ENOENT)?;
         let index = Index::parse(bytes).unwrap();
-        let segments = index.select(first, count).map_err(|_| Errno::EINVAL)?.to_vec();
-        let mut stored = bytes[index.stored_range(first, count).unwrap()].to_vec();
-        if self.damaged_reads > 0 {
-            self.damaged_reads -= 1;
-            stored[0] ^= 1;
+        for (place, number) in places.iter_mut().zip(first..) {
+            let segment = index.select(number, 1).map_err(|_| Errno::EINVAL)?[0];
+            let mut stored = bytes[index.stored_range(number, 1).unwrap()].to_vec();
+            if self.damaged_reads > 0 {
+                self.damaged_reads -= 1;
+                stored[0] ^= 1;
+            }
+            let room = place.room(segment.raw_bytes).ok_or(Errno::EIO)?;
+            open_segment(&segment, &stored, room).map_err(|_| Errno::EIO)?;
         }
-        Ok((segments, stored))
+        Ok(())
     }
 
     fn apply(&mut self, request: Request) -> Result<Reply, Errno> {
@@ -299,7 +307,9 @@ impl World {
 
     /// Inline bytes become a block, so that extents can share them.
     fn spill(&mut self, inode: &mut Inode) {
-        let Some(length) = u32::try_from(inode.inline.len()).ok().filter(|length| *length > 0) else { return };
+        let Some(length) = u32::try_from(inode.inline.len()).ok().filter(|length| *length > 0) else {
+            return;
+        };
         self.next_block += 1;
         let block = BlockId(self.next_block);
         let mut bytes = Vec::new();
@@ -383,8 +393,12 @@ impl World {
 
 impl Inode {
     fn layout(&self, start: u64, end: u64, most: usize) -> Layout {
-        let mut extents: Vec<Extent> =
-            self.extents.values().filter(|extent| extent.end() > start && extent.offset < end).copied().collect();
+        let mut extents: Vec<Extent> = self
+            .extents
+            .values()
+            .filter(|extent| extent.end() > start && extent.offset < end)
+            .copied()
+            .collect();
         let mut described = end;
         if extents.len() > most {
             extents.truncate(most);

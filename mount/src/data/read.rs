@@ -50,7 +50,10 @@ impl<S: Server> Core<S> {
                 Plan::Layout(start) => {
                     tries += 1;
                     if tries > TRIES_MAX {
-                        tracing::error!(ino = file.node.ino.0, "read gave up: the file changes faster than it is read");
+                        tracing::error!(
+                            ino = file.node.ino.0,
+                            "read gave up: the file changes faster than it is read"
+                        );
                         return Err(Errno::EIO);
                     }
                     // Changes of this client alone can outrun a read for ever.
@@ -72,7 +75,10 @@ impl<S: Server> Core<S> {
                     }
                     Err(FetchError::Gone(block)) => {
                         tracing::error!(
-                            ino = file.node.ino.0, block = block.0, offset, length,
+                            ino = file.node.ino.0,
+                            block = block.0,
+                            offset,
+                            length,
                             "the file names a block that the store does not have: this read answers EIO; \
                              run meta.flexfs verify"
                         );
@@ -99,7 +105,11 @@ impl<S: Server> Core<S> {
             other => return Err(unexpected(&other)),
         };
         if layout.start > start || layout.end <= start {
-            tracing::error!(ino = file.node.ino.0, start, "the server's layout does not begin where it was asked for");
+            tracing::error!(
+                ino = file.node.ino.0,
+                start,
+                "the server's layout does not begin where it was asked for"
+            );
             return Err(Errno::EIO);
         }
         adopt(&mut file.state(), version, layout).map_err(|error| {
@@ -154,7 +164,8 @@ impl<S: Server> Core<S> {
             // The reader will meet the same error and report it.
             return;
         }
-        let wants = file.state().map().filter(|map| map.first_unknown(&ahead).is_none()).map(|map| map.wants(&ahead));
+        let wants =
+            file.state().map().filter(|map| map.first_unknown(&ahead).is_none()).map(|map| map.wants(&ahead));
         if let Some(wants) = wants {
             self.fetch_ahead(file.node, &wants);
         }
@@ -182,11 +193,7 @@ fn plan(state: &State, block_bytes: u32, offset: u64, out: &mut [u8]) -> Plan {
 }
 
 /// Takes in a layout that was asked for when `asked_at` was the version known.
-pub(crate) fn adopt(
-    state: &mut State,
-    asked_at: u64,
-    layout: Layout,
-) -> Result<(), super::layout::Unsound> {
+pub(crate) fn adopt(state: &mut State, asked_at: u64, layout: Layout) -> Result<(), super::layout::Unsound> {
     let version = layout.version;
     let Some(known) = &mut state.known else {
         state.map = None;
@@ -209,4 +216,40 @@ pub(crate) fn adopt(
         map => *map = Some(Box::new(Map::new(layout)?)),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::time::Time;
+
+    use super::super::file::Known;
+    use super::*;
+
+    fn layout(version: u64) -> Layout {
+        Layout { end: u64::MAX, version, ..Layout::default() }
+    }
+
+    /// A state that knows version 5 and its map.
+    fn state() -> State {
+        let time = Time::default();
+        let known = Known { version: 5, size: 0, blocks: 0, mtime: time, ctime: time };
+        State { known: Some(known), map: Some(Box::new(Map::empty(5))), ..State::default() }
+    }
+
+    #[test]
+    fn layouts_that_come_late_early_or_after_a_fall() {
+        let check = |asked_at, version, expected, stale_kernel| {
+            let mut state = state();
+            adopt(&mut state, asked_at, layout(version)).unwrap();
+            assert_eq!(state.map().map(Map::version), Some(expected), "asked at {asked_at}, got {version}");
+            assert_eq!((state.version(), state.stale_kernel), (expected, stale_kernel));
+        };
+        check(5, 5, 5, false);
+        // Overtaken by a change of this client.
+        check(3, 4, 5, false);
+        // Somebody changed it.
+        check(5, 6, 6, true);
+        // The server lost what this client knew when it asked.
+        check(5, 4, 4, true);
+    }
 }

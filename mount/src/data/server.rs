@@ -4,10 +4,11 @@ use std::future::Future;
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Commit};
-use flexfs_wire::message::{Caller, Reply, Request, Segment};
+use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 
 use crate::cancel::Cancel;
+use crate::store::Place;
 
 /// A session with the server. A server that is away makes calls wait; what they answer is final.
 pub trait Server: Send + Sync + 'static {
@@ -33,15 +34,16 @@ pub trait Server: Send + Sync + 'static {
     /// Stores an encoded block. `ESTALE`: the number belonged to a session that was lost.
     fn put_block(&self, block: BlockId, encoded: Vec<u8>) -> impl Future<Output = Result<(), Errno>>;
 
-    /// Segments `first .. first + count` of a block and their stored bytes, back to back. `ENOENT`: collected.
+    /// Reads, checks and opens segments `first ..` of a block, one for each place. `ENOENT`: collected. `EIO`: damaged,
+    /// with a log line that names the block; the places may then hold anything.
     fn read_block(
         &self,
         node: Node,
         block: BlockId,
         first: u32,
-        count: u32,
+        places: &mut [Place<'_>],
         cancel: Option<&Cancel>,
-    ) -> impl Future<Output = Result<(Vec<Segment>, Vec<u8>), Errno>>;
+    ) -> impl Future<Output = Result<(), Errno>>;
 
     /// The highest commit this session was answered.
     fn last_commit(&self) -> Commit;

@@ -2,12 +2,13 @@
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Commit};
-use flexfs_wire::message::{Caller, Reply, Request, Segment};
+use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 
 use crate::cancel::Cancel;
 use crate::data::Server;
 use crate::link::Remote;
+use crate::store::{self, Place};
 
 impl Server for Remote {
     async fn call(&self, caller: Caller, request: Request, cancel: Option<&Cancel>) -> Result<Reply, Errno> {
@@ -35,10 +36,10 @@ impl Server for Remote {
         node: Node,
         block: BlockId,
         first: u32,
-        count: u32,
+        places: &mut [Place<'_>],
         cancel: Option<&Cancel>,
-    ) -> Result<(Vec<Segment>, Vec<u8>), Errno> {
-        Self::read_block(self, node, block, first, count, cancel).await
+    ) -> Result<(), Errno> {
+        store::read_hosted(self, node, block, first, places, cancel).await
     }
 
     fn last_commit(&self) -> Commit {

@@ -22,7 +22,7 @@ enum Attempt {
 }
 
 /// See [`super::Store::read`].
-pub(super) async fn read(
+pub(crate) async fn read(
     remote: &Remote,
     node: Node,
     block: BlockId,

@@ -12,6 +12,7 @@ use flexfs_wire::seal::Node;
 use crate::cancel::Cancel;
 use crate::link::Remote;
 
+pub(crate) use hosted::read as read_hosted;
 pub use place::Place;
 
 /// A store of blocks.

@@ -53,7 +53,8 @@ impl Mount {
 
     /// As `stat` shows it.
     async fn attr(&self, node: Node) -> Attr {
-        let Ok(Reply::Attr(mut attr)) = self.server.call(CALLER, Request::GetAttr { node }, None).await else {
+        let Ok(Reply::Attr(mut attr)) = self.server.call(CALLER, Request::GetAttr { node }, None).await
+        else {
             panic!("no attributes")
         };
         let _ = self.files.observe(&mut attr);

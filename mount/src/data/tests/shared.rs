@@ -43,11 +43,12 @@ fn writers_of_one_file_do_not_disturb_each_other() {
             let flusher = {
                 let mount = Rc::clone(&mount);
                 spawn(async move {
-                    for round in 0..40 {
-                        if round % 2 == 0 {
-                            mount.files.flush(node, None).await.unwrap();
-                        } else {
-                            mount.files.core().write_back_old(Duration::ZERO).await;
+                    for round in 0..60 {
+                        match round % 3 {
+                            0 => mount.files.flush(node, None).await.unwrap(),
+                            1 => mount.files.core().write_back_old(Duration::ZERO).await,
+                            // Layouts are read while changes are under way.
+                            _ => mount.files.core().file(node).state().map = None,
                         }
                         turns(3).await;
                     }
@@ -61,6 +62,26 @@ fn writers_of_one_file_do_not_disturb_each_other() {
             assert!(mount.server.content(1) == *flat.borrow());
         });
     }
+}
+
+#[test]
+fn a_small_write_behind_a_full_block_stays_behind() {
+    run(async {
+        let mount = Rc::new(Mount::new(Arc::new(Model::new(3, 4)), 4096, 1 << 20));
+        let node = mount.create(1);
+        mount.server.world().away = true;
+        mount.write(node, 0, &pattern(1, 4096)).await;
+        mount.write(node, 0, b"new").await;
+        let flush = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.files.flush(node, None).await })
+        };
+        turns(20).await;
+        mount.server.world().away = false;
+        flush.await.unwrap();
+        assert_eq!(&mount.server.content(1)[..3], b"new");
+        assert_eq!(mount.read(node, 0, 3).await, b"new");
+    });
 }
 
 #[test]
@@ -111,10 +132,13 @@ fn copies_in_opposite_directions_end() {
         for node in [one, two] {
             mount.write(node, 0, &pattern(node.ino.0, 20_000)).await;
         }
-        let tasks = [(one, two), (two, one)].map(|(source, target)| {
-            let mount = Rc::clone(&mount);
-            spawn(async move { mount.files.copy_range(CALLER, (source, 0), (target, 10_000), 5_000, None).await })
-        });
+        let tasks =
+            [(one, two), (two, one)].map(|(source, target)| {
+                let mount = Rc::clone(&mount);
+                spawn(async move {
+                    mount.files.copy_range(CALLER, (source, 0), (target, 10_000), 5_000, None).await
+                })
+            });
         for task in tasks {
             assert_eq!(task.await, Ok(5_000));
         }
