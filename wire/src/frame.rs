@@ -17,7 +17,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::id::{Commit, RequestId};
-use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES_MAX, BODY_BYTES_MAX, FRAME_BYTES_MAX};
 
 /// Bytes of a frame header.
 pub const HEADER_BYTES: usize = 32;
@@ -56,7 +56,11 @@ struct Raw {
     check: U32,
 }
 
-const _: () = assert!(size_of::<Raw>() == HEADER_BYTES);
+const _: () = {
+    assert!(size_of::<Raw>() == HEADER_BYTES);
+    // A block of the largest size, its index and a body fit one frame.
+    assert!(FRAME_BYTES_MAX >= BLOCK_BYTES_MAX as usize + HEADER_BYTES + 64 * 1024);
+};
 
 /// A header whose lengths are within bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,7 +64,6 @@ pub const META_PORT: u16 = 7441;
 pub const METRICS_PORT: u16 = 7442;
 
 const _: () = {
-    assert!(FRAME_BYTES_MAX >= BLOCK_BYTES_MAX as usize + crate::frame::HEADER_BYTES + 64 * 1024);
     assert!(BODY_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(BLOCK_BYTES_MIN.is_multiple_of(SEGMENT_BYTES));
     assert!(INLINE_BYTES_MAX <= SEGMENT_BYTES as usize);
