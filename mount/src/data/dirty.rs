@@ -36,6 +36,7 @@ impl Piece {
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
     regions: BTreeMap<u64, Region>,
+    bytes: u64,
     cost: u64,
 }
 
@@ -59,7 +60,7 @@ impl Dirty {
 
     /// Number of dirty bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.regions.values().map(|region| region.covered).sum()
+        self.bytes
     }
 
     /// Offset just past the last dirty byte; 0 when there is none.
@@ -77,11 +78,14 @@ impl Dirty {
             let limit = (index + 1) * region_bytes;
             let part = &data[distance(offset, at)..distance(offset, end.min(limit))];
             let region = self.regions.entry(index).or_default();
+            let before = region.covered;
             self.cost += region.write(limit, at, part);
+            self.bytes += region.covered - before;
             if region.covered == region_bytes
                 && let Some(region) = self.regions.remove(&index)
             {
                 self.cost -= region.cost();
+                self.bytes -= region.covered;
                 full.push(region.chunks);
             }
             at = end.min(limit);
@@ -91,6 +95,7 @@ impl Dirty {
     /// Takes everything out, in order.
     pub(crate) fn take(&mut self) -> Vec<Piece> {
         self.cost = 0;
+        self.bytes = 0;
         std::mem::take(&mut self.regions).into_values().flat_map(|region| region.chunks).collect()
     }
 
@@ -98,10 +103,12 @@ impl Dirty {
     pub(crate) fn cut(&mut self, region_bytes: u32, size: u64) {
         let mut behind = self.regions.split_off(&(size / u64::from(region_bytes)));
         self.cost -= behind.values().map(Region::cost).sum::<u64>();
+        self.bytes -= behind.values().map(|region| region.covered).sum::<u64>();
         let Some((index, mut region)) = behind.pop_first() else { return };
         region.cut(size);
         if region.covered > 0 {
             self.cost += region.cost();
+            self.bytes += region.covered;
             self.regions.insert(index, region);
         }
     }

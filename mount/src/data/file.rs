@@ -119,6 +119,8 @@ pub(crate) enum Progress {
 pub(crate) struct Batch {
     /// Ascending, not overlapping.
     pub(crate) pieces: Vec<Piece>,
+    /// Bytes in them.
+    pub(crate) bytes: u64,
     /// When the newest was written.
     pub(crate) time: Option<Time>,
     /// Who wrote.
@@ -227,6 +229,7 @@ impl State {
     pub(crate) fn launch(&mut self, pieces: Vec<Piece>, progress: Progress) -> u64 {
         self.last_flight += 1;
         let batch = Arc::new(Batch {
+            bytes: super::pack::raw_bytes(&pieces) as u64,
             pieces,
             time: self.written,
             writer: self.writer.unwrap_or(Caller { uid: 0, gid: 0 }),
@@ -313,9 +316,8 @@ impl State {
             attr.ctime = attr.ctime.max(written);
         }
         // Not known before the server counts; but never a hole's 0 for a file that has data (tar, cp --sparse).
-        let held: usize =
-            self.flights.iter().map(|flight| super::pack::raw_bytes(&flight.batch.pieces)).sum();
-        let more = (self.dirty.bytes() + held as u64).div_ceil(BLOCKS_UNIT);
+        let held: u64 = self.flights.iter().map(|flight| flight.batch.bytes).sum();
+        let more = (self.dirty.bytes() + held).div_ceil(BLOCKS_UNIT);
         let all = attr.size.div_ceil(4096) * (4096 / BLOCKS_UNIT);
         attr.blocks = attr.blocks.max(all.min(attr.blocks + more));
         if self.kill_privileges || self.flights.iter().any(|flight| flight.batch.kill_privileges) {

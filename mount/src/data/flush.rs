@@ -124,7 +124,8 @@ fn next_step(file: &File, last: u64) -> (Step, Vec<u64>) {
     let mut state = file.state();
     let mut begin = Vec::new();
     for flight in state.flights.iter_mut().filter(|flight| flight.number <= last) {
-        if flight.progress == Progress::Waiting {
+        // Inline bytes are sent under the file's order, which the caller holds: whoever began has gone.
+        if matches!(flight.progress, Progress::Waiting | Progress::Inline) {
             flight.progress = Progress::Sending;
             begin.push(flight.number);
         }

@@ -14,6 +14,7 @@ use super::fetch::FetchError;
 use super::file::{File, State};
 use super::layout::{Gaps, Map, Want};
 use super::server::Server;
+use super::wait::or_cancel;
 use crate::cancel::Cancel;
 
 /// Layout asked for at once, in bytes of file: 64 extents of a file written in blocks of 4 MiB.
@@ -44,22 +45,15 @@ impl<S: Server> Core<S> {
         self.know(file, cancel).await?;
         let mut gone = None;
         let mut tries = 0;
+        let mut reached = 0;
         loop {
             let plan = plan(&file.state(), self.block_bytes, offset, out);
             match plan {
                 Plan::Layout(start) => {
-                    tries += 1;
-                    if tries > TRIES_MAX {
-                        tracing::error!(
-                            ino = file.node.ino.0,
-                            "read gave up: the file changes faster than it is read"
-                        );
-                        return Err(Errno::EIO);
-                    }
-                    // Changes of this client alone can outrun a read for ever.
-                    let order = if tries > FREE_TRIES { Some(file.order.lock().await) } else { None };
-                    self.read_layout(file, start, cancel).await?;
-                    drop(order);
+                    // Each part of a fragmented range gets its own tries.
+                    tries = if start > reached { 0 } else { tries + 1 };
+                    reached = start;
+                    self.try_layout(file, start, tries, cancel).await?;
                 }
                 Plan::Fetch(length, wants) => match self.fetch(file.node, &wants, out, cancel).await {
                     Ok(()) => {
@@ -91,13 +85,28 @@ impl<S: Server> Core<S> {
         }
     }
 
-    /// Asks the server where the bytes from `start` on are.
-    pub(crate) async fn read_layout(
+    /// Asks for the layout from `start` on, for somebody who did so `tries` times before and did not find it in
+    /// place: changes of this client alone can outrun him for ever.
+    pub(crate) async fn try_layout(
         &self,
         file: &File,
         start: u64,
+        tries: u32,
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
+        if tries >= TRIES_MAX {
+            tracing::error!(ino = file.node.ino.0, "given up: the file changes faster than it can be read");
+            self.counters.count_error();
+            return Err(Errno::EIO);
+        }
+        let order = if tries < FREE_TRIES { None } else { Some(or_cancel(file.order.lock(), cancel).await?) };
+        let result = self.read_layout(file, start, cancel).await;
+        drop(order);
+        result
+    }
+
+    /// Asks the server where the bytes from `start` on are.
+    async fn read_layout(&self, file: &File, start: u64, cancel: Option<&Cancel>) -> Result<(), Errno> {
         let version = file.state().version();
         let request = Request::ReadLayout { node: file.node, start, end: start.saturating_add(WINDOW_BYTES) };
         let layout = match self.server.call(NOBODY, request, cancel).await? {
@@ -179,6 +188,9 @@ fn plan(state: &State, block_bytes: u32, offset: u64, out: &mut [u8]) -> Plan {
     let mut gaps = Gaps::new(offset..offset + length as u64);
     gaps.lay(out, |range, each| state.dirty.each_in(block_bytes, range, each));
     for flight in state.flights.iter().rev() {
+        if gaps.left().is_empty() {
+            break;
+        }
         gaps.lay(out, |range, mut each| each_piece(&flight.batch.pieces, &range, &mut each));
     }
     let mut wants = Vec::new();

@@ -34,6 +34,7 @@ impl<S: Server> Core<S> {
             return Err(Errno::ENXIO);
         }
         let mut at = offset;
+        let mut tries = 0;
         loop {
             let look = look(&file.state(), self.block_bytes, at);
             match look {
@@ -42,8 +43,10 @@ impl<S: Server> Core<S> {
                 Look::Data(data) => at = data.end,
                 Look::Unknown(from) if hole && from > at => return Ok(at),
                 Look::Unknown(from) => {
+                    // Each part of a long way gets its own tries.
+                    tries = if from > at { 0 } else { tries + 1 };
                     at = from;
-                    self.read_layout(file, at, cancel).await?;
+                    self.try_layout(file, at, tries, cancel).await?;
                 }
                 Look::End if !hole => return Err(Errno::ENXIO),
                 Look::End => break,
