@@ -1,6 +1,7 @@
 //! A cluster on loopback with one volume and one mount, made by `configure.flexfs up` as a user would make it.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +13,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::clock::{now, soon};
-use super::command::{Ran, Run};
+use super::command::{Ran, Run, Running};
 use super::machine::{self, binary};
 use super::process::Process;
 
 /// Name of the volume that `up` makes.
 pub(crate) const VOLUME: &str = "main";
 /// Longest life of a cluster before the watchdog frees whoever hangs in it. Below nextest's own limit.
-const LIFE: Duration = Duration::from_secs(600);
+const LIFE: Duration = Duration::from_secs(240);
 /// Time for `up`, seconds.
 const UP_SECONDS: u64 = 60;
 /// Lines of each log that a failed test prints.
@@ -70,6 +71,7 @@ pub(crate) struct Cluster {
     state: PathBuf,
     mnt: PathBuf,
     more: Mutex<Vec<PathBuf>>,
+    hand: Mutex<Option<Running>>,
     ended: Arc<AtomicBool>,
     finished: bool,
     root: TempDir,
@@ -100,9 +102,10 @@ impl Cluster {
         let ended = Arc::new(AtomicBool::new(false));
         watch(root.path().to_owned(), ended.clone());
         let transport = options.transport;
-        let more = Mutex::new(Vec::new());
-        let cluster = Self { transport, up, state, mnt, more, ended, finished: false, root };
+        let (more, hand) = (Mutex::new(Vec::new()), Mutex::new(None));
+        let cluster = Self { transport, up, state, mnt, more, hand, ended, finished: false, root };
         cluster.up();
+        *cluster.hand.lock().unwrap() = Some(cluster.lend_a_hand());
         cluster
     }
 
@@ -231,8 +234,31 @@ impl Cluster {
     }
 
     /// Starts again what was killed; an `up` of a running cluster does just that.
+    ///
+    /// Another process does it, started before the test opened any file: a process that execs closes the files it inherited,
+    /// the close of a dirty file waits for the server, and the server would wait for the exec.
     pub(crate) fn restart(&self) {
-        self.up();
+        let mut hand = self.hand.lock().unwrap();
+        let hand = &mut hand.as_mut().expect("there from the start").child;
+        let (log, done) = (self.root().join("restart.log"), self.root().join("restart.done"));
+        writeln!(hand.stdin.as_mut().unwrap(), "go").unwrap();
+        assert!(
+            soon(Duration::from_secs(UP_SECONDS), || done.exists()),
+            "up: {:?}",
+            fs::read_to_string(&log)
+        );
+        let code = fs::read_to_string(&done).unwrap();
+        assert_eq!(code, "0\n", "up: {:?}", fs::read_to_string(&log));
+        fs::remove_file(&done).unwrap();
+    }
+
+    /// A shell that runs `up` for each line it reads.
+    fn lend_a_hand(&self) -> Running {
+        let script = "log=$1 done=$2; shift 2; while read -r; do \"$@\" >\"$log\" 2>&1 </dev/null; \
+            echo $? >\"$done.new\"; mv \"$done.new\" \"$done\"; done";
+        let run = Run::new("bash").arg("-c").arg(script).arg("hand").arg(self.root().join("restart.log"));
+        let run = run.arg(self.root().join("restart.done")).arg(binary("configure")).arg("up").arg(&self.mnt);
+        run.args(&self.up).folder("/").spawn_piped()
     }
 
     /// kill -9 of the client.

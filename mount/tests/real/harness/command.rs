@@ -135,10 +135,11 @@ impl Run {
         Ran { status, out: text, err: error }
     }
 
-    /// Starts it and comes back at once; its output is read through a pipe.
+    /// Starts it and comes back at once; input and output are pipes.
     pub(crate) fn spawn_piped(mut self) -> Running {
-        self.command.stdout(Stdio::piped()).stderr(Stdio::null());
-        Running { child: self.spawn_quiet() }
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = self.command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.shown()));
+        Running { child }
     }
 
     fn spawn_quiet(&mut self) -> Child {
