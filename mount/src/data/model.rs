@@ -19,6 +19,7 @@ use flexfs_wire::time::Time;
 
 use super::layout::insert;
 use super::server::Server;
+use super::wait::or_cancel;
 use crate::cancel::Cancel;
 use crate::store::Place;
 
@@ -158,10 +159,10 @@ fn open(block: &[u8]) -> Vec<u8> {
 
 impl Server for Model {
     async fn call(&self, _: Caller, request: Request, cancel: Option<&Cancel>) -> Result<Reply, Errno> {
-        self.delay().await;
+        or_cancel(self.delay(), cancel).await?;
         let result = self.world().apply(request);
-        self.delay().await;
-        if cancel.is_some_and(Cancel::is_raised) { Err(Errno::EINTR) } else { result }
+        or_cancel(self.delay(), cancel).await?;
+        result
     }
 
     fn call_later(&self, _: Caller, request: Request) {
@@ -204,11 +205,11 @@ impl Server for Model {
         block: BlockId,
         first: u32,
         places: &mut [Place<'_>],
-        _: Option<&Cancel>,
+        cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
-        self.delay().await;
+        or_cancel(self.delay(), cancel).await?;
         let result = self.world().read_block(block, first, places);
-        self.delay().await;
+        or_cancel(self.delay(), cancel).await?;
         result
     }
 
@@ -224,8 +225,8 @@ impl Server for Model {
         false
     }
 
-    async fn sync_to(&self, commit: Commit, _: Option<&Cancel>) -> Result<(), Errno> {
-        self.delay().await;
+    async fn sync_to(&self, commit: Commit, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        or_cancel(self.delay(), cancel).await?;
         let mut world = self.world();
         world.synced = world.synced.max(commit.0);
         Ok(())

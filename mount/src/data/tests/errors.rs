@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flexfs_uring::spawn;
+use flexfs_wire::attr::SetAttr;
 use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::seal::Node;
 
 use super::{CALLER, Mount, pattern, run, turns};
 use crate::cancel::Cancel;
@@ -129,6 +132,63 @@ fn a_caller_that_leaves_does_not_stop_the_flush() {
         mount.server.world().away = false;
         turns(200).await;
         assert!(mount.server.content(1) == pattern(1, 300 * KIB));
+        assert_eq!(mount.files.figures().dirty_bytes, 0);
+    });
+}
+
+/// Each operation, with a server that does not answer and a caller that is killed.
+#[test]
+fn every_wait_can_be_stopped() {
+    run(async {
+        let mount = Rc::new(Mount::new(Arc::new(Model::new(1, 0)), 256 << 10, 1 << 20));
+        let (node, other) = (mount.create(1), mount.create(2));
+        mount.write(node, 0, &pattern(1, 200 * KIB)).await;
+        mount.write(other, 0, &pattern(2, 200 * KIB)).await;
+        mount.files.sync_all().await.unwrap();
+        mount.server.world().away = true;
+        mount.files.core().file(other).state().map = None;
+        for operation in 0..12 {
+            // Something is on its way already, and its file's order is held.
+            mount.files.write(CALLER, node, 0, b"dirty", false, None).await.unwrap();
+            let cancel = Rc::new(Cancel::new());
+            cancel.arm(8);
+            let task = {
+                let (mount, cancel) = (Rc::clone(&mount), Rc::clone(&cancel));
+                spawn(async move {
+                    let (files, cancel) = (&mount.files, Some(&*cancel));
+                    let mut out = vec![0; 100 * KIB];
+                    let size = SetAttr { size: Some(5), ..SetAttr::default() };
+                    match operation {
+                        0 => files.flush(node, cancel).await.err(),
+                        1 => files.fsync(node, cancel).await.err(),
+                        2 => files.read(CALLER, node, KIB as u64, &mut out, cancel).await.err(),
+                        3 => files.read(CALLER, other, 0, &mut out, cancel).await.err(),
+                        4 => files.read(CALLER, Node::unsealed(Ino(3)), 0, &mut out, cancel).await.err(),
+                        5 => files.set_attr(CALLER, node, size, cancel).await.err(),
+                        6 => files.set_attr(CALLER, Node::unsealed(Ino(3)), size, cancel).await.err(),
+                        7 => files.fallocate(CALLER, node, 0, 0, 9, cancel).await.err(),
+                        8 => files.copy_range(CALLER, (other, 0), (node, 0), 9, cancel).await.err(),
+                        9 => files.seek(CALLER, other, 0, true, cancel).await.err(),
+                        10 => files.open(CALLER, other, OpenMode::default(), cancel).await.err(),
+                        _ => loop {
+                            let end = files.core().file(node).state().size();
+                            let data = pattern(1, 50 * KIB);
+                            if let Err(errno) = files.write(CALLER, node, end, &data, false, cancel).await {
+                                break Some(errno);
+                            }
+                        },
+                    }
+                })
+            };
+            turns(60).await;
+            assert!(!task.is_finished(), "operation {operation}");
+            cancel.raise_running();
+            assert_eq!(task.await, Some(Errno::EINTR), "operation {operation}");
+        }
+        // When the server is back, all that was begun ends.
+        mount.server.world().away = false;
+        turns(500).await;
+        assert_eq!(mount.files.sync_all().await, Ok(()));
         assert_eq!(mount.files.figures().dirty_bytes, 0);
     });
 }
