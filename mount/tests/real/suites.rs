@@ -128,7 +128,7 @@ fn run_fsx(transport: Transport, seed: u32, operations: u32, file_bytes: u32, op
     let fsx =
         Run::new("fsx").arg("-f").arg(&config).args(["-S", &seed.to_string(), "-N", &operations.to_string()]);
     let ran =
-        fsx.arg("-P").arg(cluster.root()).arg(cluster.path("file")).folder(cluster.root()).limit(420).ok();
+        fsx.arg("-P").arg(cluster.root()).arg(cluster.path("file")).folder(cluster.root()).limit(500).ok();
     assert!(ran.text().contains("A-OK"), "{}", ran.text());
     cluster.finish();
 }

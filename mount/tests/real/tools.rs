@@ -211,6 +211,9 @@ fn rsync(transport: Transport) {
     let cluster = Cluster::start(transport);
     let source = cluster.root().join("source");
     make_tree(&source, transport.scale(400, 100));
+    // Not of this second: for what is no regular file rsync compares whole seconds.
+    let old = "find \"$1\" -exec touch -h -d '2020-01-02 03:04:05.678901234' {} +";
+    Run::shell(old, &[&source]).ok();
     let target = cluster.path("target");
     let from = format!("{}/", source.display());
     let rsync = || Run::new("rsync").args(["-aHX", "--itemize-changes", &from]).arg(&target).limit(120);
@@ -222,6 +225,8 @@ fn rsync(transport: Transport) {
     fs::remove_file(source.join("file-3")).unwrap();
     fs::write(source.join("file-4"), "other").unwrap();
     rsync().arg("--delete").ok();
+    Run::shell(old, &[&source]).ok();
+    assert!(rsync().ok().out.lines().count() >= 2, "times of what changed");
     compare(&source, &target);
     cluster.finish();
 }

@@ -20,7 +20,7 @@ use super::process::Process;
 /// Name of the volume that `up` makes.
 pub(crate) const VOLUME: &str = "main";
 /// Longest life of a cluster before the watchdog frees whoever hangs in it. Below nextest's own limit.
-const LIFE: Duration = Duration::from_secs(240);
+const LIFE: Duration = Duration::from_secs(540);
 /// Time for `up`, seconds.
 const UP_SECONDS: u64 = 60;
 /// Lines of each log that a failed test prints.
