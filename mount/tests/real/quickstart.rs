@@ -34,7 +34,7 @@ fn up_twice_and_down() {
     let Some(run) = quickstart() else { return };
     let _stop = Stop(&mnt, &state);
     let first = run.arg(&mnt).args(flags).ok();
-    for word in ["status", "--down", mnt.to_str().unwrap(), "18440", "18441"] {
+    for word in ["status", " down ", mnt.to_str().unwrap(), "18440", "18441"] {
         assert!(first.text().contains(word), "no {word} in: {}", first.text());
     }
     fs::write(mnt.join("file"), "kept").unwrap();
