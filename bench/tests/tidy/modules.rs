@@ -100,7 +100,7 @@ fn found() -> Edges {
         for source in sources.iter().filter(|source| source.is_rust()) {
             let Some(module) = module_of(name, source) else { continue };
             let imports = edges.entry(format!("{name}/{module}")).or_default();
-            for target in targets(source, *name, &module) {
+            for target in targets(source, name, &module) {
                 if target != module && modules.contains(&target) {
                     imports.insert(format!("{name}/{target}"));
                 }

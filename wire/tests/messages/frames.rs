@@ -35,6 +35,11 @@ fn signed(mut bytes: [u8; HEADER_BYTES]) -> [u8; HEADER_BYTES] {
     bytes
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "2 MiB")]
+const BODY_LIMIT: u32 = BODY_BYTES_MAX as u32;
+#[expect(clippy::cast_possible_truncation, reason = "9 MiB")]
+const FRAME_LIMIT: u32 = FRAME_BYTES_MAX as u32;
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 
@@ -65,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn bounded_headers(kind in 0u8..12, body in 0..BODY_BYTES_MAX as u32 * 2, payload in 0..FRAME_BYTES_MAX as u32 * 2) {
+    fn bounded_headers(kind in 0u8..12, body in 0..BODY_LIMIT * 2, payload in 0..FRAME_LIMIT * 2) {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&body.to_le_bytes());
         bytes[4..8].copy_from_slice(&payload.to_le_bytes());

@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn bounds(payload in FRAME_BYTES_MAX - 40..FRAME_BYTES_MAX + 40, body in 0u8..) {
         let mut out = b"earlier".to_vec();
-        let fits = payload + HEADER_BYTES + 1 <= FRAME_BYTES_MAX;
+        let fits = payload + HEADER_BYTES < FRAME_BYTES_MAX;
         let result = frame::encode(Header::new(Kind::Reply, RequestId(1)), &body, payload, &mut out);
         prop_assert_eq!(result.is_ok(), fits);
         if !fits {
