@@ -99,15 +99,31 @@ fn posix_ranges(transport: Transport) {
     cluster.finish();
 }
 
+/// Takes a lock that reaches other clients: flock, but over /dev/fuse a POSIX one, for fuser cannot tell the two apart and
+/// leaves flock to the kernel of each client.
+fn take(file: &File, transport: Transport) {
+    match transport {
+        Transport::Uring => flock(file, FlockOperation::LockExclusive).unwrap(),
+        Transport::Dev => {
+            fcntl(file, FcntlArg::F_SETLK(&posix(libc::F_WRLCK, 100, 0))).unwrap();
+        }
+    }
+}
+
+/// What a child does that wants the lock of `take`.
+fn whole(transport: Transport) -> &'static str {
+    transport.scale("flock-ex", "posix-wait 100 0")
+}
+
 /// Locks hold between two clients, and are gone with the client that held them.
 fn clients(transport: Transport) {
     let cluster = Cluster::start(transport);
     let other = cluster.second_mount();
     let path = cluster.path("file");
     let file = open(&path);
-    flock(&file, FlockOperation::LockExclusive).unwrap();
+    take(&file, transport);
     fcntl(&file, FcntlArg::F_SETLK(&posix(libc::F_WRLCK, 0, 10))).unwrap();
-    let there = Child::start("flock-ex", &other.join("file"));
+    let there = Child::start(whole(transport), &other.join("file"));
     let range = Child::start("posix-wait 5 1", &other.join("file"));
     assert!(there.is_waiting() && range.is_waiting(), "a lock does not reach the other client");
     // kill -9 of the holder's client: its locks go when its session has ended (lease 10 s).
@@ -125,11 +141,12 @@ fn servers_restart(transport: Transport) {
     let other = cluster.second_mount();
     let path = cluster.path("file");
     let file = open(&path);
-    flock(&file, FlockOperation::LockExclusive).unwrap();
+    take(&file, transport);
     cluster.kill_meta();
     cluster.restart();
-    let waiter = Child::start("flock-ex", &other.join("file"));
+    let waiter = Child::start(whole(transport), &other.join("file"));
     assert!(waiter.says(Duration::from_secs(4)).is_none(), "the lock was lost with the server");
+    fcntl(&file, FcntlArg::F_SETLK(&posix(libc::F_UNLCK, 100, 0))).unwrap();
     flock(&file, FlockOperation::Unlock).unwrap();
     assert_eq!(waiter.says(Duration::from_secs(30)).as_deref(), Some("done"));
     drop(waiter);
