@@ -1,0 +1,17 @@
+//! What a run has found: saved as JSON, shown as tables and plots.
+//!
+//! `model machine` <- `summary` <- `table plot` <- `save readme`.
+
+mod machine;
+mod model;
+mod plot;
+mod readme;
+mod save;
+mod summary;
+mod table;
+
+pub(crate) use machine::{load, machine, today};
+pub(crate) use model::{Cell, FORMAT, Report, RowInfo, TargetInfo};
+pub(crate) use readme::rewrite;
+pub(crate) use save::write;
+pub(crate) use table::tables;

@@ -1,0 +1,155 @@
+//! This file system: a whole cluster on loopback, started by `configure.flexfs up`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::contract::{Context, Pids, Target};
+use super::daemon::free_port;
+use super::place;
+use crate::null::Transport;
+use crate::process;
+
+/// Time for the cluster to start or end.
+const LIMIT: Duration = Duration::from_secs(90);
+/// Time for the mount to write back and end.
+const FLUSH_LIMIT: Duration = Duration::from_secs(70);
+
+/// A cluster of its own and its mount.
+#[derive(Debug)]
+pub(crate) struct FlexFs {
+    binaries: PathBuf,
+    folder: PathBuf,
+    transport: Transport,
+    version: String,
+    admin: Option<u32>,
+    meta: Option<u32>,
+    mount: Option<u32>,
+}
+
+impl FlexFs {
+    /// Nothing is started yet.
+    pub(crate) fn new(context: &Context, transport: Transport) -> Self {
+        let folder = context.scratch.join(format!("flexfs-{}", transport.name()));
+        let binaries = context.binaries.clone();
+        Self { binaries, folder, transport, version: String::new(), admin: None, meta: None, mount: None }
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.folder.join("mnt")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    fn program(&self, name: &str) -> anyhow::Result<Command> {
+        let path = self.binaries.join(format!("{name}-flexfs"));
+        ensure!(
+            path.exists(),
+            "{} is missing: build it with `cargo build --release`, or name the folder with --binDir",
+            path.display()
+        );
+        Ok(Command::new(path))
+    }
+
+    /// Starts what does not run and mounts what is not mounted.
+    fn up(&mut self, ports: &[(&str, u16)]) -> anyhow::Result<()> {
+        let mut command = self.program("configure")?;
+        command.arg("up").arg(self.mount_point()).arg("--stateDir").arg(self.state());
+        command.args(["--json", "--transport", self.transport.name()]);
+        for (flag, port) in ports {
+            command.args([*flag, &port.to_string()]);
+        }
+        let report: Value = serde_json::from_str(&process::run(&mut command, &self.folder, LIMIT)?)?;
+        let pid = |part: &str| -> anyhow::Result<Option<u32>> {
+            let pid = report[part]["pid"].as_u64().with_context(|| format!("`up` names no pid of {part}"))?;
+            Ok(Some(u32::try_from(pid)?))
+        };
+        (self.admin, self.meta, self.mount) = (pid("admin")?, pid("meta")?, pid("mount")?);
+        self.check_transport()
+    }
+
+    /// A mount that fell back to the other transport would be measured under the wrong name.
+    fn check_transport(&self) -> anyhow::Result<()> {
+        let mut command = self.program("mount")?;
+        command.arg("status").arg(self.mount_point()).arg("--json").arg("--stateFolder");
+        command.arg(self.state().join("mount"));
+        let status: Value = serde_json::from_str(&process::run(&mut command, &self.folder, LIMIT)?)?;
+        let transport = status["transport"].as_str().unwrap_or("none");
+        ensure!(
+            transport == self.transport.name(),
+            "the mount uses transport {transport} instead of {}",
+            self.transport.name()
+        );
+        Ok(())
+    }
+
+    fn pids_known(&self) -> impl Iterator<Item = u32> {
+        [self.mount, self.meta, self.admin].into_iter().flatten()
+    }
+}
+
+impl Target for FlexFs {
+    fn start(&mut self) -> anyhow::Result<()> {
+        if self.folder.exists() {
+            fs::remove_dir_all(&self.folder).context("remove the cluster before")?;
+        }
+        fs::create_dir_all(self.mount_point()).context("make the mount point")?;
+        let version = process::run(self.program("mount")?.arg("version"), &self.folder, LIMIT)?;
+        self.version = version.lines().next().unwrap_or_default().trim().to_owned();
+        let ports = [
+            ("--adminPort", free_port()?),
+            ("--metaPort", free_port()?),
+            ("--metricsPort", free_port()?),
+        ];
+        self.up(&ports)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.mount_point()
+    }
+
+    fn cool(&mut self) -> anyhow::Result<&'static str> {
+        place::unmount(&self.mount_point(), &self.folder, FLUSH_LIMIT)?;
+        if let Some(pid) = self.mount {
+            ensure!(process::wait_until(FLUSH_LIMIT, || !process::is_alive(pid)), "mount.flexfs did not end");
+        }
+        self.mount = None;
+        self.up(&[])?;
+        Ok("mounted anew with an empty cache, kernel caches dropped")
+    }
+
+    fn pids(&self) -> Pids {
+        Pids {
+            client: self.mount.into_iter().collect(),
+            server: self.meta.into_iter().chain(self.admin).collect(),
+        }
+    }
+
+    fn about(&self) -> String {
+        format!("{}, transport {}, quickstart's volume (4 MiB blocks), TLS on", self.version, self.transport.text())
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        let mut command = self.program("configure")?;
+        command.arg("down").arg(self.mount_point()).arg("--stateDir").arg(self.state());
+        process::run(&mut command, &self.folder, LIMIT)?;
+        (self.admin, self.meta, self.mount) = (None, None, None);
+        Ok(())
+    }
+
+    fn break_off(&mut self) {
+        place::break_off(&self.mount_point());
+        let own = format!("{}/", self.folder.display());
+        // A pid may have been given to somebody else since; ours name our folder.
+        for pid in self.pids_known().filter(|pid| process::command_line(*pid).contains(&own)) {
+            process::kill(pid);
+        }
+        (self.admin, self.meta, self.mount) = (None, None, None);
+    }
+}
