@@ -5,35 +5,30 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use flexfs_uring::clock;
-use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Pid, kill_process, kill_process_group};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Pause between looks at something that ends by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Clock ticks per second in `/proc/PID/stat` (`USER_HZ`, 100 on every architecture Linux runs on today).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Has SIGINT, SIGTERM and SIGHUP ask this program to end instead of killing it. Before the first other thread.
+/// Has SIGINT, SIGTERM and SIGHUP ask this program to end instead of killing it. Handlers and no blocked signals: programs
+/// that are started inherit what is blocked, and would not hear that they are to end.
 ///
 /// # Errors
-/// When signals cannot be blocked.
+/// When a handler cannot be set.
 pub(crate) fn watch_signals() -> anyhow::Result<()> {
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        set.add(signal);
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&ASKED)).context("set a signal handler")?;
     }
-    set.thread_block().context("block signals")?;
-    std::thread::spawn(move || {
-        while set.wait().is_ok() {
-            ASKED.store(true, Ordering::SeqCst);
-        }
-    });
     Ok(())
 }
 
