@@ -74,20 +74,54 @@ fn rss_kib(status: &str) -> Option<u64> {
 
 fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    let lists =
+        threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
-/// The command line of a process, blanks between its words; empty when it is gone.
-pub(crate) fn command_line(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ")
+/// A process that cannot be mistaken for a later one with its pid. Only `/proc/PID/stat` is read: command lines and
+/// working directories of processes that hang cannot be read without hanging, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) pid: u32,
+    /// Clock ticks after boot.
+    started: u64,
+}
+
+impl Identity {
+    /// Of a process that is there and no zombie.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let state = fields.next()?;
+        // The 22nd field; the state is the 3rd.
+        let started = fields.nth(18)?.parse().ok()?;
+        (!matches!(state, "Z" | "X")).then_some(Self { pid, started })
+    }
+
+    /// Whether it still is there.
+    pub(crate) fn is_alive(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    /// As a line of a file.
+    pub(crate) fn line(self) -> String {
+        format!("{} {}\n", self.pid, self.started)
+    }
+
+    /// From such a line.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let (pid, started) = line.split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, started: started.trim().parse().ok()? })
+    }
 }
 
 /// Whether a process is there and no zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    Identity::of(pid).is_some()
 }
 
 /// Asks a process to end.
@@ -189,7 +223,10 @@ mod tests {
         assert_eq!(rss_kib("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2048));
         let own = std::process::id();
         assert!(is_alive(own) && Usage::of(&[own]).rss_mib > 0.5);
-        assert!(command_line(own).contains("flexfs_bench"));
+        let identity = Identity::of(own).unwrap();
+        assert!(identity.is_alive() && Identity::parse(&identity.line()) == Some(identity));
+        assert!(!Identity { pid: own, started: identity.started + 1 }.is_alive());
+        assert_eq!((Identity::parse("1"), Identity::parse("x 1\n")), (None, None));
     }
 
     #[test]

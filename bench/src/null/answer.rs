@@ -7,7 +7,8 @@ use flexfs_uring::clock;
 use flexfs_wire::errno::Errno;
 
 use super::abi::{
-    Attr, AttrOut, Dirent, EntryOut, OpenOut, PARALLEL_DIRECT_WRITES, S_IFDIR, S_IFREG, StatfsOut, WriteOut, put,
+    Attr, AttrOut, Dirent, EntryOut, OpenOut, PARALLEL_DIRECT_WRITES, S_IFDIR, S_IFREG, StatfsOut, WriteOut,
+    put,
 };
 use super::tree::{Line, Tree};
 use crate::pattern;
@@ -84,9 +85,9 @@ impl Null {
             }
             Operation::Unlink { name } => tree.remove(header.nodeid, name.as_bytes(), false).map(|()| 0),
             Operation::Rmdir { name } => tree.remove(header.nodeid, name.as_bytes(), true).map(|()| 0),
-            Operation::Rename { name, new_parent, new_name, .. } => tree
-                .rename((header.nodeid, name.as_bytes()), (new_parent, new_name.as_bytes()))
-                .map(|()| 0),
+            Operation::Rename { name, new_parent, new_name, .. } => {
+                tree.rename((header.nodeid, name.as_bytes()), (new_parent, new_name.as_bytes())).map(|()| 0)
+            }
             Operation::SetAttr { change } => {
                 let attr = tree.change(header.nodeid, &change, now())?;
                 put(out, 0, &AttrOut { attr, ..AttrOut::default() })
@@ -185,8 +186,8 @@ fn now() -> (u64, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flexfs_wire::name::Name;
     use flexfs_mount::fuse::request;
+    use flexfs_wire::name::Name;
     use zerocopy::FromBytes as _;
 
     fn header(nodeid: u64) -> Header {

@@ -24,7 +24,11 @@ const IN_HEADER_BYTES: usize = 40;
 ///
 /// # Errors
 /// When the device fails.
-pub(super) fn serve(device: &Arc<OwnedFd>, null: &Arc<Null>, threads: usize) -> anyhow::Result<Vec<std::thread::JoinHandle<()>>> {
+pub(super) fn serve(
+    device: &Arc<OwnedFd>,
+    null: &Arc<Null>,
+    threads: usize,
+) -> anyhow::Result<Vec<std::thread::JoinHandle<()>>> {
     init(device)?;
     let mut joins = Vec::new();
     for number in 0..threads {

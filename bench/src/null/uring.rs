@@ -30,12 +30,7 @@ pub(super) fn serve(device: &Arc<OwnedFd>, null: &Arc<Null>, shards: &Shards) ->
     Ok(())
 }
 
-fn register(
-    device: &Arc<OwnedFd>,
-    qids: &[u16],
-    depth: u16,
-    null: &Arc<Null>,
-) -> Result<(), RegisterError> {
+fn register(device: &Arc<OwnedFd>, qids: &[u16], depth: u16, null: &Arc<Null>) -> Result<(), RegisterError> {
     for &qid in qids {
         let config = QueueConfig { qid, depth, payload_bytes: FUSE_IO_BYTES_MAX };
         for entry in Queue::register(device, &config)? {

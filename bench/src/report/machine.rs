@@ -13,9 +13,8 @@ use crate::target::fs_type;
 pub(crate) fn machine(scratch: &Path) -> Machine {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory_kib: f64 = field(&meminfo, "MemTotal")
-        .and_then(|text| text.split(' ').next()?.parse().ok())
-        .unwrap_or(0.0);
+    let memory_kib: f64 =
+        field(&meminfo, "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0.0);
     Machine {
         cpu: field(&cpuinfo, "model name").unwrap_or_else(|| "unknown".to_owned()),
         cpus: std::thread::available_parallelism().map_or(0, usize::from),

@@ -70,7 +70,9 @@ impl Axis {
 fn plot(report: &Report, group: &str, rows: &[&RowInfo]) -> String {
     let values: Vec<f64> = rows
         .iter()
-        .flat_map(|row| report.targets.iter().filter_map(|target| report.summary(&row.id, &target.name).value))
+        .flat_map(|row| {
+            report.targets.iter().filter_map(|target| report.summary(&row.id, &target.name).value)
+        })
         .flat_map(|value| [value.min, value.median, value.max])
         .collect();
     let axis = Axis::around(&values);

@@ -22,9 +22,9 @@ pub(crate) fn rewrite(readme: &Path, report: &Path) -> anyhow::Result<()> {
     let names = draw(&loaded, report)?;
     let folder = readme.parent().context("a README without a folder")?.canonicalize()?;
     let plots = report.canonicalize()?.with_extension("");
-    let plots = plots
-        .strip_prefix(&folder)
-        .with_context(|| format!("the report must lie below {}, for its plots to be shown", folder.display()))?;
+    let plots = plots.strip_prefix(&folder).with_context(|| {
+        format!("the report must lie below {}, for its plots to be shown", folder.display())
+    })?;
     let mut section = tables(&loaded);
     for name in names {
         section.push_str(&format!("\n![{}]({}/{name})\n", name.trim_end_matches(".svg"), plots.display()));

@@ -125,7 +125,10 @@ pub(crate) mod tests {
             machine: Machine { cpu: "a CPU".to_owned(), cpus: 2, ..Machine::default() },
             tree: "12 files".to_owned(),
             targets: vec![target("ours", None), target("juicefs", None), target("ext4", Some("no disk"))],
-            rows: vec![row("create-1", Unit::OpsPerSecond, "Metadata"), row("untar", Unit::Seconds, "Programs")],
+            rows: vec![
+                row("create-1", Unit::OpsPerSecond, "Metadata"),
+                row("untar", Unit::Seconds, "Programs"),
+            ],
             cells,
         }
     }

@@ -16,10 +16,15 @@ pub(crate) fn tables(report: &Report) -> String {
         text.push_str(&format!("\n### {group}\n\n{}", figures(report, &rows)));
     }
     let rows: Vec<&RowInfo> = report.rows.iter().collect();
-    let with_latency: Vec<&RowInfo> =
-        rows.iter().copied().filter(|row| report.targets.iter().any(|one| of(report, row, &one.name).p50.is_some())).collect();
+    let with_latency: Vec<&RowInfo> = rows
+        .iter()
+        .copied()
+        .filter(|row| report.targets.iter().any(|one| of(report, row, &one.name).p50.is_some()))
+        .collect();
     if report.rounds > 1 {
-        let cell = |summary: &Summary| summary.value.map(|value| format!("{} .. {}", short(value.min), short(value.max)));
+        let cell = |summary: &Summary| {
+            summary.value.map(|value| format!("{} .. {}", short(value.min), short(value.max)))
+        };
         text.push_str("\n### Spread: least and largest of the rounds\n\n");
         text.push_str(&table(report, &rows, cell));
     }
@@ -69,8 +74,10 @@ fn head(report: &Report) -> String {
 
 fn loads(report: &Report) -> String {
     let loads: Vec<f64> = report.cells.iter().map(|cell| cell.load_before).collect();
-    crate::stats::Spread::of(&loads)
-        .map_or_else(|| "unknown".to_owned(), |load| format!("{:.1} (median), {:.1} (most)", load.median, load.max))
+    crate::stats::Spread::of(&loads).map_or_else(
+        || "unknown".to_owned(),
+        |load| format!("{:.1} (median), {:.1} (most)", load.median, load.max),
+    )
 }
 
 /// The figures of a group, with what "ours" is in relation to the base and the disk.
@@ -90,7 +97,9 @@ fn figures(report: &Report, rows: &[&RowInfo]) -> String {
             text.push_str(&format!(" {} |", figure(&of(report, row, &target.name))));
         }
         for base in &bases {
-            let ratio = report.ratio(row, &first, base).map_or_else(|| "-".to_owned(), |ratio| format!("{}x", short(ratio)));
+            let ratio = report
+                .ratio(row, &first, base)
+                .map_or_else(|| "-".to_owned(), |ratio| format!("{}x", short(ratio)));
             text.push_str(&format!(" {ratio} |"));
         }
         text.push('\n');
@@ -118,7 +127,8 @@ fn table(report: &Report, rows: &[&RowInfo], cell: impl Fn(&Summary) -> Option<S
         if cells.iter().all(Option::is_none) {
             continue;
         }
-        let cells: Vec<String> = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".to_owned())).collect();
+        let cells: Vec<String> =
+            cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".to_owned())).collect();
         text.push_str(&format!("| {} ({}) | {} |\n", row.title, processes(row.workers), cells.join(" | ")));
     }
     text

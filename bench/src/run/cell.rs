@@ -74,8 +74,7 @@ impl Seat {
         row: &Row,
         round: u32,
     ) -> Option<Cell> {
-        let mut cell =
-            Cell { row: row.id.clone(), target: self.info.name.clone(), round, ..Cell::default() };
+        let mut cell = Cell { row: row.id.clone(), target: self.info.name.clone(), round, ..Cell::default() };
         if row.kind.needs_storage() && self.target.discards() {
             cell.not_applicable = true;
             return Some(cell);
@@ -116,7 +115,7 @@ impl Seat {
         }
         let scratch = std::fs::File::open(setting.scratch)?;
         rustix::fs::syncfs(&scratch).context("sync the local disk")?;
-        if row.cold {
+        if row.cold && setting.scale.drops_caches {
             std::fs::write(DROP_CACHES, "3").context("drop the kernel's caches")?;
         }
         Ok(())

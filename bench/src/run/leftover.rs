@@ -1,14 +1,13 @@
-//! What runs leave behind when they are killed: mounts, processes and folders, all of which name the run's folder.
-//!
-//! A run's folder is `flexfs-compare.PID`, so that one whose process is gone can be told.
+//! What runs leave behind when they are killed: a folder `flexfs-compare.PID`, mounts below it, and processes, which the
+//! folder's list of pids names (`target::pids`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process;
-use crate::target::{break_off, mounts_below};
+use crate::process::{self, Identity};
+use crate::target::{break_off, mounts_below, pids};
 
 /// Name of a run's folder in front of its pid.
 const PREFIX: &str = "flexfs-compare.";
@@ -25,7 +24,8 @@ pub(crate) fn folder(scratch: &Path) -> PathBuf {
 /// Ends and removes what dead runs have left in `scratch`; gives their folders.
 pub(crate) fn clear_dead(scratch: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(scratch) else { return Vec::new() };
-    let dead: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| is_dead_run(path)).collect();
+    let dead: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| is_dead_run(path)).collect();
     for folder in &dead {
         clear(folder);
     }
@@ -34,22 +34,25 @@ pub(crate) fn clear_dead(scratch: &Path) -> Vec<PathBuf> {
 
 fn is_dead_run(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let Some(pid) = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok()) else { return false };
-    // The pid may be somebody else's by now.
-    let is_run = || process::is_alive(pid) && process::command_line(pid).contains("compare");
-    pid != std::process::id() && !is_run()
+    let Some(pid) = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok()) else { return false };
+    match pids::listed(path).first() {
+        // The run itself is the first in its list.
+        Some(run) => !run.is_alive(),
+        None => !process::is_alive(pid),
+    }
 }
 
-/// Takes off all mounts below a folder, ends all processes that name it or work in it, removes it.
+/// Takes off all mounts below a folder, ends the processes in its list, removes it.
 pub(crate) fn clear(folder: &Path) {
     for target in mounts_below(folder) {
         break_off(&target);
     }
-    let pids = processes_of(folder);
-    pids.iter().for_each(|pid| process::terminate(*pid));
-    let ended = process::wait_until(END_TIME, || !pids.iter().any(|pid| process::is_alive(*pid)));
-    if !ended {
-        pids.iter().for_each(|pid| process::kill(*pid));
+    let own = std::process::id();
+    let left: Vec<Identity> =
+        pids::listed(folder).into_iter().filter(|one| one.pid != own && one.is_alive()).collect();
+    left.iter().for_each(|one| process::terminate(one.pid));
+    if !process::wait_until(END_TIME, || !left.iter().any(|one| one.is_alive())) {
+        left.iter().filter(|one| one.is_alive()).for_each(|one| process::kill(one.pid));
     }
     if mounts_below(folder).is_empty() && folder.exists() {
         // In a process of its own: a disk that hangs must not keep this one.
@@ -59,19 +62,6 @@ pub(crate) fn clear(folder: &Path) {
             eprintln!("compare: {} is left behind: it could not be removed", folder.display());
         }
     }
-}
-
-/// Processes whose command line or working directory names a folder; not this one.
-fn processes_of(folder: &Path) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let name = format!("{}/", folder.display());
-    pids.filter(|pid| *pid != std::process::id())
-        .filter(|pid| {
-            process::command_line(*pid).contains(&name)
-                || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -88,8 +78,9 @@ mod tests {
         for path in others.iter().chain([&dead]) {
             fs::create_dir(path).unwrap();
         }
-        // A process that works there, as redis does.
-        let mut left = Command::new("sleep").arg("60").current_dir(&dead).spawn().unwrap();
+        let mut left = Command::new("sleep").arg("60").spawn().unwrap();
+        fs::write(pids::file(&dead), format!("{} 1\n", child.id())).unwrap();
+        pids::note(&dead, left.id()).unwrap();
         let reaper = std::thread::spawn(move || left.wait().unwrap());
         assert_eq!(clear_dead(dir.path()), [dead.clone()]);
         assert!(!reaper.join().unwrap().success());

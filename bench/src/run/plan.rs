@@ -29,6 +29,8 @@ pub(crate) struct Scale {
     pub(crate) soft_data: Duration,
     /// What is not done by then hangs, or is given up.
     pub(crate) hard: Duration,
+    /// Rows that begin cold have the kernel's caches dropped.
+    pub(crate) drops_caches: bool,
 }
 
 /// A run that is meant to be kept.
@@ -43,6 +45,7 @@ pub(crate) const FULL: Scale = Scale {
     soft: Duration::from_millis(2500),
     soft_data: Duration::from_secs(8),
     hard: Duration::from_secs(120),
+    drops_caches: true,
 };
 
 /// Two minutes.
@@ -57,9 +60,10 @@ pub(crate) const QUICK: Scale = Scale {
     soft: Duration::from_millis(800),
     soft_data: Duration::from_secs(2),
     hard: Duration::from_secs(30),
+    drops_caches: true,
 };
 
-/// Whether it works.
+/// Whether it works: measures nothing, and leaves the machine's caches alone.
 pub(crate) const TINY: Scale = Scale {
     name: "tiny",
     files: 40,
@@ -71,6 +75,7 @@ pub(crate) const TINY: Scale = Scale {
     soft: Duration::from_secs(60),
     soft_data: Duration::from_secs(60),
     hard: Duration::from_secs(120),
+    drops_caches: false,
 };
 
 impl Scale {
@@ -174,7 +179,12 @@ fn small(workers: u64) -> Chain {
         Row { makes: true, ..row(Kind::SmallWrite, "small-write", "write 4 KiB files") },
         Row { cold: true, ..row(Kind::SmallRead, "small-read", "read 4 KiB files, cold") },
     ];
-    Chain { id: format!("small-{workers}"), title: format!("Files of 4 KiB, {}", counted(workers)), rows, is_large: false }
+    Chain {
+        id: format!("small-{workers}"),
+        title: format!("Files of 4 KiB, {}", counted(workers)),
+        rows,
+        is_large: false,
+    }
 }
 
 fn large() -> Chain {
@@ -213,9 +223,9 @@ pub(crate) fn selected(chains: Vec<Chain>, only: &[String]) -> Result<(Vec<Chain
         id == name || id.strip_prefix(name).is_some_and(|rest| rest == "-1" || rest == "-8")
     };
     for name in only {
-        let known = chains.iter().any(|chain| {
-            matches(name, &chain.id) || chain.rows.iter().any(|row| matches(name, &row.id))
-        });
+        let known = chains
+            .iter()
+            .any(|chain| matches(name, &chain.id) || chain.rows.iter().any(|row| matches(name, &row.id)));
         if !known {
             return Err(format!("no work is named {name}; see --list"));
         }
@@ -227,7 +237,9 @@ pub(crate) fn selected(chains: Vec<Chain>, only: &[String]) -> Result<(Vec<Chain
     let mut kept = Vec::new();
     for mut chain in chains {
         let wanted: Vec<bool> = chain.rows.iter().map(|row| is_wanted(&chain, row)).collect();
-        reported.extend(chain.rows.iter().zip(&wanted).filter(|(_, wanted)| **wanted).map(|(row, _)| row.id.clone()));
+        reported.extend(
+            chain.rows.iter().zip(&wanted).filter(|(_, wanted)| **wanted).map(|(row, _)| row.id.clone()),
+        );
         let Some(last) = wanted.iter().rposition(|wanted| *wanted) else { continue };
         let mut index = 0;
         chain.rows.retain(|row| {
@@ -247,7 +259,8 @@ mod tests {
     #[test]
     fn names_of_rows_are_unique_and_makers_come_first() {
         let chains = plan();
-        let mut ids: Vec<&str> = chains.iter().flat_map(|chain| &chain.rows).map(|row| row.id.as_str()).collect();
+        let mut ids: Vec<&str> =
+            chains.iter().flat_map(|chain| &chain.rows).map(|row| row.id.as_str()).collect();
         let all = ids.len();
         ids.sort_unstable();
         ids.dedup();

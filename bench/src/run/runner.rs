@@ -13,7 +13,7 @@ use crate::args::Args;
 use crate::process;
 use crate::progress::Progress;
 use crate::report::{Cell, Report, RowInfo, machine, today};
-use crate::target::{Choice, Context};
+use crate::target::{Choice, Context, pids};
 use crate::work::{self, Sources};
 
 /// Runs everything the arguments ask for. What it started is ended when this returns, however it does.
@@ -21,12 +21,17 @@ use crate::work::{self, Sources};
 /// # Errors
 /// When nothing can be measured at all. What fails on one target is in the report.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
-    ensure!(rustix::process::geteuid().is_root(), "mounting and dropping caches need root; run it with sudo");
     let (chains, reported) = plan::selected(plan::plan(), &args.only).map_err(anyhow::Error::msg)?;
     let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = scratch.canonicalize().with_context(|| format!("no folder {}", scratch.display()))?;
     let choices = args.choices();
-    let paths: Vec<&Path> = choices.iter().map(|one| Path::new(one.name())).filter(|path| path.is_dir()).collect();
+    let needs_root = !args.tiny || choices.iter().any(Choice::mounts);
+    ensure!(
+        !needs_root || rustix::process::geteuid().is_root(),
+        "mounting and dropping caches need root; run it with sudo"
+    );
+    let paths: Vec<&Path> =
+        choices.iter().map(|one| Path::new(one.name())).filter(|path| path.is_dir()).collect();
     for place in paths.iter().copied().chain([scratch.as_path()]) {
         for dead in leftover::clear_dead(place) {
             eprintln!("compare: removed what a run that was killed had left in {}", dead.display());
@@ -34,6 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     }
     let folder = leftover::folder(&scratch);
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    pids::note(&folder, std::process::id())?;
     let result = Run::new(args, &folder, chains, reported, &choices).and_then(Run::perform);
     leftover::clear(&folder);
     result

@@ -41,6 +41,11 @@ impl Choice {
         if self.0.is_empty() { "/" } else { &self.0 }
     }
 
+    /// Whether it is mounted by this program.
+    pub(crate) fn mounts(&self) -> bool {
+        !self.0.contains('/') && !self.0.is_empty() && self.0 != "ext4"
+    }
+
     /// The target, not started.
     pub(crate) fn target(&self, context: &Context) -> Box<dyn Target> {
         match self.0.as_str() {

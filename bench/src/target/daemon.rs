@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::pids;
 use crate::process;
 
 /// Time for a program that was killed to be gone.
@@ -23,11 +24,17 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it with its output in `log`, in a process group of its own: a Ctrl-C is for `compare`, which then ends it.
+    /// Starts it with its output in `log`, notes it in the run's list in `scratch`. It gets a process
+    /// group of its own: a Ctrl-C is for `compare`, which then ends it.
     ///
     /// # Errors
     /// When it is not installed.
-    pub(crate) fn start(name: &str, command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        name: &str,
+        command: &mut Command,
+        log: &Path,
+        scratch: &Path,
+    ) -> anyhow::Result<Self> {
         let output = File::create(log).with_context(|| format!("make {}", log.display()))?;
         let child = command
             .stdin(Stdio::null())
@@ -36,7 +43,9 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        let daemon = Self { name: name.to_owned(), child, log: log.to_owned() };
+        pids::note(scratch, daemon.pid())?;
+        Ok(daemon)
     }
 
     /// Its pid.

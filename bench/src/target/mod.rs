@@ -9,6 +9,7 @@ mod flexfs;
 mod juicefs;
 mod local;
 mod null;
+pub(crate) mod pids;
 mod place;
 
 pub(crate) use choice::{Choice, PRESETS};

@@ -20,6 +20,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Null {
     program: PathBuf,
+    scratch: PathBuf,
     folder: PathBuf,
     transport: Transport,
     server: Option<Daemon>,
@@ -29,7 +30,13 @@ impl Null {
     /// Nothing is started yet.
     pub(crate) fn new(context: &Context, transport: Transport) -> Self {
         let folder = context.scratch.join(format!("null-{}", transport.name()));
-        Self { program: context.program.clone(), folder, transport, server: None }
+        Self {
+            program: context.program.clone(),
+            scratch: context.scratch.clone(),
+            folder,
+            transport,
+            server: None,
+        }
     }
 
     fn mount_point(&self) -> PathBuf {
@@ -42,7 +49,8 @@ impl Target for Null {
         fs::create_dir_all(self.mount_point()).context("make the mount point")?;
         let mut command = Command::new(&self.program);
         command.args([NULL, self.transport.name()]).arg(self.mount_point());
-        let mut server = Daemon::start("the null server", &mut command, &self.folder.join("log"))?;
+        let mut server =
+            Daemon::start("the null server", &mut command, &self.folder.join("log"), &self.scratch)?;
         let log = server.log().to_owned();
         server.wait_until(LIMIT, || fs::read_to_string(&log).is_ok_and(|text| text.contains(READY)))?;
         self.server = Some(server);

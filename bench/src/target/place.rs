@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use flexfs_mount::fuse::attach;
 
 use crate::process;
@@ -45,6 +45,20 @@ pub(crate) fn break_off(target: &Path) {
         if attach::detach(target).is_err() {
             return;
         }
+    }
+}
+
+/// Removes a folder of the run, if it is there; never through a mount.
+///
+/// # Errors
+/// When something is still mounted below, or it cannot be removed.
+pub(crate) fn remove(folder: &Path) -> anyhow::Result<()> {
+    ensure!(mounts_below(folder).is_empty(), "something is still mounted below {}", folder.display());
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", folder.display()))
+        }
+        _ => Ok(()),
     }
 }
 

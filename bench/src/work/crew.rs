@@ -43,7 +43,8 @@ impl Crew {
         let (sender, lines) = mpsc::channel();
         let mut crew = Self { children: Vec::new(), lines, deadline: clock::now() + limit };
         for (index, order) in orders.iter().enumerate() {
-            let failed = |error: &dyn std::fmt::Display| CrewError::Failed(format!("start a worker: {error}"));
+            let failed =
+                |error: &dyn std::fmt::Display| CrewError::Failed(format!("start a worker: {error}"));
             let order = serde_json::to_string(order).map_err(|error| failed(&error))?;
             let mut child = Command::new(program)
                 .args([WORKER, &order])

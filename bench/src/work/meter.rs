@@ -23,10 +23,7 @@ impl Meter {
     ///
     /// # Errors
     /// The first error of `each`, with the number of the operation.
-    pub(crate) fn run(
-        spec: &Spec,
-        mut each: impl FnMut(u64) -> anyhow::Result<u64>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn run(spec: &Spec, mut each: impl FnMut(u64) -> anyhow::Result<u64>) -> anyhow::Result<Self> {
         let mut outcome = Outcome::default();
         let mut histogram = Histogram::default();
         let began = clock::now();

@@ -80,7 +80,11 @@ impl Kind {
     pub(crate) fn is_shared(self) -> bool {
         matches!(
             self,
-            Self::SequentialWrite | Self::SequentialRead | Self::RandomRead | Self::RandomWrite | Self::Append
+            Self::SequentialWrite
+                | Self::SequentialRead
+                | Self::RandomRead
+                | Self::RandomWrite
+                | Self::Append
         ) || self.needs_storage()
     }
 }

@@ -19,7 +19,11 @@ pub(crate) fn clone(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
         output(git().args(["clone", "-q", &url]).arg(&target)).map(drop)
     })?;
     let changed = output(git().arg("-C").arg(&target).args(["status", "--porcelain"]))?;
-    ensure!(changed.is_empty(), "the clone differs from its commit: {}", changed.lines().next().unwrap_or(""));
+    ensure!(
+        changed.is_empty(),
+        "the clone differs from its commit: {}",
+        changed.lines().next().unwrap_or("")
+    );
     let head = |folder| output(git().arg("-C").arg(folder).args(["rev-parse", "HEAD"]));
     ensure!(head(&source)? == head(&target)?, "the clone is of another commit");
     let files = output(Command::new("find").arg(&target).args(["-type", "f", "-not", "-path", "*/.git/*"]))?;

@@ -24,8 +24,7 @@ pub(crate) fn untar(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
     })?;
     let wanted = fs::read_to_string(spec.sources.join("tree.list")).context("read the list of files")?;
     let found = listing(&target)?;
-    let lines: Vec<String> =
-        found.iter().map(|(size, path)| format!("{size}\t{}", path.display())).collect();
+    let lines: Vec<String> = found.iter().map(|(size, path)| format!("{size}\t{}", path.display())).collect();
     ensure!(
         lines.iter().map(String::as_str).eq(wanted.lines()),
         "the unpacked tree has other files or sizes than the archive ({} and {} files)",
