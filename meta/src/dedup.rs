@@ -9,21 +9,25 @@ use flexfs_wire::id::{Commit, RequestId, SessionId};
 use flexfs_wire::message::Answer;
 
 /// Most answers kept for one session: it has this many calls unfinished, or holds back its mark. Some 64 MiB.
-pub(crate) const ANSWERS_PER_SESSION_MAX: usize = 1 << 20;
+pub const ANSWERS_PER_SESSION_MAX: usize = 1 << 20;
 
 /// What is remembered of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Remembered {
-    /// The answer is in the store, with this commit. `fresh`: it was made in this life of the server, so the open it
-    /// may have counted is still counted.
-    Stored { commit: Commit, fresh: bool },
+pub enum Remembered {
+    /// The answer is in the store.
+    Stored {
+        /// With this commit.
+        commit: Commit,
+        /// It was made in this life of the server, so the open it may have counted is still counted.
+        fresh: bool,
+    },
     /// The answer is here.
     Here(Box<Answer>),
 }
 
 /// Calls done, by session.
 #[derive(Debug, Default)]
-pub(crate) struct Dedup {
+pub struct Dedup {
     sessions: BTreeMap<SessionId, Answers>,
     /// Rows of the store that nobody will ask for.
     obsolete: VecDeque<(SessionId, RequestId)>,
@@ -36,26 +40,28 @@ struct Answers {
 }
 
 impl Dedup {
-    pub(crate) fn get(&self, session: SessionId, request: RequestId) -> Option<&Remembered> {
+    /// What is remembered of a call; `None`: it was never done, or is finished.
+    pub fn get(&self, session: SessionId, request: RequestId) -> Option<&Remembered> {
         self.sessions.get(&session)?.kept.get(&request)
     }
 
-    pub(crate) fn insert(&mut self, session: SessionId, request: RequestId, remembered: Remembered) {
+    /// The call was done.
+    pub fn insert(&mut self, session: SessionId, request: RequestId, remembered: Remembered) {
         self.sessions.entry(session).or_default().kept.insert(request, remembered);
     }
 
     /// Whether the session may not have one more.
-    pub(crate) fn is_full(&self, session: SessionId) -> bool {
+    pub fn is_full(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|answers| answers.kept.len() >= ANSWERS_PER_SESSION_MAX)
     }
 
     /// Whether the client said that it is done with this call: a copy that comes now was overtaken by its resend.
-    pub(crate) fn is_finished(&self, session: SessionId, request: RequestId) -> bool {
+    pub fn is_finished(&self, session: SessionId, request: RequestId) -> bool {
         self.sessions.get(&session).is_some_and(|answers| request < answers.mark)
     }
 
     /// Every call below `mark` is finished at the client.
-    pub(crate) fn finish(&mut self, session: SessionId, mark: RequestId) {
+    pub fn finish(&mut self, session: SessionId, mark: RequestId) {
         let Some(answers) = self.sessions.get_mut(&session) else { return };
         if mark <= answers.mark {
             return;
@@ -72,7 +78,7 @@ impl Dedup {
     }
 
     /// The session has ended.
-    pub(crate) fn end(&mut self, session: SessionId) {
+    pub fn end(&mut self, session: SessionId) {
         let Some(answers) = self.sessions.remove(&session) else { return };
         for (request, remembered) in answers.kept {
             if matches!(remembered, Remembered::Stored { .. }) {
@@ -82,12 +88,12 @@ impl Dedup {
     }
 
     /// A row without a session was found.
-    pub(crate) fn discard(&mut self, session: SessionId, request: RequestId) {
+    pub fn discard(&mut self, session: SessionId, request: RequestId) {
         self.obsolete.push_back((session, request));
     }
 
     /// Takes rows to be removed from the store, at most `count`.
-    pub(crate) fn take_obsolete(&mut self, count: usize) -> Vec<(SessionId, RequestId)> {
+    pub fn take_obsolete(&mut self, count: usize) -> Vec<(SessionId, RequestId)> {
         let count = count.min(self.obsolete.len());
         self.obsolete.drain(..count).collect()
     }

@@ -5,14 +5,14 @@
 //! `events server cli` put it together.
 #![forbid(unsafe_code)]
 
-mod auth;
+pub mod auth;
 mod blocks;
 mod cache;
 pub mod cli;
 mod clock;
 mod config;
 mod control;
-mod dedup;
+pub mod dedup;
 pub mod engine;
 mod events;
 mod few;
@@ -22,10 +22,10 @@ mod held;
 mod lock;
 mod metrics;
 pub mod namespace;
-mod net;
+pub mod net;
 mod orphan;
 mod quota;
 mod server;
-mod session;
+pub mod session;
 pub mod verify;
 mod volume;

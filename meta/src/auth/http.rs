@@ -31,7 +31,7 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1024;
 
 /// Why admin gave no usable answer.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum AdminError {
+pub enum AdminError {
     /// No connection, no answer in time, or the wrong server at its address.
     #[error("admin at {addr} cannot be reached: {cause}")]
     Unreachable {

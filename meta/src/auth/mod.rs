@@ -8,5 +8,6 @@ mod pool;
 
 pub(crate) use admin::{Admin, Authority};
 pub(crate) use certificate::{CertificateError, Identity, renew_forever};
-pub(crate) use http::{AdminError, AdminHttp};
+pub use http::AdminError;
+pub(crate) use http::AdminHttp;
 pub(crate) use pool::{Pool, Verdict};

@@ -7,7 +7,7 @@ use flexfs_wire::record::OVERHEAD_BYTES;
 
 /// What the assembler has for its owner.
 #[derive(Debug)]
-pub(crate) enum Event<'a> {
+pub enum Event<'a> {
     /// A whole frame.
     Frame {
         /// Its header.
@@ -25,7 +25,7 @@ pub(crate) enum Event<'a> {
 
 /// Why the link must end.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InboundError {
+pub enum InboundError {
     /// No frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -46,7 +46,7 @@ enum State {
 
 /// Collects frames.
 #[derive(Debug)]
-pub(crate) struct Assembler {
+pub struct Assembler {
     state: State,
     /// Header and body of a frame that came in pieces.
     small: Vec<u8>,
@@ -56,17 +56,21 @@ pub(crate) struct Assembler {
 
 impl Assembler {
     /// Nothing collected.
-    pub(crate) fn new() -> Self {
+    #[expect(
+        clippy::new_without_default,
+        reason = "made for each link, never part of something that has defaults"
+    )]
+    pub fn new() -> Self {
         Self { state: State::Small, small: Vec::new(), spent: false }
     }
 
     /// Whether a frame has begun and not ended.
-    pub(crate) fn is_inside(&self) -> bool {
+    pub fn is_inside(&self) -> bool {
         !matches!(self.state, State::Small) || (!self.spent && !self.small.is_empty())
     }
 
     /// Payload bytes still to come of the frame at hand.
-    pub(crate) fn payload_left(&self) -> usize {
+    pub fn payload_left(&self) -> usize {
         match &self.state {
             State::Small => 0,
             State::Waiting(header) => header.payload_bytes as usize,
@@ -75,7 +79,7 @@ impl Assembler {
     }
 
     /// Room was found for the payload asked for.
-    pub(crate) fn room(&mut self) {
+    pub fn room(&mut self) {
         if let State::Waiting(header) = self.state {
             // One byte more: the record layer wants it for the content type.
             let payload = vec![0; header.payload_bytes as usize + 1];
@@ -84,7 +88,7 @@ impl Assembler {
     }
 
     /// Where a record of `record_bytes` bytes may be opened directly, if it holds payload only.
-    pub(crate) fn target(&mut self, record_bytes: usize) -> Option<&mut [u8]> {
+    pub fn target(&mut self, record_bytes: usize) -> Option<&mut [u8]> {
         let plain_max = record_bytes.checked_sub(OVERHEAD_BYTES)?;
         match &mut self.state {
             State::Payload { header, payload, filled }
@@ -97,7 +101,7 @@ impl Assembler {
     }
 
     /// So many bytes were opened into [`Assembler::target`].
-    pub(crate) fn filled(&mut self, bytes: usize) {
+    pub fn filled(&mut self, bytes: usize) {
         if let State::Payload { header, filled, .. } = &mut self.state {
             *filled = (*filled + bytes).min(header.payload_bytes as usize);
         }
@@ -107,7 +111,7 @@ impl Assembler {
     ///
     /// # Errors
     /// [`InboundError`]: the link is of no use.
-    pub(crate) fn next<'a, 'p: 'a>(&'a mut self, plain: &mut &'p [u8]) -> Result<Event<'a>, InboundError> {
+    pub fn next<'a, 'p: 'a>(&'a mut self, plain: &mut &'p [u8]) -> Result<Event<'a>, InboundError> {
         if self.spent {
             self.small.clear();
             self.spent = false;

@@ -4,7 +4,7 @@ mod block;
 mod core;
 mod dispatch;
 mod greet;
-mod inbound;
+pub mod inbound;
 mod link;
 mod outbound;
 

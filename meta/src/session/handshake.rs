@@ -20,7 +20,7 @@ const CLIENT_BYTES_MAX: usize = 256;
 
 /// A hello that was understood.
 #[derive(Debug)]
-pub(crate) enum Asked {
+pub enum Asked {
     /// Wants a new session.
     Open(Box<Opening>),
     /// Claims a running one.
@@ -28,7 +28,7 @@ pub(crate) enum Asked {
 }
 
 /// A new session is asked for; its token is well-formed and of this cluster, no more is known.
-pub(crate) struct Opening {
+pub struct Opening {
     version: u16,
     token_id: TokenId,
     open: Open,
@@ -42,41 +42,41 @@ impl std::fmt::Debug for Opening {
 
 /// A running session is claimed; nothing was proven yet.
 #[derive(Debug)]
-pub(crate) struct Claiming {
+pub struct Claiming {
     /// Which.
-    pub(crate) session: SessionId,
+    pub session: SessionId,
     /// Whether the client is ready to replay.
-    pub(crate) resume: bool,
+    pub resume: bool,
     proof: Proof,
 }
 
 /// Admin said yes.
 #[derive(Debug)]
-pub(crate) struct Admitted {
+pub struct Admitted {
     /// Protocol version of the session.
-    pub(crate) version: u16,
+    pub version: u16,
     /// Admin's words.
-    pub(crate) access: Access,
+    pub access: Access,
     /// Flags of volume, token and command line together.
-    pub(crate) flags: Flags,
+    pub flags: Flags,
     /// Host and mount point, for the operator.
-    pub(crate) client: String,
+    pub client: String,
 }
 
 /// The claim of a running session holds.
 #[derive(Debug)]
-pub(crate) struct Proven {
+pub struct Proven {
     /// Which.
-    pub(crate) session: SessionId,
+    pub session: SessionId,
     /// Whether the client is ready to replay.
-    pub(crate) resume: bool,
+    pub resume: bool,
 }
 
 /// Looks for a whole hello frame at the front of `input`: the hello and the bytes it took, `None` while more must come.
 ///
 /// # Errors
 /// `Protocol`: no frame, another frame, or longer than `HELLO_BYTES_MAX`.
-pub(crate) fn read_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, Refused> {
+pub fn read_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, Refused> {
     let Some(head) = input.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let header = Header::decode(head).map_err(|error| protocol(error.to_string()))?;
     let bytes = HEADER_BYTES + header.rest_bytes();
@@ -95,7 +95,7 @@ pub(crate) fn read_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, Refused
 ///
 /// # Errors
 /// `Version`, `TokenMalformed`, `TokenKind`, `TokenUnknown`.
-pub(crate) fn judge(hello: Hello, pin: CaPin) -> Result<Asked, Refused> {
+pub fn judge(hello: Hello, pin: CaPin) -> Result<Asked, Refused> {
     match hello {
         Hello::Open(open) => {
             let version = common_version(open.versions)?;
@@ -119,12 +119,12 @@ pub(crate) fn judge(hello: Hello, pin: CaPin) -> Result<Asked, Refused> {
 
 impl Opening {
     /// The token's public name, for logs.
-    pub(crate) fn token_id(&self) -> TokenId {
+    pub fn token_id(&self) -> TokenId {
         self.token_id
     }
 
     /// What to ask admin. `peer` is the client's address.
-    pub(crate) fn question(&self, peer: &str) -> ValidateRequest {
+    pub fn question(&self, peer: &str) -> ValidateRequest {
         ValidateRequest {
             token: self.open.token.clone(),
             volume: self.open.volume.clone(),
@@ -136,10 +136,7 @@ impl Opening {
     ///
     /// # Errors
     /// The refusal to send.
-    pub(crate) fn handle_verdict(
-        self,
-        verdict: Result<ValidateAnswer, AdminError>,
-    ) -> Result<Admitted, Refused> {
+    pub fn handle_verdict(self, verdict: Result<ValidateAnswer, AdminError>) -> Result<Admitted, Refused> {
         match verdict {
             Ok(ValidateAnswer::Accepted(access)) => Ok(Admitted {
                 version: self.version,
@@ -169,7 +166,7 @@ impl Claiming {
     ///
     /// # Errors
     /// `SessionUnknown`, the same for a session that is not there and for a proof that is wrong.
-    pub(crate) fn handle_sessions<'a>(
+    pub fn handle_sessions<'a>(
         self,
         mut resume_keys: impl Iterator<Item = &'a [u8; 32]>,
         exporter: &[u8; 32],

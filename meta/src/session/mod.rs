@@ -1,3 +1,3 @@
 //! How a link becomes part of a session: judged without I/O, one type per state.
 
-pub(crate) mod handshake;
+pub mod handshake;

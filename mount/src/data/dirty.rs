@@ -13,28 +13,28 @@ const CHUNK_COST: u64 = 64;
 
 /// A run of bytes of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub struct Piece {
     /// Offset in the file.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// The bytes, never none.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 impl Piece {
     /// Offset just past the run.
-    pub(crate) fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.offset + self.bytes.len() as u64
     }
 
     /// Memory it takes, in bytes.
-    pub(crate) fn cost(&self) -> u64 {
+    pub fn cost(&self) -> u64 {
         self.bytes.capacity() as u64 + CHUNK_COST
     }
 }
 
 /// The dirty bytes of a file.
 #[derive(Debug, Default)]
-pub(crate) struct Dirty {
+pub struct Dirty {
     regions: BTreeMap<u64, Region>,
     bytes: u64,
     cost: u64,
@@ -49,27 +49,27 @@ struct Region {
 
 impl Dirty {
     /// Whether nothing is dirty.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.regions.is_empty()
     }
 
     /// Memory taken, in bytes.
-    pub(crate) fn cost(&self) -> u64 {
+    pub fn cost(&self) -> u64 {
         self.cost
     }
 
     /// Number of dirty bytes.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Offset just past the last dirty byte; 0 when there is none.
-    pub(crate) fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.regions.last_key_value().and_then(|(_, region)| region.chunks.last()).map_or(0, Piece::end)
     }
 
     /// Takes `data` in. Regions of `region_bytes` that are now full leave, each as its pieces in order.
-    pub(crate) fn write(&mut self, region_bytes: u32, offset: u64, data: &[u8], full: &mut Vec<Vec<Piece>>) {
+    pub fn write(&mut self, region_bytes: u32, offset: u64, data: &[u8], full: &mut Vec<Vec<Piece>>) {
         let region_bytes = u64::from(region_bytes);
         let end = offset + data.len() as u64;
         let mut at = offset;
@@ -93,14 +93,14 @@ impl Dirty {
     }
 
     /// Takes everything out, in order.
-    pub(crate) fn take(&mut self) -> Vec<Piece> {
+    pub fn take(&mut self) -> Vec<Piece> {
         self.cost = 0;
         self.bytes = 0;
         std::mem::take(&mut self.regions).into_values().flat_map(|region| region.chunks).collect()
     }
 
     /// Drops the bytes from `size` on.
-    pub(crate) fn cut(&mut self, region_bytes: u32, size: u64) {
+    pub fn cut(&mut self, region_bytes: u32, size: u64) {
         let mut behind = self.regions.split_off(&(size / u64::from(region_bytes)));
         self.cost -= behind.values().map(Region::cost).sum::<u64>();
         self.bytes -= behind.values().map(|region| region.covered).sum::<u64>();
@@ -114,13 +114,13 @@ impl Dirty {
     }
 
     /// The dirty bytes at `at`, up to a border between two chunks, or the next ones.
-    pub(crate) fn next(&self, region_bytes: u32, at: u64) -> Option<Range<u64>> {
+    pub fn next(&self, region_bytes: u32, at: u64) -> Option<Range<u64>> {
         let regions = self.regions.range(at / u64::from(region_bytes)..);
         regions.map(|(_, region)| region).find_map(|region| next_piece(&region.chunks, at))
     }
 
     /// Calls `each` with the dirty bytes within `range`, in order.
-    pub(crate) fn each_in(&self, region_bytes: u32, range: Range<u64>, mut each: impl FnMut(u64, &[u8])) {
+    pub fn each_in(&self, region_bytes: u32, range: Range<u64>, mut each: impl FnMut(u64, &[u8])) {
         if range.is_empty() || self.regions.is_empty() {
             return;
         }
@@ -132,13 +132,13 @@ impl Dirty {
 }
 
 /// The rest of the piece that holds `at`, or the next one.
-pub(crate) fn next_piece(pieces: &[Piece], at: u64) -> Option<Range<u64>> {
+pub fn next_piece(pieces: &[Piece], at: u64) -> Option<Range<u64>> {
     let piece = pieces.get(pieces.partition_point(|piece| piece.end() <= at))?;
     Some(piece.offset.max(at)..piece.end())
 }
 
 /// Calls `each` with the parts of ascending `pieces` that lie within `range`.
-pub(crate) fn each_piece(pieces: &[Piece], range: &Range<u64>, each: &mut impl FnMut(u64, &[u8])) {
+pub fn each_piece(pieces: &[Piece], range: &Range<u64>, each: &mut impl FnMut(u64, &[u8])) {
     let first = pieces.partition_point(|piece| piece.end() <= range.start);
     for piece in pieces[first..].iter().take_while(|piece| piece.offset < range.end) {
         let (start, end) = (piece.offset.max(range.start), piece.end().min(range.end));

@@ -15,25 +15,25 @@ const EXTENT_COST: u64 = 40;
 
 /// Bytes of a read that must come out of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Want {
+pub struct Want {
     /// Where they go in the reader's buffer.
-    pub(crate) at: usize,
+    pub at: usize,
     /// How many.
-    pub(crate) length: usize,
+    pub length: usize,
     /// The block.
-    pub(crate) block: flexfs_wire::id::BlockId,
+    pub block: flexfs_wire::id::BlockId,
     /// Where they are in its raw bytes.
-    pub(crate) block_offset: u32,
+    pub block_offset: u32,
 }
 
 /// Why a layout cannot be: the server's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the server sent a layout that contradicts itself")]
-pub(crate) struct Unsound;
+pub struct Unsound;
 
 /// What is known of a file's layout at one data version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Map {
+pub struct Map {
     version: u64,
     inline: Vec<u8>,
     /// By offset, not overlapping, all within `known`.
@@ -44,31 +44,31 @@ pub(crate) struct Map {
 
 impl Map {
     /// Of an empty file.
-    pub(crate) fn empty(version: u64) -> Self {
+    pub fn empty(version: u64) -> Self {
         let mut map = Self { version, ..Self::default() };
         map.know(0..u64::MAX);
         map
     }
 
     /// Of what the server described.
-    pub(crate) fn new(layout: Layout) -> Result<Self, Unsound> {
+    pub fn new(layout: Layout) -> Result<Self, Unsound> {
         let mut map = Self { version: layout.version, ..Self::default() };
         map.merge(layout)?;
         Ok(map)
     }
 
     /// The data version described.
-    pub(crate) fn version(&self) -> u64 {
+    pub fn version(&self) -> u64 {
         self.version
     }
 
     /// Memory taken, in bytes, about.
-    pub(crate) fn weight(&self) -> u64 {
+    pub fn weight(&self) -> u64 {
         256 + self.inline.capacity() as u64 + (self.extents.len() + self.known.len()) as u64 * EXTENT_COST
     }
 
     /// Adds another window of the same version.
-    pub(crate) fn merge(&mut self, layout: Layout) -> Result<(), Unsound> {
+    pub fn merge(&mut self, layout: Layout) -> Result<(), Unsound> {
         check(&layout)?;
         if self.extents.len() + layout.extents.len() > EXTENTS_MAX {
             self.extents.clear();
@@ -87,7 +87,7 @@ impl Map {
     }
 
     /// The first offset in `range` that is not described.
-    pub(crate) fn first_unknown(&self, range: &Range<u64>) -> Option<u64> {
+    pub fn first_unknown(&self, range: &Range<u64>) -> Option<u64> {
         // Windows that touch were merged: the one that holds the start is all that counts.
         let window = self.known.get(self.known.partition_point(|window| window.end <= range.start));
         let at = window.filter(|window| window.start <= range.start).map_or(range.start, |window| window.end);
@@ -95,7 +95,7 @@ impl Map {
     }
 
     /// Whether the file has extents; `None` when not all of it is described and none is seen.
-    pub(crate) fn has_extents(&self) -> Option<bool> {
+    pub fn has_extents(&self) -> Option<bool> {
         if !self.extents.is_empty() {
             return Some(true);
         }
@@ -104,7 +104,7 @@ impl Map {
 
     /// Fills `out` (which stands for the file from `base` on) within `range`, which is described: inline bytes and
     /// zeros at once, the rest is added to `wants`.
-    pub(crate) fn resolve(&self, range: &Range<u64>, base: u64, out: &mut [u8], wants: &mut Vec<Want>) {
+    pub fn resolve(&self, range: &Range<u64>, base: u64, out: &mut [u8], wants: &mut Vec<Want>) {
         let mut at = range.start;
         let first = self.extents.range(..=range.start).next_back().map_or(range.start, |(offset, _)| *offset);
         for extent in self.extents.range(first..range.end).map(|(_, extent)| extent) {
@@ -128,7 +128,7 @@ impl Map {
     }
 
     /// What of `range`, which is described, is in blocks, for fetching it ahead.
-    pub(crate) fn wants(&self, range: &Range<u64>) -> Vec<Want> {
+    pub fn wants(&self, range: &Range<u64>) -> Vec<Want> {
         let first = self.extents.range(..=range.start).next_back().map_or(range.start, |(offset, _)| *offset);
         let extents = self.extents.range(first..range.end.max(first));
         let parts = extents.filter_map(|(_, extent)| clip(extent, range));
@@ -152,7 +152,7 @@ impl Map {
     }
 
     /// A write of these extents made `version` of this map's.
-    pub(crate) fn apply_extents(&mut self, version: u64, extents: &BTreeMap<u64, Extent>) {
+    pub fn apply_extents(&mut self, version: u64, extents: &BTreeMap<u64, Extent>) {
         self.version = version;
         for extent in extents.values() {
             let first = self.known.partition_point(|window| window.end <= extent.offset);
@@ -165,7 +165,7 @@ impl Map {
     }
 
     /// A write of inline bytes made `version` of this map's.
-    pub(crate) fn apply_inline(&mut self, version: u64, offset: u32, bytes: &[u8]) {
+    pub fn apply_inline(&mut self, version: u64, offset: u32, bytes: &[u8]) {
         self.version = version;
         let start = offset as usize;
         let end = start + bytes.len();
@@ -176,7 +176,7 @@ impl Map {
     }
 
     /// A truncation to `size` made `version` of this map's.
-    pub(crate) fn apply_size(&mut self, version: u64, size: u64) {
+    pub fn apply_size(&mut self, version: u64, size: u64) {
         self.version = version;
         self.inline.truncate(usize::try_from(size).unwrap_or(usize::MAX));
         self.clear(&(size..u64::MAX));
@@ -184,7 +184,7 @@ impl Map {
 
     /// The first byte from `at` on that is data, within what is described from `at` on. Err: where the
     /// description ends without one.
-    pub(crate) fn next_data(&self, at: u64) -> Result<Range<u64>, u64> {
+    pub fn next_data(&self, at: u64) -> Result<Range<u64>, u64> {
         let known_end = self.first_unknown(&(at..u64::MAX)).unwrap_or(u64::MAX);
         let inline = self.inline.len() as u64;
         let first = self.extents.range(..=at).next_back().map_or(at, |(offset, _)| *offset);
@@ -227,7 +227,7 @@ impl Map {
 }
 
 /// Puts an extent over what was there.
-pub(crate) fn insert(extents: &mut BTreeMap<u64, Extent>, extent: Extent) {
+pub fn insert(extents: &mut BTreeMap<u64, Extent>, extent: Extent) {
     clear(extents, &(extent.offset..extent.end()));
     extents.insert(extent.offset, extent);
 }
@@ -290,25 +290,25 @@ fn place(base: u64, at: u64) -> usize {
 
 /// Lays bytes over the parts of a buffer that nothing was laid over yet.
 #[derive(Debug)]
-pub(crate) struct Gaps {
+pub struct Gaps {
     base: u64,
     left: Vec<Range<u64>>,
 }
 
 impl Gaps {
     /// All of `range`; `range.start` is the buffer's first byte.
-    pub(crate) fn new(range: Range<u64>) -> Self {
+    pub fn new(range: Range<u64>) -> Self {
         let base = range.start;
         Self { base, left: if range.is_empty() { Vec::new() } else { vec![range] } }
     }
 
     /// What is still open, ascending.
-    pub(crate) fn left(&self) -> &[Range<u64>] {
+    pub fn left(&self) -> &[Range<u64>] {
         &self.left
     }
 
     /// Lays what `each_in(range, each)` gives for a range over what is open of it.
-    pub(crate) fn lay(&mut self, out: &mut [u8], each_in: impl Fn(Range<u64>, &mut dyn FnMut(u64, &[u8]))) {
+    pub fn lay(&mut self, out: &mut [u8], each_in: impl Fn(Range<u64>, &mut dyn FnMut(u64, &[u8]))) {
         let mut left = Vec::with_capacity(self.left.len());
         for gap in &self.left {
             let mut at = gap.start;

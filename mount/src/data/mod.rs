@@ -8,13 +8,13 @@ mod cache;
 mod change;
 mod commit;
 mod core;
-mod dirty;
+pub mod dirty;
 mod fetch;
 mod figures;
 mod file;
 mod files;
 mod flush;
-mod layout;
+pub mod layout;
 mod lru;
 mod memory;
 #[cfg(test)]

@@ -9,6 +9,6 @@ pub(crate) mod dispatch;
 pub mod fallback;
 pub mod init;
 pub mod queue;
-pub(crate) mod reply;
+pub mod reply;
 pub mod request;
 pub mod seat;

@@ -14,41 +14,41 @@ use super::abi;
 use crate::vfs::{DirItem, Found, Opened, ValidFor};
 
 /// Transfer size `stat` shows; programs copy in pieces of it.
-pub(crate) const BLOCK_BYTES_SHOWN: u32 = 128 * 1024;
+pub const BLOCK_BYTES_SHOWN: u32 = 128 * 1024;
 /// Unit of `statfs` figures in bytes.
 const STATFS_BLOCK_BYTES: u32 = 4096;
 /// `STATX_BASIC_STATS | STATX_BTIME`.
 const STATX_MASK: u32 = 0x0fff;
 
 /// LOOKUP, MKDIR, and others that give an inode.
-pub(crate) fn entry(out: &mut [u8], found: &Found) -> Result<usize, Errno> {
+pub fn entry(out: &mut [u8], found: &Found) -> Result<usize, Errno> {
     put(out, 0, &entry_out(found))
 }
 
 /// CREATE and TMPFILE.
-pub(crate) fn created(out: &mut [u8], found: &Found, opened: &Opened) -> Result<usize, Errno> {
+pub fn created(out: &mut [u8], found: &Found, opened: &Opened) -> Result<usize, Errno> {
     let offset = put(out, 0, &entry_out(found))?;
     put(out, offset, &open_out(opened))
 }
 
 /// OPEN and OPENDIR.
-pub(crate) fn opened(out: &mut [u8], opened: &Opened) -> Result<usize, Errno> {
+pub fn opened(out: &mut [u8], opened: &Opened) -> Result<usize, Errno> {
     put(out, 0, &open_out(opened))
 }
 
 /// OPENDIR: the kernel keeps nothing of a directory's listing between calls.
-pub(crate) fn opened_dir(out: &mut [u8]) -> Result<usize, Errno> {
+pub fn opened_dir(out: &mut [u8]) -> Result<usize, Errno> {
     put(out, 0, &abi::fuse_open_out::default())
 }
 
 /// GETATTR and SETATTR.
-pub(crate) fn attr(out: &mut [u8], attr: &Attr, valid: ValidFor) -> Result<usize, Errno> {
+pub fn attr(out: &mut [u8], attr: &Attr, valid: ValidFor) -> Result<usize, Errno> {
     let (attr_valid, attr_valid_nsec) = valid.parts();
     put(out, 0, &abi::fuse_attr_out { attr_valid, attr_valid_nsec, dummy: 0, attr: kernel_attr(attr) })
 }
 
 /// STATX.
-pub(crate) fn statx(out: &mut [u8], attr: &Attr, valid: ValidFor) -> Result<usize, Errno> {
+pub fn statx(out: &mut [u8], attr: &Attr, valid: ValidFor) -> Result<usize, Errno> {
     let (attr_valid, attr_valid_nsec) = valid.parts();
     let (rdev_major, rdev_minor) = device_parts(attr.rdev);
     let stat = abi::fuse_statx {
@@ -73,13 +73,13 @@ pub(crate) fn statx(out: &mut [u8], attr: &Attr, valid: ValidFor) -> Result<usiz
 }
 
 /// READLINK, and values of attributes.
-pub(crate) fn bytes(out: &mut [u8], bytes: &[u8]) -> Result<usize, Errno> {
+pub fn bytes(out: &mut [u8], bytes: &[u8]) -> Result<usize, Errno> {
     out.get_mut(..bytes.len()).ok_or(Errno::EIO)?.copy_from_slice(bytes);
     Ok(bytes.len())
 }
 
 /// GETXATTR and LISTXATTR: with room for 0 bytes the size is asked for.
-pub(crate) fn xattr(out: &mut [u8], value: &[u8], room: usize) -> Result<usize, Errno> {
+pub fn xattr(out: &mut [u8], value: &[u8], room: usize) -> Result<usize, Errno> {
     if room == 0 {
         let size = u32::try_from(value.len()).map_err(|_| Errno::E2BIG)?;
         return put(out, 0, &abi::fuse_getxattr_out { size, padding: 0 });
@@ -91,23 +91,23 @@ pub(crate) fn xattr(out: &mut [u8], value: &[u8], room: usize) -> Result<usize, 
 }
 
 /// WRITE, and COPY_FILE_RANGE in its first form.
-pub(crate) fn written(out: &mut [u8], length: usize) -> Result<usize, Errno> {
+pub fn written(out: &mut [u8], length: usize) -> Result<usize, Errno> {
     let size = u32::try_from(length).map_err(|_| Errno::EIO)?;
     put(out, 0, &abi::fuse_write_out { size, padding: 0 })
 }
 
 /// COPY_FILE_RANGE_64.
-pub(crate) fn copied(out: &mut [u8], bytes_copied: u64) -> Result<usize, Errno> {
+pub fn copied(out: &mut [u8], bytes_copied: u64) -> Result<usize, Errno> {
     put(out, 0, &abi::fuse_copy_file_range_out { bytes_copied })
 }
 
 /// LSEEK.
-pub(crate) fn position(out: &mut [u8], offset: u64) -> Result<usize, Errno> {
+pub fn position(out: &mut [u8], offset: u64) -> Result<usize, Errno> {
     put(out, 0, &abi::fuse_lseek_out { offset })
 }
 
 /// GETLK.
-pub(crate) fn lock(out: &mut [u8], lock: &Lock) -> Result<usize, Errno> {
+pub fn lock(out: &mut [u8], lock: &Lock) -> Result<usize, Errno> {
     let lk = abi::fuse_file_lock {
         start: lock.start,
         end: lock.end.min(i64::MAX.unsigned_abs()),
@@ -118,7 +118,7 @@ pub(crate) fn lock(out: &mut [u8], lock: &Lock) -> Result<usize, Errno> {
 }
 
 /// `F_RDLCK`, `F_WRLCK`, `F_UNLCK`.
-pub(crate) fn lock_code(kind: LockKind) -> u32 {
+pub fn lock_code(kind: LockKind) -> u32 {
     match kind {
         LockKind::Read => 0,
         LockKind::Write => 1,
@@ -127,7 +127,7 @@ pub(crate) fn lock_code(kind: LockKind) -> u32 {
 }
 
 /// STATFS.
-pub(crate) fn statfs(out: &mut [u8], figures: &StatFs) -> Result<usize, Errno> {
+pub fn statfs(out: &mut [u8], figures: &StatFs) -> Result<usize, Errno> {
     let unit = u64::from(STATFS_BLOCK_BYTES);
     let st = abi::fuse_kstatfs {
         blocks: figures.bytes_total / unit,
@@ -144,7 +144,7 @@ pub(crate) fn statfs(out: &mut [u8], figures: &StatFs) -> Result<usize, Errno> {
 }
 
 /// Appends one entry of READDIR or READDIRPLUS behind `filled` bytes. `None` when it does not fit.
-pub(crate) fn dir_item(out: &mut [u8], filled: usize, item: &DirItem, plus: bool) -> Option<usize> {
+pub fn dir_item(out: &mut [u8], filled: usize, item: &DirItem, plus: bool) -> Option<usize> {
     let name = item.name();
     let fixed = if plus { abi::FUSE_DIRENTPLUS_BYTES } else { size_of::<abi::fuse_dirent>() };
     let bytes = (fixed + name.len()).next_multiple_of(8);
@@ -167,7 +167,7 @@ pub(crate) fn dir_item(out: &mut [u8], filled: usize, item: &DirItem, plus: bool
 }
 
 /// Device number as the kernel packs it in 32 bits (`new_encode_dev`).
-pub(crate) fn device_parts(rdev: u32) -> (u32, u32) {
+pub fn device_parts(rdev: u32) -> (u32, u32) {
     ((rdev & 0x000f_ff00) >> 8, (rdev & 0xff) | ((rdev >> 12) & 0x000f_ff00))
 }
 

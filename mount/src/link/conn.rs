@@ -38,7 +38,7 @@ const RECEIVE_BYTES: usize = 8 * 1024;
 
 /// A connection whose keys are agreed on.
 #[derive(Debug)]
-pub(crate) struct Conn {
+pub struct Conn {
     pub(crate) stream: Rc<TcpStream>,
     pub(crate) rx: Rc<RefCell<Rx>>,
     pub(crate) tx: Tx,
@@ -50,7 +50,7 @@ impl Conn {
     ///
     /// # Errors
     /// [`LinkError`]: the cause at the last address tried.
-    pub(crate) async fn connect(target: &Target) -> Result<Self, LinkError> {
+    pub async fn connect(target: &Target) -> Result<Self, LinkError> {
         let mut last = LinkError::Io(std::io::ErrorKind::AddrNotAvailable.into());
         for address in resolve(&target.meta_addr).await? {
             match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
@@ -94,7 +94,7 @@ impl Conn {
     }
 
     /// 32 bytes both ends of this connection know and nobody else.
-    pub(crate) fn exporter(&self) -> &[u8; 32] {
+    pub fn exporter(&self) -> &[u8; 32] {
         &self.exporter
     }
 
@@ -102,7 +102,7 @@ impl Conn {
     ///
     /// # Errors
     /// [`LinkError`]; a refusal is a welcome too.
-    pub(crate) async fn greet(&mut self, hello: &Hello) -> Result<Welcome, LinkError> {
+    pub async fn greet(&mut self, hello: &Hello) -> Result<Welcome, LinkError> {
         let mut frames = Vec::new();
         frame::encode(Header::new(Kind::Hello, RequestId(0)), hello, 0, &mut frames)?;
         let sent = self.send(&frames).await;

@@ -6,7 +6,7 @@ use flexfs_wire::record::RecordError;
 
 /// Why a link is of no use any more. All of them lead to a new link; the text is for the log.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
+pub enum LinkError {
     /// The stream ended.
     #[error("the server closed the connection")]
     Closed,
@@ -35,7 +35,7 @@ pub(crate) enum LinkError {
 
 impl LinkError {
     /// Whether a new attempt cannot end any other way, so that the session is over.
-    pub(crate) fn is_final(&self) -> bool {
+    pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(refused) => match refused.reason {
                 Reason::Version

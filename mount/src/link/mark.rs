@@ -14,7 +14,7 @@ const NONE: u64 = u64::MAX;
 
 /// Ids and bounds of one session.
 #[derive(Debug)]
-pub(crate) struct Marks {
+pub struct Marks {
     next: AtomicU64,
     /// Per shard: no unfinished call of it has a lower id.
     lowest: Box<[AtomicU64]>,
@@ -22,7 +22,7 @@ pub(crate) struct Marks {
 
 impl Marks {
     /// For so many shards. Ids begin at 1.
-    pub(crate) fn new(shards: usize) -> Self {
+    pub fn new(shards: usize) -> Self {
         Self {
             next: AtomicU64::new(1),
             lowest: std::iter::repeat_with(|| AtomicU64::new(NONE)).take(shards.max(1)).collect(),
@@ -30,7 +30,7 @@ impl Marks {
     }
 
     /// A new id for a call of `shard` whose answer the server is to remember.
-    pub(crate) fn take_once(&self, shard: usize) -> RequestId {
+    pub fn take_once(&self, shard: usize) -> RequestId {
         let lowest = &self.lowest[shard];
         if lowest.load(Ordering::SeqCst) == NONE {
             lowest.store(self.next.load(Ordering::SeqCst), Ordering::SeqCst);
@@ -39,17 +39,17 @@ impl Marks {
     }
 
     /// A new id for any other call.
-    pub(crate) fn take(&self) -> RequestId {
+    pub fn take(&self) -> RequestId {
         RequestId(self.next.fetch_add(1, Ordering::SeqCst))
     }
 
     /// The lowest unfinished id of `shard` now, by its own count.
-    pub(crate) fn finish(&self, shard: usize, lowest: Option<RequestId>) {
+    pub fn finish(&self, shard: usize, lowest: Option<RequestId>) {
         self.lowest[shard].store(lowest.map_or(NONE, |id| id.0), Ordering::SeqCst);
     }
 
     /// The mark of a frame sent now.
-    pub(crate) fn mark(&self) -> u64 {
+    pub fn mark(&self) -> u64 {
         let next = self.next.load(Ordering::SeqCst);
         self.lowest.iter().fold(next, |mark, lowest| mark.min(lowest.load(Ordering::SeqCst)))
     }

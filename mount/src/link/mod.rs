@@ -3,7 +3,7 @@
 //! Layers, lower ones never import upward: `mark unstable held grant error race` <- `ledger rx tx incoming waiter` <-
 //! `first conn session` <- `local` <- `serve recover` <- `task` <- `remote`.
 
-mod conn;
+pub mod conn;
 mod error;
 mod figures;
 mod first;
@@ -12,11 +12,11 @@ mod held;
 mod incoming;
 mod ledger;
 mod local;
-mod mark;
+pub mod mark;
 mod race;
 mod recover;
 mod remote;
-mod rx;
+pub mod rx;
 mod serve;
 mod session;
 mod task;
@@ -24,6 +24,7 @@ mod tx;
 mod unstable;
 mod waiter;
 
+pub use error::LinkError;
 pub use figures::Figures;
 pub use remote::{OpenError, Remote};
 pub use session::Target;

@@ -17,7 +17,7 @@ use flexfs_wire::record::{Opener, RECORD_HEADER_BYTES};
 use super::error::LinkError;
 
 /// Where received bytes come from; leases of the ring in life, vectors in tests.
-pub(crate) trait Source {
+pub trait Source {
     /// A received piece.
     type Piece: std::ops::Deref<Target = [u8]>;
     /// The next piece; `None` at the end of the stream.
@@ -48,7 +48,7 @@ enum Body {
 }
 
 /// See the module.
-pub(crate) struct Rx<S: Source = RecvStream> {
+pub struct Rx<S: Source = RecvStream> {
     source: S,
     opener: Opener,
     piece: Option<S::Piece>,
@@ -61,9 +61,9 @@ pub(crate) struct Rx<S: Source = RecvStream> {
     frame: Vec<u8>,
     body: Body,
     /// Bytes received, sealed.
-    pub(crate) received_bytes: u64,
+    pub received_bytes: u64,
     /// When the last of them came.
-    pub(crate) received_at: Instant,
+    pub received_at: Instant,
 }
 
 impl<S: Source> std::fmt::Debug for Rx<S> {
@@ -74,7 +74,7 @@ impl<S: Source> std::fmt::Debug for Rx<S> {
 
 impl<S: Source> Rx<S> {
     /// `sealed` was received before, and then `plain` was opened from what came even earlier.
-    pub(crate) fn new(source: S, opener: Opener, sealed: Vec<u8>, plain: Vec<u8>, now: Instant) -> Self {
+    pub fn new(source: S, opener: Opener, sealed: Vec<u8>, plain: Vec<u8>, now: Instant) -> Self {
         Self {
             source,
             opener,
@@ -92,7 +92,7 @@ impl<S: Source> Rx<S> {
 
     /// The next frame's header; its body is at [`Rx::body`] until the next call, its payload is to be read by
     /// [`Rx::poll_read`] before the next frame.
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Header, LinkError>> {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Header, LinkError>> {
         if matches!(self.body, Body::Frame) {
             self.frame.clear();
         }
@@ -124,7 +124,7 @@ impl<S: Source> Rx<S> {
     }
 
     /// The body of the frame `poll_frame` gave last.
-    pub(crate) fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &[u8] {
         match self.body {
             Body::Nowhere => &[],
             Body::Plain(start, end) => self.plain.get(start..end).unwrap_or_default(),
@@ -133,11 +133,7 @@ impl<S: Source> Rx<S> {
     }
 
     /// Reads payload bytes; at least one unless `out` is empty. More of `out` than that may be overwritten.
-    pub(crate) fn poll_read(
-        &mut self,
-        out: &mut [u8],
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<usize, LinkError>> {
+    pub fn poll_read(&mut self, out: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, LinkError>> {
         // The body was decoded by now, and `plain` may be filled anew below.
         self.body = Body::Nowhere;
         self.frame.clear();
@@ -163,7 +159,7 @@ impl<S: Source> Rx<S> {
     }
 
     /// Whether the link is to be replaced.
-    pub(crate) fn is_exhausted(&self) -> bool {
+    pub fn is_exhausted(&self) -> bool {
         self.opener.exhausted()
     }
 
