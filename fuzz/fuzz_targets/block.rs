@@ -1,4 +1,4 @@
-//! See `flexfs_fuzz::block`.
+//! See `flexfs_fuzz::target::block`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| flexfs_fuzz::block(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| flexfs_fuzz::target::block::run(data));

@@ -1,4 +1,4 @@
-//! See `flexfs_fuzz::creds`.
+//! See `flexfs_fuzz::target::creds`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| flexfs_fuzz::creds(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| flexfs_fuzz::target::creds::run(data));

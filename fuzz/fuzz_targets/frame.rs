@@ -1,4 +1,4 @@
-//! See `flexfs_fuzz::frame`.
+//! See `flexfs_fuzz::target::frame`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| flexfs_fuzz::frame(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| flexfs_fuzz::target::frame::run(data));

@@ -1,4 +1,4 @@
-//! See `flexfs_fuzz::token`.
+//! See `flexfs_fuzz::target::token`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| flexfs_fuzz::token(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| flexfs_fuzz::target::token::run(data));

@@ -62,7 +62,7 @@ pub fn handshake(device: &OwnedFd) -> Result<Agreement, HandshakeError> {
         return Err(HandshakeError::NoIoUring);
     }
     let agreement = offer.answer(true)?;
-    let body = agreement.out.as_bytes();
+    let body = agreement.body();
     let head = out_header(body.len(), 0, header.unique);
     // The kernel has taken the answer in when this returns: queues may be registered.
     rustix::io::write(device, &[head.as_bytes(), body].concat()).map_err(io::Error::from)?;

@@ -20,7 +20,7 @@
 //! - `ABORT_ERROR`: only changes the errno of a read after an abort. `NO_EXPORT_SUPPORT`: cached handles may work.
 
 use flexfs_wire::limits::FUSE_IO_BYTES_MAX;
-use zerocopy::FromBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::abi::{
     FUSE_INIT_IN_SHORT, FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_MINOR_VERSION_MIN, FUSE_KERNEL_VERSION,
@@ -82,11 +82,19 @@ pub enum InitError {
 #[derive(Clone, Copy, Debug)]
 pub struct Agreement {
     /// What is sent back.
-    pub(crate) out: fuse_init_out,
+    out: fuse_init_out,
     /// Flags in force.
     pub flags: u64,
     /// Whether requests come through io_uring.
     pub over_io_uring: bool,
+}
+
+impl Agreement {
+    /// The body of the answer, as the kernel takes it.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.out.as_bytes()
+    }
 }
 
 impl Offer {
@@ -168,7 +176,6 @@ fn low(flags: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::IntoBytes as _;
 
     fn offer(minor: u32, flags: u64) -> Offer {
         let init = fuse_init_in {

@@ -1,0 +1,54 @@
+//! Blocks: a foreign one is refused or its segments are; a damaged one is never taken for data.
+
+use flexfs_wire::block::{self, Index};
+use flexfs_wire::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES};
+use flexfs_wire::settings::Compression;
+
+/// The bytes as a block; then as raw bytes of one: first byte the compression, two more the place of a flipped bit.
+pub fn run(data: &[u8]) {
+    open_foreign(data);
+    let [choice, low, high, raw @ ..] = data else { return };
+    let compression = [Compression::None, Compression::Lz4, Compression::Zstd][usize::from(*choice) % 3];
+    let mut stored = Vec::new();
+    if block::seal(raw, compression, &mut stored).is_err() {
+        assert!(raw.is_empty() || raw.len() > BLOCK_BYTES_MAX as usize);
+        return;
+    }
+    assert_eq!(open_all(&stored).as_deref(), Ok(raw), "what we seal, we open");
+    let place = usize::from(u16::from_le_bytes([*low, *high])) % stored.len();
+    stored[place] ^= 1 << (choice / 3 % 8);
+    if let Ok(opened) = open_all(&stored) {
+        assert_eq!(opened, raw, "byte {place} of {} was changed and nobody saw it", stored.len());
+    }
+    let cut = &stored[..place];
+    assert!(open_all(cut).is_err(), "a block cut at {place} is no block");
+}
+
+/// Opens what claims to be a block, segment by segment.
+fn open_foreign(data: &[u8]) {
+    let Ok(index) = Index::parse(data) else { return };
+    let mut at = index.stored_range(0, 1).map_or(0, |range| range.start);
+    let mut out = vec![0; SEGMENT_BYTES as usize];
+    for segment in index.segments() {
+        let end = at + segment.stored_bytes as usize;
+        if let Some(stored) = data.get(at..end) {
+            // The verdict does not matter, only that there is one.
+            let _verdict = block::open_segment(segment, stored, &mut out[..segment.raw_bytes as usize]);
+        }
+        at = end;
+    }
+}
+
+/// All raw bytes, or a text saying what was refused.
+fn open_all(stored: &[u8]) -> Result<Vec<u8>, String> {
+    let index = Index::parse(stored).map_err(|error| error.to_string())?;
+    let mut opened = Vec::new();
+    for (number, segment) in (0u32..).zip(index.segments()) {
+        let range = index.stored_range(number, 1).map_err(|error| error.to_string())?;
+        let start = opened.len();
+        opened.resize(start + segment.raw_bytes as usize, 0);
+        let bytes = stored.get(range).ok_or("a segment beyond the end")?;
+        block::open_segment(segment, bytes, &mut opened[start..]).map_err(|error| error.to_string())?;
+    }
+    Ok(opened)
+}

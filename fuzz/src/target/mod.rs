@@ -1,0 +1,29 @@
+//! One file a target: `run` takes any bytes, must not panic, and asserts what must hold of what it parsed.
+
+pub mod block;
+pub mod creds;
+pub mod extents;
+pub mod frame;
+pub mod init;
+pub mod message;
+pub mod namespace;
+pub mod record;
+pub mod request;
+pub mod token;
+
+/// A target's function.
+pub type Run = fn(&[u8]);
+
+/// Every target with its name, as in `fuzz_targets`, `seeds`, `findings` and `dictionaries`.
+pub const TARGETS: &[(&str, Run)] = &[
+    ("block", block::run),
+    ("creds", creds::run),
+    ("extents", extents::run),
+    ("frame", frame::run),
+    ("init", init::run),
+    ("message", message::run),
+    ("namespace", namespace::run),
+    ("record", record::run),
+    ("request", request::run),
+    ("token", token::run),
+];

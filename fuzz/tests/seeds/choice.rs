@@ -1,0 +1,26 @@
+//! Rows of choices for targets that run steps: no bytes are better than others, so these come from a counter.
+
+use super::Seeds;
+
+pub fn make(seeds: &mut Seeds) {
+    for (number, length) in [(1, 60), (2, 200), (3, 600), (4, 1500)] {
+        seeds.put("namespace", &format!("steps-{number}"), row(number, length));
+    }
+    // The first byte chooses the map.
+    for map in 0..3u8 {
+        for number in 1..=2 {
+            let steps = row(number + u64::from(map) * 7, 150 * usize::try_from(number).unwrap());
+            seeds.put("extents", &format!("map-{map}-{number}"), [&[map][..], &steps].concat());
+        }
+    }
+}
+
+/// Bytes of a linear congruential generator (Knuth's MMIX constants).
+pub fn row(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}
