@@ -2,6 +2,7 @@
 //! build. `model` is a file system written from POSIX that `namespace` is compared with.
 #![forbid(unsafe_code)]
 
+mod fabricate;
 pub mod model;
 pub mod source;
 pub mod target;

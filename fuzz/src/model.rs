@@ -133,6 +133,14 @@ impl Model {
         self.files.get(&ino).ok_or_else(|| Errno::ESTALE.into())
     }
 
+    /// A file, or what was wrong before and `ESTALE`.
+    fn get_or(&self, ino: u64, faults: &mut Faults) -> Result<&File, Faults> {
+        self.get(ino).map_err(|other| {
+            faults.join(Err(other));
+            faults.clone()
+        })
+    }
+
     fn at(&mut self, ino: u64) -> &mut File {
         self.files.get_mut(&ino).expect("the operation has looked before")
     }

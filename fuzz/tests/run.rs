@@ -24,7 +24,7 @@ macro_rules! runs {
     };
 }
 
-runs! { block creds extents frame init message namespace record request token }
+runs! { block creds dedup extents frame init message namespace record request session token }
 
 #[test]
 fn every_target_is_built() {

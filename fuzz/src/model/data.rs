@@ -66,11 +66,11 @@ impl Model {
         let zeroes = mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE) != 0;
         let known = [0, FALLOC_ZERO_RANGE].contains(&(mode & !FALLOC_KEEP_SIZE))
             || mode == FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE;
-        let file = self.get(ino)?;
         let mut faults = Faults::default();
         faults.add_if(!known, Errno::EOPNOTSUPP);
         faults.add_if(length == 0, Errno::EINVAL);
         faults.add_if(offset.checked_add(length).is_none_or(|end| end > FILE_BYTES_MAX), Errno::EFBIG);
+        let file = self.get_or(ino, &mut faults)?;
         faults.add_if(!file.is_regular(), Errno::ENODEV);
         faults.allow_if(file.is_dir(), Errno::EISDIR);
         faults.check()?;
@@ -131,9 +131,9 @@ impl Model {
         mode: XattrMode,
     ) -> Verdict {
         let now = self.now;
-        let file = self.get(ino)?;
         let mut faults = Faults::default();
         faults.join(check_xattr_name(name));
+        let file = self.get_or(ino, &mut faults)?;
         let is_there = file.xattrs.contains_key(name);
         let is_user = name.starts_with(b"user.");
         faults.add_if(is_user && !who.may(file, 2), Errno::EACCES);
@@ -164,9 +164,9 @@ impl Model {
     /// # Errors
     /// `ENODATA`, `EOPNOTSUPP`, `ERANGE`, `EACCES`.
     pub fn xattr(&self, who: Who, ino: u64, name: &[u8]) -> Result<Vec<u8>, Faults> {
-        let file = self.get(ino)?;
         let mut faults = Faults::default();
         faults.join(check_xattr_name(name));
+        let file = self.get_or(ino, &mut faults)?;
         faults.join(who.check(file, 4));
         faults.add_if(!file.xattrs.contains_key(name), Errno::ENODATA);
         // `xattr(7)`: trusted attributes are seen by the privileged only.

@@ -1,14 +1,39 @@
-//! Message bodies of every kind, from raw bytes.
+//! Message bodies of every kind: raw bytes, and values made from bytes.
 
 use flexfs_wire::frame::{self, HEADER_BYTES, Header, Kind};
 use flexfs_wire::hello::{Hello, Welcome};
 use flexfs_wire::id::RequestId;
 use flexfs_wire::message::{Answer, Call, Notice, Recovery, Replay};
 
-/// The first byte chooses the kind; what decodes survives a round trip.
+use crate::fabricate::fabricate;
+use crate::source::Source;
+
+/// The first byte chooses the kind, and with its highest bit that the rest makes a value; what decodes, and any value,
+/// survives a round trip.
 pub fn run(data: &[u8]) {
-    let Some((kind, body)) = data.split_first() else { return };
-    decode(KINDS[usize::from(*kind) % KINDS.len()], body);
+    let Some((first, body)) = data.split_first() else { return };
+    let kind = KINDS[usize::from(first & 0x7f) % KINDS.len()];
+    if *first < 0x80 {
+        return decode(kind, body);
+    }
+    match kind {
+        Kind::Hello => make::<Hello>(kind, body),
+        Kind::Welcome => make::<Welcome>(kind, body),
+        Kind::Request => make::<Call>(kind, body),
+        Kind::Reply => make::<Answer>(kind, body),
+        Kind::Notice => make::<Notice>(kind, body),
+        Kind::Replay => make::<Replay>(kind, body),
+        Kind::Recovery => make::<Recovery>(kind, body),
+    }
+}
+
+fn make<T>(kind: Kind, choices: &[u8])
+where
+    T: serde::Serialize + for<'a> serde::Deserialize<'a> + PartialEq + std::fmt::Debug,
+{
+    if let Some(value) = fabricate::<T>(&mut Source::new(choices)) {
+        check_value(kind, &value);
+    }
 }
 
 /// Decodes a body as its kind and sends it round.
@@ -33,7 +58,7 @@ where
 }
 
 /// A value that is encoded decodes to itself.
-pub(super) fn check_value<T>(kind: Kind, value: &T)
+fn check_value<T>(kind: Kind, value: &T)
 where
     T: serde::Serialize + for<'a> serde::Deserialize<'a> + PartialEq + std::fmt::Debug,
 {

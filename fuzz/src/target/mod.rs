@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod creds;
+pub mod dedup;
 pub mod extents;
 pub mod frame;
 pub mod init;
@@ -9,6 +10,7 @@ pub mod message;
 pub mod namespace;
 pub mod record;
 pub mod request;
+pub mod session;
 pub mod token;
 
 /// A target's function.
@@ -18,6 +20,7 @@ pub type Run = fn(&[u8]);
 pub const TARGETS: &[(&str, Run)] = &[
     ("block", block::run),
     ("creds", creds::run),
+    ("dedup", dedup::run),
     ("extents", extents::run),
     ("frame", frame::run),
     ("init", init::run),
@@ -25,5 +28,6 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("namespace", namespace::run),
     ("record", record::run),
     ("request", request::run),
+    ("session", session::run),
     ("token", token::run),
 ];

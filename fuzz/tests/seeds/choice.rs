@@ -2,9 +2,16 @@
 
 use super::Seeds;
 
-pub fn make(seeds: &mut Seeds) {
+pub(crate) fn make(seeds: &mut Seeds) {
     for (number, length) in [(1, 60), (2, 200), (3, 600), (4, 1500)] {
         seeds.put("namespace", &format!("steps-{number}"), row(number, length));
+        seeds.put("dedup", &format!("steps-{number}"), row(number + 50, length / 2));
+    }
+    for number in 0..14u8 {
+        // The highest bit of a message, and the parity of a hello: a value is made.
+        let choices = row(u64::from(number) + 100, 400);
+        seeds.put("message", &format!("value-{number}"), [&[0x80 | number][..], &choices].concat());
+        seeds.put("session", &format!("hello-{number}"), [&[0, number][..], &choices[..120]].concat());
     }
     // The first byte chooses the map.
     for map in 0..3u8 {
@@ -16,7 +23,7 @@ pub fn make(seeds: &mut Seeds) {
 }
 
 /// Bytes of a linear congruential generator (Knuth's MMIX constants).
-pub fn row(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn row(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

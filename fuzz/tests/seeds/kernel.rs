@@ -2,7 +2,7 @@
 
 use super::Seeds;
 
-pub fn make(seeds: &mut Seeds) {
+pub(crate) fn make(seeds: &mut Seeds) {
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let requests: [(&str, u32, Vec<u8>, &[u8]); 21] = [
         ("lookup", 1, Vec::new(), b"file\0"),

@@ -11,7 +11,7 @@ use flexfs_wire::token::{CaPin, Secret, Token, TokenId, TokenKind};
 
 use super::Seeds;
 
-pub fn make(seeds: &mut Seeds) {
+pub(crate) fn make(seeds: &mut Seeds) {
     for kind in TokenKind::ALL {
         let token =
             Token { kind, id: TokenId([1; 16]), secret: Secret::new([2; 32]), ca_pin: CaPin([3; 16]) };

@@ -3,7 +3,7 @@
 //! Ordinary callers were checked by their client's kernel (`default_permissions`), which knows their groups and
 //! capabilities. A squashed root was let pass by it as root; here he is nobody: no supplementary group, no capability.
 
-use flexfs_wire::attr::{S_ISVTX, SetAttr, SetTime};
+use flexfs_wire::attr::{S_ISGID, S_ISVTX, SetAttr, SetTime};
 use flexfs_wire::errno::Errno;
 
 use super::context::Context;
@@ -72,6 +72,12 @@ impl Context {
             self.check(inode, WRITE)?;
         }
         Ok(())
+    }
+
+    /// The mode that the caller may give a file of this group: a program that runs as a group is made by its members only
+    /// (`chmod(2)`; `inode(7)`, "The set-group-ID bit").
+    pub(super) fn without_foreign_set_gid(&self, mode: u32, gid: u32) -> u32 {
+        if self.squashed && self.caller.gid != gid { mode & !S_ISGID } else { mode }
     }
 
     /// Whether the caller owns an inode.

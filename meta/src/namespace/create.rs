@@ -17,6 +17,8 @@ use super::txn::{Effect, Txn};
 use crate::engine::Store;
 use crate::quota::Usage;
 
+/// Group execution: without it set-gid makes no program.
+const S_IXGRP: u32 = 0o010;
 /// Permission bits and set-id bits of a mode.
 const PERMISSIONS: u32 = 0o7777;
 
@@ -91,6 +93,8 @@ impl<S: Store> Namespace<S> {
             inode.gid = dir.gid;
             if kind == S_IFDIR {
                 inode.mode |= S_ISGID;
+            } else if inode.mode & S_IXGRP != 0 {
+                inode.mode = context.without_foreign_set_gid(inode.mode, dir.gid);
             }
         }
         if matches!(kind, S_IFCHR | S_IFBLK) {

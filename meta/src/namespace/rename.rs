@@ -49,12 +49,15 @@ impl<S: Store> Namespace<S> {
             return Err(Errno::ENOENT);
         }
         let moved_inode = self.named_inode(txn, moved.ino)?;
-        self.check_ancestry(txn, source.0, target.0, &moved, replaced.as_ref(), exchange)?;
-        context.check_removal(&source_dir, &moved_inode)?;
-        // Two names of one inode: nothing happens, and that is POSIX (`rename(3p)`).
+        // Two names of one inode: nothing happens, and that is POSIX (`rename(3p)`). Only the way must be open.
         if replaced.is_some_and(|replaced| replaced.ino == moved.ino) {
+            context.check(&source_dir, SEARCH)?;
+            context.check(&target_dir, SEARCH)?;
             return Ok(Reply::Done);
         }
+        self.check_ancestry(txn, source.0, target.0, &moved, replaced.as_ref(), exchange)?;
+        context.check_removal(&source_dir, &moved_inode)?;
+        check_new_parent(context, &moved_inode, source.0 != target.0)?;
         let ends = Ends { source: source.1, target: target.1, source_dir, target_dir, moved, moved_inode };
         match replaced {
             Some(other) if exchange => self.exchange(context, txn, ends, other)?,
@@ -152,6 +155,7 @@ impl<S: Store> Namespace<S> {
     ) -> Result<(), Errno> {
         let mut other_inode = self.named_inode(txn, other.ino)?;
         context.check_removal(&ends.target_dir, &other_inode)?;
+        check_new_parent(context, &other_inode, ends.source_dir.ino != ends.target_dir.ino)?;
         let (source_dir, target_dir) = (ends.source_dir.ino, ends.target_dir.ino);
         txn.place(source_dir, ends.source, Dentry { cookie: ends.moved.cookie, ..other });
         txn.place(target_dir, ends.target, Dentry { cookie: other.cookie, ..ends.moved });
@@ -176,8 +180,16 @@ impl<S: Store> Namespace<S> {
     }
 }
 
+/// The `..` of a directory that moves is written anew: that needs the right to write it (`rename(2)`, EACCES).
+fn check_new_parent(context: &Context, inode: &Inode, moves: bool) -> Result<(), Errno> {
+    if moves && inode.is_dir() { context.check(inode, WRITE) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
+    use flexfs_wire::attr::SetAttr;
+    use flexfs_wire::message::Caller;
+
     use super::super::fixture::{Fixture, ROOT};
     use super::*;
 
@@ -238,6 +250,36 @@ mod tests {
         assert_eq!(t.attr(file), before);
         assert_eq!(t.lookup(ROOT, "one"), t.lookup(ROOT, "two"));
         t.verify();
+    }
+
+    #[test]
+    fn a_squashed_caller_needs_the_right_to_write_a_directory_that_moves() {
+        let mut t = Fixture::new();
+        let (a, b) = (t.dir(ROOT, "a"), t.dir(ROOT, "b"));
+        let sub = t.dir(a, "sub");
+        for (dir, mode) in [(a, 0o777), (b, 0o777), (sub, 0o755)] {
+            t.set(dir, SetAttr { mode: Some(mode), ..SetAttr::default() }).unwrap();
+        }
+        t.context.squashed = true;
+        t.context.caller = Caller { uid: 65_534, gid: 65_534 };
+        assert_eq!(t.rename((a, "sub"), (b, "sub"), 0), Err(Errno::EACCES));
+        t.rename((a, "sub"), (a, "other"), 0).unwrap();
+        t.context.squashed = false;
+        t.file(b, "file");
+        t.context.squashed = true;
+        assert_eq!(t.rename((b, "file"), (a, "other"), RENAME_EXCHANGE), Err(Errno::EACCES));
+        t.verify();
+    }
+
+    #[test]
+    fn two_names_of_one_inode_need_no_right_to_write() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "one");
+        t.link(file, ROOT, "two").unwrap();
+        t.context.squashed = true;
+        t.context.caller = Caller { uid: 65_534, gid: 65_534 };
+        t.rename((ROOT, "one"), (ROOT, "two"), 0).unwrap();
+        assert_eq!(t.rename((ROOT, "one"), (ROOT, "three"), 0), Err(Errno::EACCES));
     }
 
     #[test]

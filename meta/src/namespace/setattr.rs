@@ -43,6 +43,7 @@ impl<S: Store> Namespace<S> {
             inode.kill_privileges();
         }
         if let Some(mode) = change.mode {
+            let mode = context.without_foreign_set_gid(mode, inode.gid);
             self.change_mode(txn, &mut inode, mode)?;
         }
         inode.ctime = match change.ctime {
@@ -172,6 +173,21 @@ mod tests {
         t.truncate(file, 100).unwrap();
         assert_eq!(t.layout(file, 0, 100).inline, b"0123", "what was cut off does not come back");
         t.verify();
+    }
+
+    #[test]
+    fn a_squashed_caller_makes_no_program_of_a_foreign_group() {
+        let mut t = Fixture::new();
+        let dir = t.dir(ROOT, "dir");
+        t.set(dir, SetAttr { mode: Some(0o2777), gid: Some(50), ..SetAttr::default() }).unwrap();
+        t.context.squashed = true;
+        t.context.caller = Caller { uid: 65_534, gid: 65_534 };
+        let file = t.make(dir, "file", S_IFREG | 0o2755);
+        assert_eq!((t.attr(file).mode, t.attr(file).gid), (S_IFREG | 0o755, 50));
+        t.set(file, SetAttr { mode: Some(0o2755), ..SetAttr::default() }).unwrap();
+        assert_eq!(t.attr(file).mode, S_IFREG | 0o755);
+        let own = SetAttr { gid: Some(65_534), mode: Some(0o2755), ..SetAttr::default() };
+        assert_eq!(t.set(file, own).unwrap().mode, S_IFREG | 0o2755);
     }
 
     #[test]

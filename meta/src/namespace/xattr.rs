@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use flexfs_wire::attr::S_ISVTX;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
 use flexfs_wire::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
@@ -25,6 +26,9 @@ impl<S: Store> Namespace<S> {
         let txn = self.begin(context.now);
         let inode = self.inode(&txn, ino)?;
         context.check(&inode, READ)?;
+        if !is_visible(context, name) {
+            return Err(Errno::ENODATA);
+        }
         self.xattr_value(&inode, name)?.map(Reply::Bytes).ok_or(Errno::ENODATA)
     }
 
@@ -32,7 +36,7 @@ impl<S: Store> Namespace<S> {
         let txn = self.begin(context.now);
         let inode = self.inode(&txn, ino)?;
         let mut list = Vec::with_capacity(inode.xattr_bytes as usize);
-        for name in self.xattr_names(&inode)? {
+        for name in self.xattr_names(&inode)?.into_iter().filter(|name| is_visible(context, name)) {
             list.extend_from_slice(&name);
             list.push(0);
         }
@@ -130,9 +134,18 @@ fn check_name(name: &[u8]) -> Result<(), Errno> {
     if known || name == acl::ACCESS || name == acl::DEFAULT { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
+/// Trusted attributes are seen by the privileged only (`xattr(7)`).
+fn is_visible(context: &Context, name: &[u8]) -> bool {
+    !context.squashed || !name.starts_with(b"trusted.")
+}
+
 /// `user.` needs the right to write, everything else is the owner's, or a capability's that nobody has.
 fn check_writer(context: &Context, inode: &Inode, name: &[u8]) -> Result<(), Errno> {
     if name.starts_with(b"user.") {
+        // In a sticky directory others may make files, but not write on the directory itself (`xattr(7)`).
+        if inode.is_dir() && inode.mode & S_ISVTX != 0 {
+            context.check_owner(inode)?;
+        }
         return context.check(inode, WRITE);
     }
     if context.squashed && !name.starts_with(b"system.") {
@@ -201,6 +214,23 @@ mod tests {
         t.verify();
         t.remove(ROOT, "file", false).unwrap();
         t.verify();
+    }
+
+    #[test]
+    fn a_squashed_caller_sees_no_trusted_attribute_and_sets_none_on_a_sticky_directory() {
+        let mut t = Fixture::new();
+        let dir = t.dir(ROOT, "dir");
+        let mode = flexfs_wire::attr::SetAttr { mode: Some(0o1777), ..Default::default() };
+        t.set(dir, mode).unwrap();
+        set(&mut t, dir, b"trusted.a", b"1", XattrMode::Any).unwrap();
+        set(&mut t, dir, b"user.a", b"1", XattrMode::Any).unwrap();
+        t.context.squashed = true;
+        t.context.caller = flexfs_wire::message::Caller { uid: 65_534, gid: 65_534 };
+        assert_eq!(get(&mut t, dir, b"trusted.a"), Err(Errno::ENODATA));
+        assert_eq!(get(&mut t, dir, b"user.a"), Ok(Reply::Bytes(b"1".to_vec())));
+        let list = t.call(Request::ListXattr { node: Fixture::node(dir) });
+        assert_eq!(list, Ok(Reply::Bytes(b"user.a\0".to_vec())));
+        assert_eq!(set(&mut t, dir, b"user.a", b"2", XattrMode::Any), Err(Errno::EPERM));
     }
 
     #[test]
