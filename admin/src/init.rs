@@ -127,7 +127,7 @@ pub(crate) fn add(folder: &Path, account: &str, out: Option<CredsOut>) -> anyhow
     }
 }
 
-fn add_account(tables: &mut Connection, ca: &Ca, name: &str) -> anyhow::Result<SecretText> {
+pub(crate) fn add_account(tables: &mut Connection, ca: &Ca, name: &str) -> anyhow::Result<SecretText> {
     check_name(name).map_err(|text| anyhow::anyhow!("the account's name {text}"))?;
     let change = tables.transaction()?;
     let scene = Scene { now: clock::now(), pin: ca.pin(), events: &mut Vec::new() };

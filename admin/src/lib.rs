@@ -1,6 +1,7 @@
 //! admin.flexfs: the only authority on tokens. Tables in SQLite, REST over TLS, the cluster's CA.
 //!
 //! `clock problem verdict flags` <- `fields query table token` <- `noun` <- `rest auth validate certificate events` <- `serve` <- `cli`.
+//! `configure` is the operator's program and shares the flags' text form only; `local` is the API without a socket.
 #![forbid(unsafe_code)]
 
 mod app;
@@ -9,6 +10,7 @@ mod ca;
 mod certificate;
 pub mod cli;
 mod clock;
+pub mod configure;
 mod daemon;
 mod db;
 mod events;
@@ -16,6 +18,7 @@ mod expiry;
 mod fields;
 pub mod flags;
 mod init;
+pub mod local;
 mod metric;
 mod noun;
 mod openapi;

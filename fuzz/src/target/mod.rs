@@ -1,6 +1,7 @@
 //! One file a target: `run` takes any bytes, must not panic, and asserts what must hold of what it parsed.
 
 pub mod block;
+pub mod configure;
 pub mod creds;
 pub mod dedup;
 pub mod extents;
@@ -8,8 +9,10 @@ pub mod frame;
 pub mod init;
 pub mod message;
 pub mod namespace;
+pub mod option;
 pub mod record;
 pub mod request;
+pub mod rest;
 pub mod session;
 pub mod token;
 
@@ -19,6 +22,7 @@ pub type Run = fn(&[u8]);
 /// Every target with its name, as in `fuzz_targets`, `seeds`, `findings` and `dictionaries`.
 pub const TARGETS: &[(&str, Run)] = &[
     ("block", block::run),
+    ("configure", configure::run),
     ("creds", creds::run),
     ("dedup", dedup::run),
     ("extents", extents::run),
@@ -26,8 +30,10 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("init", init::run),
     ("message", message::run),
     ("namespace", namespace::run),
+    ("option", option::run),
     ("record", record::run),
     ("request", request::run),
+    ("rest", rest::run),
     ("session", session::run),
     ("token", token::run),
 ];

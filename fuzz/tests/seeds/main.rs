@@ -5,6 +5,7 @@
 
 mod choice;
 mod kernel;
+mod text;
 mod wire;
 
 use std::fs;
@@ -25,6 +26,7 @@ fn all() -> Seeds {
     wire::make(&mut seeds);
     kernel::make(&mut seeds);
     choice::make(&mut seeds);
+    text::make(&mut seeds);
     seeds
 }
 

@@ -57,7 +57,10 @@ impl InitFstab {
 }
 
 /// The line for a mount.
-fn line(
+///
+/// # Errors
+/// Options that no mount would take.
+pub fn line(
     volume: &str,
     mount_point: &Path,
     creds: Option<&Path>,
@@ -75,7 +78,11 @@ fn line(
     Ok(format!("{} {} flexfs {} 0 0", escape(volume), escape(&mount_point.to_string_lossy()), escape(&all)))
 }
 
-fn insert(before: &str, line: &str, mount_point: &str, force: bool) -> anyhow::Result<String> {
+/// The file with the line in it: at its end, or with `force` in place of the line of the same mount point.
+///
+/// # Errors
+/// There is one already, and no `force`.
+pub fn insert(before: &str, line: &str, mount_point: &str, force: bool) -> anyhow::Result<String> {
     let mut lines: Vec<&str> = before.lines().collect();
     let is_ours = |line: &&str| {
         let line = line.trim_start();
@@ -90,7 +97,8 @@ fn insert(before: &str, line: &str, mount_point: &str, force: bool) -> anyhow::R
 }
 
 /// Fields are separated by blanks, so blanks in them are octal.
-fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

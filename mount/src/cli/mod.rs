@@ -1,8 +1,8 @@
 //! The command line.
 
 mod creds;
-mod fstab;
-mod mount8;
+pub mod fstab;
+pub mod mount8;
 mod run;
 
 pub use run::main;

@@ -11,13 +11,17 @@ use crate::config::MountArgs;
 const VERBS: [&str; 5] = ["init", "start", "status", "version", "help"];
 
 /// Whether these arguments are of that form: a volume in place of a verb.
-pub(super) fn is_helper_call(args: &[OsString]) -> bool {
+#[must_use]
+pub fn is_helper_call(args: &[OsString]) -> bool {
     let Some(first) = args.get(1).and_then(|first| first.to_str()) else { return false };
     args.len() >= 3 && !first.starts_with('-') && !VERBS.contains(&first)
 }
 
 /// The settings, and whether nothing is to be done (`-f`).
-pub(super) fn parse(args: &[OsString]) -> anyhow::Result<(MountArgs, bool)> {
+///
+/// # Errors
+/// An argument that is missing, unknown or no text, by name.
+pub fn parse(args: &[OsString]) -> anyhow::Result<(MountArgs, bool)> {
     let text = |arg: &OsStr| arg.to_str().map(str::to_owned).context("an argument is not UTF-8");
     let [_, source, target, rest @ ..] = args else { bail!("expected a volume and a mount point") };
     let mut parsed = MountArgs::new(&text(source)?, Path::new(target));

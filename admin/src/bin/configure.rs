@@ -1,0 +1,17 @@
+//! configure.flexfs: see `flexfs_admin::configure`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use flexfs_admin::configure::cli;
+
+fn main() -> ExitCode {
+    match cli::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("configure.flexfs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
