@@ -24,7 +24,7 @@ macro_rules! runs {
     };
 }
 
-runs! { block configure creds dedup extents frame init message namespace option record request rest session token }
+runs! { block configure creds dedup extents frame init link message namespace option record request rest session token }
 
 #[test]
 fn every_target_is_built() {

@@ -7,6 +7,7 @@ pub mod dedup;
 pub mod extents;
 pub mod frame;
 pub mod init;
+pub mod link;
 pub mod message;
 pub mod namespace;
 pub mod option;
@@ -28,6 +29,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("extents", extents::run),
     ("frame", frame::run),
     ("init", init::run),
+    ("link", link::run),
     ("message", message::run),
     ("namespace", namespace::run),
     ("option", option::run),

@@ -119,8 +119,9 @@ fn call(api: &Api, source: &mut Source<'_>, secrets: &mut Vec<String>) {
     }
     // What was made can be shown, under its key.
     let key = made.get("id").or_else(|| made.get("code")).and_then(Value::as_str);
-    if let (true, Some(key)) = (method == "POST" && target.matches('/').count() == 3, key) {
-        let again = api.call("GET", &format!("{target}/{key}"), &secrets[0], b"").expect("a request");
+    let path = target.split('?').next().unwrap_or_default();
+    if let (true, Some(key)) = (method == "POST" && path.matches('/').count() == 3, key) {
+        let again = api.call("GET", &format!("{path}/{key}"), &secrets[0], b"").expect("a request");
         assert_eq!(again.status, 200, "{}", context());
     }
 }

@@ -7,6 +7,9 @@ pub(crate) fn make(seeds: &mut Seeds) {
         seeds.put("namespace", &format!("steps-{number}"), row(number, length));
         seeds.put("dedup", &format!("steps-{number}"), row(number + 50, length / 2));
     }
+    for what in 0..3u8 {
+        seeds.put("link", &format!("steps-{what}"), [&[what][..], &row(u64::from(what) + 80, 300)].concat());
+    }
     for number in 0..14u8 {
         // The highest bit of a message, and the parity of a hello: a value is made.
         let choices = row(u64::from(number) + 100, 400);

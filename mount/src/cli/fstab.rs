@@ -85,8 +85,9 @@ pub fn line(
 pub fn insert(before: &str, line: &str, mount_point: &str, force: bool) -> anyhow::Result<String> {
     let mut lines: Vec<&str> = before.lines().collect();
     let is_ours = |line: &&str| {
-        let line = line.trim_start();
-        !line.starts_with('#') && line.split_whitespace().nth(1) == Some(mount_point)
+        // Blanks and tabs, and no others: a name may hold any other character that counts as white space somewhere.
+        let mut fields = line.split([' ', '\t']).filter(|field| !field.is_empty()).peekable();
+        fields.peek().is_some_and(|first| !first.starts_with('#')) && fields.nth(1) == Some(mount_point)
     };
     match lines.iter().position(is_ours) {
         Some(_) if !force => bail!("there is a line for {mount_point} already; replace it with --force"),
@@ -137,6 +138,16 @@ mod tests {
         assert!(insert(&after, &line, "/mnt/a\\040b", false).is_err());
         assert_eq!(insert(&after, &line, "/mnt/a\\040b", true).unwrap(), after);
         assert!(super::line("vol", Path::new("/m"), None, Some("bogus")).is_err());
+    }
+
+    #[test]
+    fn only_blanks_and_tabs_part_fields() {
+        let mount_point = "/mnt/a\r\u{a0}b";
+        let line = line("vol", Path::new(mount_point), None, None).unwrap();
+        let after = insert("", &line, mount_point, false).unwrap();
+        assert!(insert(&after, &line, mount_point, false).is_err());
+        assert!(insert(&format!("\t{line}\n"), &line, mount_point, false).is_err());
+        assert!(insert(&format!(" #{line}\n"), &line, mount_point, false).is_ok());
     }
 
     #[test]

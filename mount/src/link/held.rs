@@ -16,7 +16,7 @@ const SHELVES: usize = 32;
 
 /// What the answer to a call changes in what the session holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// Nothing.
     None,
     /// One more open.
@@ -33,7 +33,7 @@ pub(crate) enum Effect {
 
 impl Effect {
     /// The effect of a request.
-    pub(crate) fn of(request: &Request) -> Self {
+    pub fn of(request: &Request) -> Self {
         match request {
             Request::Open { node, .. } => Self::Open(*node),
             Request::Make { make, .. } if make.open => Self::Make,
@@ -45,7 +45,7 @@ impl Effect {
     }
 
     /// The request that takes back what a caller who no longer waits has got.
-    pub(crate) fn undo(self, reply: &Reply) -> Option<Request> {
+    pub fn undo(self, reply: &Reply) -> Option<Request> {
         match (self, reply) {
             (Self::Open(node), _) => Some(Request::Close { node, count: 1 }),
             (Self::Make, Reply::Entry(entry)) => Some(Request::Close { node: entry.node, count: 1 }),
@@ -60,14 +60,14 @@ impl Effect {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub struct Held {
     opens: [Mutex<HashMap<Ino, (Node, u32)>>; SHELVES],
     locks: Mutex<HashMap<Ino, (Node, Vec<Lock>)>>,
 }
 
 impl Held {
     /// A call with this effect was answered with success.
-    pub(crate) fn handle_answer(&self, effect: Effect, reply: &Reply) {
+    pub fn handle_answer(&self, effect: Effect, reply: &Reply) {
         match (effect, reply) {
             (Effect::None, _) => {}
             (Effect::Open(node), _) => self.add_open(node),
@@ -103,7 +103,7 @@ impl Held {
     }
 
     /// All opens.
-    pub(crate) fn opens(&self) -> Vec<(Node, u32)> {
+    pub fn opens(&self) -> Vec<(Node, u32)> {
         let mut opens = Vec::new();
         for shelf in &self.opens {
             opens.extend(lock(shelf).values().copied());
@@ -112,18 +112,18 @@ impl Held {
     }
 
     /// All locks.
-    pub(crate) fn all_locks(&self) -> Vec<(Node, Lock)> {
+    pub fn all_locks(&self) -> Vec<(Node, Lock)> {
         let locks = self.locks();
         locks.values().flat_map(|(node, held)| held.iter().map(|lock| (*node, *lock))).collect()
     }
 
     /// The session is lost and its locks with it; how many there were. Opens are declared to the next one.
-    pub(crate) fn handle_lost(&self) -> usize {
+    pub fn handle_lost(&self) -> usize {
         self.locks().drain().map(|(_, (_, held))| held.len()).sum()
     }
 
     /// An open could not be declared to the next session.
-    pub(crate) fn forget_open(&self, ino: Ino) {
+    pub fn forget_open(&self, ino: Ino) {
         self.shelf(ino).remove(&ino);
     }
 

@@ -8,7 +8,7 @@ mod error;
 mod figures;
 mod first;
 mod grant;
-mod held;
+pub mod held;
 mod incoming;
 mod ledger;
 mod local;
@@ -21,7 +21,7 @@ mod serve;
 mod session;
 mod task;
 mod tx;
-mod unstable;
+pub mod unstable;
 mod waiter;
 
 pub use error::LinkError;

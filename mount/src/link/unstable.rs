@@ -27,7 +27,7 @@ struct Kept {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Unstable {
+pub struct Unstable {
     /// Ordered as the server applied them. One commit may hold several calls (the server groups them).
     calls: BTreeMap<(Commit, RequestId), Kept>,
     bytes: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Unstable {
 
 impl Unstable {
     /// A mutation was answered. `body` is the encoded `Call`.
-    pub(crate) fn handle_answer(&mut self, request: RequestId, commit: Commit, at: Time, body: Vec<u8>) {
+    pub fn handle_answer(&mut self, request: RequestId, commit: Commit, at: Time, body: Vec<u8>) {
         if commit > self.durable {
             self.bytes += body.len() + ENTRY_BYTES;
             self.calls.insert((commit, request), Kept { request, at, body });
@@ -44,7 +44,7 @@ impl Unstable {
     }
 
     /// Commits up to `durable` are on disk.
-    pub(crate) fn handle_durable(&mut self, durable: Commit) {
+    pub fn handle_durable(&mut self, durable: Commit) {
         if durable <= self.durable {
             return;
         }
@@ -57,7 +57,7 @@ impl Unstable {
     }
 
     /// The server has applied and synced every replayed call, under commits of its own.
-    pub(crate) fn handle_recovered(&mut self) -> usize {
+    pub fn handle_recovered(&mut self) -> usize {
         self.bytes = 0;
         let count = self.calls.len();
         self.calls.clear();
@@ -65,12 +65,12 @@ impl Unstable {
     }
 
     /// Whether new mutations are to wait until more is durable.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.calls.len() >= COUNT_MAX || self.bytes >= BYTES_MAX
     }
 
     /// How many are kept.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.calls.len()
     }
 
@@ -79,7 +79,7 @@ impl Unstable {
     ///
     /// # Errors
     /// `TooLarge`: cannot happen for a body that once was a request, whose bound is the same less a few bytes.
-    pub(crate) fn poll_replay(
+    pub fn poll_replay(
         &self,
         after: (Commit, RequestId),
         mark: u64,
@@ -132,7 +132,7 @@ fn postcard_head(commit: Commit, at: Time) -> Vec<u8> {
 ///
 /// # Errors
 /// `TooLarge`: more than a frame's body may have.
-pub(crate) fn encode_call(call: &Call) -> Result<Vec<u8>, FrameError> {
+pub fn encode_call(call: &Call) -> Result<Vec<u8>, FrameError> {
     let mut framed = Vec::with_capacity(HEADER_BYTES + 128);
     flexfs_wire::frame::encode(Header::new(Kind::Request, RequestId(0)), call, 0, &mut framed)?;
     framed.drain(..HEADER_BYTES);
