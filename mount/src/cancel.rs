@@ -4,9 +4,13 @@
 //! the next request there: arming costs one store, no allocation. The INTERRUPT arrives on another core, so it is
 //! shared; it names the request by the kernel's `unique`, which is never reused and never 0.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use event_listener::Event;
+use flexfs_wire::errno::Errno;
 
 /// Tells the request that runs in one place that its caller no longer waits for it.
 #[derive(Debug, Default)]
@@ -77,6 +81,20 @@ impl Cancel {
             listener.await;
         }
     }
+}
+
+/// `future`'s output, or `EINTR` when `cancel` is raised first.
+pub(crate) async fn or_cancel<F: Future>(future: F, cancel: Option<&Cancel>) -> Result<F::Output, Errno> {
+    let Some(cancel) = cancel else { return Ok(future.await) };
+    let mut future = pin!(future);
+    let mut raised = pin!(cancel.raised());
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        raised.as_mut().poll(cx).map(|()| Err(Errno::EINTR))
+    })
+    .await
 }
 
 #[cfg(test)]

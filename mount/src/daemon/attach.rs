@@ -114,8 +114,8 @@ impl Plan<'_> {
     }
 
     fn watch(&self, seats: &Arc<Seats>) {
-        let seats = Arc::clone(seats);
-        self.shards.spawn(0, move || async move { seats.watch().await });
+        let (seats, vfs) = (Arc::clone(seats), Arc::clone(self.vfs));
+        self.shards.spawn(0, move || async move { seats.watch(|| vfs.quiet_for()).await });
     }
 
     fn write_notices(&self, device: OwnedFd) -> anyhow::Result<()> {

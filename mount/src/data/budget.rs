@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use event_listener::Event;
 use flexfs_wire::errno::Errno;
 
-use super::wait::or_cancel;
 use crate::cancel::Cancel;
+use crate::cancel::or_cancel;
 
 /// Default part of the memory there is: one in this many.
 const MEMORY_PART: u64 = 8;

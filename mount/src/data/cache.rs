@@ -14,8 +14,8 @@ use flexfs_wire::id::BlockId;
 
 use super::budget::Budget;
 use super::lru::Lru;
-use super::wait::or_cancel;
 use crate::cancel::Cancel;
+use crate::cancel::or_cancel;
 
 /// Shards of the table: locks are held for a look-up, and this many cores seldom meet.
 const SHARDS: usize = 64;

@@ -160,22 +160,30 @@ impl<S: Server> Files<S> {
         self.core.weigh_layout(&file);
     }
 
-    /// The last descriptor of one open went: what is still dirty is flushed, then the open is given back.
-    pub async fn close(&self, caller: Caller, node: Node) {
-        let Some(file) = self.core.find(node.ino) else {
-            self.core.server.call_later(caller, Request::Close { node, count: 1 });
-            return;
-        };
-        // Whoever closed was answered by the flush before; what comes to light now was logged where it happened.
-        let _ = self.core.clean(&file, None).await;
-        self.core.server.call_later(caller, Request::Close { node, count: 1 });
-        let mut state = file.state();
-        state.opens = state.opens.saturating_sub(1);
-        if state.opens == 0 {
-            state.streams = None;
+    /// The last descriptor of one open went: what is still dirty is flushed, then the open is given back. Comes back at
+    /// once; the rest goes on here, on this shard.
+    pub fn close(&self, caller: Caller, node: Node) {
+        let close = Request::Close { node, count: 1 };
+        let Some(file) = self.core.find(node.ino) else { return self.core.server.call_later(caller, close) };
+        {
+            let mut state = file.state();
+            state.opens = state.opens.saturating_sub(1);
+            if state.opens == 0 {
+                state.streams = None;
+            }
+            if state.is_clean() {
+                drop(state);
+                self.core.server.call_later(caller, close);
+                return self.core.release(file);
+            }
         }
-        drop(state);
-        self.core.release(file);
+        let core = Arc::clone(&self.core);
+        drop(flexfs_uring::spawn(async move {
+            // Whoever closed was answered by the flush before; what comes to light now was logged where it happened.
+            let _ = core.clean(&file, None).await;
+            core.server.call_later(caller, close);
+            core.release(file);
+        }));
     }
 
     /// Fills `out` from `offset` on; short only at the end of the file.

@@ -19,8 +19,8 @@ use flexfs_wire::time::Time;
 
 use super::layout::insert;
 use super::server::Server;
-use super::wait::or_cancel;
 use crate::cancel::Cancel;
+use crate::cancel::or_cancel;
 use crate::store::Place;
 
 /// See the module.

@@ -14,8 +14,8 @@ use super::fetch::FetchError;
 use super::file::{File, State};
 use super::layout::{Gaps, Map, Want};
 use super::server::Server;
-use super::wait::or_cancel;
 use crate::cancel::Cancel;
+use crate::cancel::or_cancel;
 
 /// Layout asked for at once, in bytes of file: 64 extents of a file written in blocks of 4 MiB.
 const WINDOW_BYTES: u64 = 256 << 20;

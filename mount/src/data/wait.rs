@@ -1,26 +1,12 @@
-//! Waiting: for several futures, for a future or a cancellation, for work that goes on when its caller leaves.
+//! Waiting: for several futures, for work that goes on when its caller leaves.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 
 use flexfs_wire::errno::Errno;
 
-use crate::cancel::Cancel;
-
-/// `future`'s output, or `EINTR` when `cancel` is raised first.
-pub(crate) async fn or_cancel<F: Future>(future: F, cancel: Option<&Cancel>) -> Result<F::Output, Errno> {
-    let Some(cancel) = cancel else { return Ok(future.await) };
-    let mut future = pin!(future);
-    let mut raised = pin!(cancel.raised());
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        raised.as_mut().poll(cx).map(|()| Err(Errno::EINTR))
-    })
-    .await
-}
+use crate::cancel::{Cancel, or_cancel};
 
 /// Runs `work` to its end on this shard, whether or not the caller stays. Changes of the server's state are made
 /// in here: dropped half-way, nobody would know what the server did.

@@ -57,6 +57,10 @@ pub(crate) async fn run(
             }
             vfs.set_lock(ctx, nodeid, fh, lock, wait).await.map(|()| 0)
         }
+        Operation::Flush { fh, owner } => {
+            seat.note_closing();
+            vfs.flush(ctx, fh, owner).await.map(|()| 0)
+        }
         // These come over /dev/fuse and have no answer; the kernel stops asking for what it gets ENOSYS for.
         Operation::Init
         | Operation::Interrupt { .. }
@@ -126,10 +130,9 @@ async fn run_files(
         }
         Operation::SetXattr { name, value, mode } => vfs.set_xattr(ctx, nodeid, name, value, mode).await,
         Operation::RemoveXattr { name } => vfs.remove_xattr(ctx, nodeid, name).await,
-        Operation::Flush { fh, owner } => vfs.flush(ctx, fh, owner).await,
         Operation::Release { fh } => vfs.release(ctx, fh).await,
         Operation::Fsync { fh, .. } => vfs.fsync(ctx, fh).await,
-        Operation::FsyncDir => vfs.fsync_dir().await,
+        Operation::FsyncDir => vfs.fsync_dir(ctx).await,
         Operation::Fallocate { fh, mode, offset, length } => {
             vfs.fallocate(ctx, fh, mode, offset, length).await
         }

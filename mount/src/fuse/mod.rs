@@ -8,6 +8,7 @@ pub mod device;
 pub(crate) mod dispatch;
 pub mod fallback;
 pub mod init;
+mod process;
 pub mod queue;
 pub mod reply;
 pub mod request;

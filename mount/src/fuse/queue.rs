@@ -4,8 +4,10 @@ use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flexfs_uring::fuse::{Entry, EntryEnd, Fetched, Queue, QueueConfig, RegisterError};
+use flexfs_uring::timer;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::FUSE_IO_BYTES_MAX;
 use flexfs_wire::message::Caller;
@@ -23,6 +25,18 @@ const DEPTH_MIN: usize = 4;
 const PAYLOAD_BYTES_ALL: usize = 1 << 30;
 /// Entries of a queue that no wait for a lock may take: a further one could never be unlocked.
 const KEPT_FROM_WAITERS: usize = 2;
+
+/// Entries of a queue that should be free while the server is away: the kernel waits for a free one even with what a dying
+/// process leaves to be answered, and such a process cannot be killed before somebody reads its request.
+const SPARE_WHEN_AWAY: usize = 4;
+/// Entries added at once when fewer are free. One that only ever waits takes two pages.
+const ADDED: u16 = 16;
+/// Most entries of a queue, waiting ones included. What comes beyond waits inside the kernel.
+const DEPTH_GROWN_MAX: usize = 1024;
+/// Silence of the server after which its queues grow: what waits now may wait for long.
+const AWAY_AFTER: Duration = Duration::from_secs(1);
+/// How often queues are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 const _: () = assert!(DEPTH_MIN > KEPT_FROM_WAITERS);
 
@@ -52,15 +66,73 @@ pub fn serve(
     depth: u16,
     service: &Service,
 ) -> Result<(), RegisterError> {
+    let mut lines = Vec::with_capacity(qids.len());
     for &qid in qids {
-        let config = QueueConfig { qid, depth, payload_bytes: FUSE_IO_BYTES_MAX };
-        let waiters = Rc::new(Waiters::new(usize::from(depth) - KEPT_FROM_WAITERS));
-        for entry in Queue::register(device, &config)? {
-            let seat = service.seats.add();
-            drop(flexfs_uring::spawn(serve_entry(entry, service.clone(), seat, Rc::clone(&waiters))));
+        let line = Rc::new(Line {
+            device: Arc::clone(device),
+            service: service.clone(),
+            qid,
+            entries: Cell::new(0),
+            busy: Cell::new(0),
+            waiters: Rc::new(Waiters::new(usize::from(depth) - KEPT_FROM_WAITERS)),
+        });
+        line.add(depth)?;
+        lines.push(line);
+    }
+    drop(flexfs_uring::spawn(watch(lines)));
+    Ok(())
+}
+
+/// Lets queues grow that ran full before the server was known to be away.
+async fn watch(lines: Vec<Rc<Line>>) {
+    loop {
+        timer::sleep(LOOK_EVERY).await;
+        for line in &lines {
+            if line.grow().is_err() {
+                return;
+            }
         }
     }
-    Ok(())
+}
+
+/// One queue and its entries.
+#[derive(Debug)]
+struct Line {
+    device: Arc<OwnedFd>,
+    service: Service,
+    qid: u16,
+    entries: Cell<usize>,
+    /// Entries that hold a request.
+    busy: Cell<usize>,
+    waiters: Rc<Waiters>,
+}
+
+impl Line {
+    fn add(self: &Rc<Self>, count: u16) -> Result<(), RegisterError> {
+        let config = QueueConfig { qid: self.qid, depth: count, payload_bytes: FUSE_IO_BYTES_MAX };
+        let entries = Queue::register(&self.device, &config)?;
+        self.entries.set(self.entries.get() + entries.len());
+        for entry in entries {
+            let seat = self.service.seats.add();
+            drop(flexfs_uring::spawn(serve_entry(entry, Rc::clone(self), seat)));
+        }
+        Ok(())
+    }
+
+    /// Adds entries when nearly all hold requests that wait for a server that is away.
+    fn grow(self: &Rc<Self>) -> Result<(), RegisterError> {
+        let entries = self.entries.get();
+        let is_short = entries - self.busy.get() < SPARE_WHEN_AWAY && entries < DEPTH_GROWN_MAX;
+        if !is_short || self.service.vfs.quiet_for() < AWAY_AFTER {
+            return Ok(());
+        }
+        tracing::debug!(
+            qid = self.qid,
+            entries,
+            "most entries of a FUSE queue wait for the server; adding some"
+        );
+        self.add(ADDED).inspect_err(|error| tracing::warn!(%error, "a FUSE queue cannot grow"))
+    }
 }
 
 /// Waits for locks that hold entries of one queue.
@@ -94,11 +166,17 @@ impl Drop for Waiting {
     }
 }
 
-async fn serve_entry(mut entry: Entry, service: Service, seat: Arc<Seat>, waiters: Rc<Waiters>) {
+async fn serve_entry(mut entry: Entry, line: Rc<Line>, seat: Arc<Seat>) {
     let qid = entry.qid();
     loop {
         match entry.next().await {
-            Ok(fetched) => serve_one(fetched, &service, &seat, &waiters).await,
+            Ok(fetched) => {
+                line.busy.set(line.busy.get() + 1);
+                // A refusal is said there; this request has its entry.
+                let _ = line.grow();
+                serve_one(fetched, &line.service, &seat, &line.waiters).await;
+                line.busy.set(line.busy.get() - 1);
+            }
             Err(EntryEnd::Unmounted | EntryEnd::Cancelled) => return,
             Err(error) => {
                 tracing::error!(%error, qid, "an entry of a FUSE queue is lost");

@@ -4,6 +4,10 @@
 //! another core than the request, sometimes before it. What an interrupt means depends on what runs: a wait for a
 //! lock ends with any signal; everything else is a short operation that programs do not expect to fail with EINTR
 //! because of a timer or a child, so it goes on unless its caller is being killed.
+//!
+//! No interrupt comes for a thread that is ending: the kernel waits for the answers to the closes of its files, and
+//! nothing ends that wait but the answer. So requests that take long are looked at. What was killed is let go; what
+//! ends by itself waits for its data to be stored, as long as the server answers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +17,7 @@ use std::time::{Duration, Instant};
 use flexfs_uring::{clock, timer};
 use serde::{Deserialize, Serialize};
 
+use super::process::{self, Life};
 use crate::cancel::Cancel;
 
 /// How often running requests of interrupted callers are looked at.
@@ -21,10 +26,12 @@ const WATCH_EVERY: Duration = Duration::from_millis(250);
 const EARLY_FOR: Duration = Duration::from_secs(1);
 /// Most such interrupts.
 const EARLY_MAX: usize = 256;
-/// Where no interrupts come (fallback), requests older than this are looked at.
-const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// `SIGKILL` in a signal mask of `/proc`. A fatal signal is turned into it for every thread of the process.
-const SIGKILL_BIT: u64 = 1 << 8;
+/// Requests older than this are looked at.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
+/// A server that was asked this long ago and has said nothing since is away, for a thread that is ending.
+const AWAY_AFTER: Duration = Duration::from_secs(2);
+/// The same for callers of other pid namespaces, of which nothing is seen but that they wait.
+const UNSEEN_AWAY_AFTER: Duration = Duration::from_secs(10);
 
 /// The place of one request at a time.
 #[derive(Debug, Default)]
@@ -37,6 +44,8 @@ pub struct Seat {
     any_signal: AtomicBool,
     /// The caller has been interrupted.
     interrupted: AtomicBool,
+    /// The request closes a file: an ending thread makes it too.
+    closing: AtomicBool,
     /// When the request began, nanoseconds on the seats' clock.
     began: AtomicU64,
     requests: AtomicU64,
@@ -83,6 +92,11 @@ impl Seat {
         }
     }
 
+    /// The request closes a file: nobody may be there any more who could be told how that went.
+    pub fn note_closing(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
     /// Counts data given to a reader.
     pub fn count_read(&self, bytes: usize) {
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -105,7 +119,7 @@ impl Seat {
     /// An interrupt for the request that runs here.
     fn interrupt(&self) {
         self.interrupted.store(true, Ordering::SeqCst);
-        if self.any_signal.load(Ordering::SeqCst) || is_dying(self.pid.load(Ordering::SeqCst)) {
+        if self.any_signal.load(Ordering::SeqCst) || is_killed(self.pid.load(Ordering::SeqCst)) {
             self.cancel.raise_running();
         }
     }
@@ -148,6 +162,7 @@ impl Seats {
         seat.pid.store(pid, Ordering::SeqCst);
         seat.any_signal.store(false, Ordering::SeqCst);
         seat.interrupted.store(false, Ordering::SeqCst);
+        seat.closing.store(false, Ordering::SeqCst);
         seat.began.store(self.nanos(), Ordering::SeqCst);
         seat.cancel.arm(unique);
         if self.early_count.load(Ordering::SeqCst) > 0 && self.take_early(unique) {
@@ -171,11 +186,12 @@ impl Seats {
         }
     }
 
-    /// Looks after interrupted requests, for ever. Runs on one shard.
-    pub async fn watch(&self) {
+    /// Looks after requests whose callers may not wait any more, for ever. Runs on one shard. `quiet` tells how long
+    /// the server has said nothing.
+    pub async fn watch(&self, quiet: impl Fn() -> Duration) {
         loop {
             timer::sleep(WATCH_EVERY).await;
-            self.look();
+            self.look(quiet());
         }
     }
 
@@ -194,30 +210,40 @@ impl Seats {
     }
 
     /// One look at all seats.
-    fn look(&self) {
+    fn look(&self, quiet: Duration) {
         let now = self.nanos();
-        let seats: Vec<Arc<Seat>> =
-            lock(&self.list).iter().filter(|seat| self.is_suspect(seat, now)).cloned().collect();
-        for seat in seats {
+        let seats: Vec<(Arc<Seat>, Duration)> = lock(&self.list)
+            .iter()
+            .filter(|seat| seat.cancel.running() != 0 && !seat.cancel.is_raised())
+            .map(|seat| (seat, Duration::from_nanos(now.saturating_sub(seat.began.load(Ordering::SeqCst)))))
+            .filter(|(seat, age)| *age > LOOK_AFTER || seat.interrupted.load(Ordering::SeqCst))
+            .map(|(seat, age)| (Arc::clone(seat), age))
+            .collect();
+        for (seat, age) in seats {
             let unique = seat.cancel.running();
-            let pid = seat.pid.load(Ordering::SeqCst);
-            let any = seat.any_signal.load(Ordering::SeqCst) && !self.told;
-            // Raised by number: if another request sits there by now, nothing happens.
-            if is_dying(pid) || (any && has_signal(pid)) {
+            // Silence from before the request is no silence: nothing was asked.
+            if self.is_over(&seat, quiet.min(age)) {
+                // Raised by number: if another request sits there by now, nothing happens.
                 seat.cancel.raise(unique);
             }
         }
     }
 
-    fn is_suspect(&self, seat: &Seat, now: u64) -> bool {
-        if seat.cancel.running() == 0 || seat.cancel.is_raised() {
-            return false;
+    /// Whether the request is to end without its answer. `quiet`: how long the server has said nothing to it.
+    fn is_over(&self, seat: &Seat, quiet: Duration) -> bool {
+        let pid = seat.pid.load(Ordering::SeqCst);
+        let interrupted = seat.interrupted.load(Ordering::SeqCst);
+        if pid == 0 {
+            let closing = seat.closing.load(Ordering::SeqCst) && quiet > UNSEEN_AWAY_AFTER;
+            return closing || interrupted && quiet > AWAY_AFTER;
         }
-        if self.told {
-            return seat.interrupted.load(Ordering::SeqCst);
+        let thread = process::look(pid);
+        match thread.life {
+            Life::Killed => true,
+            Life::Ends => quiet > AWAY_AFTER,
+            // Where interrupts are told of, they came at once.
+            Life::Runs => thread.has_signal && seat.any_signal.load(Ordering::SeqCst) && !self.told,
         }
-        let age = now.saturating_sub(seat.began.load(Ordering::SeqCst));
-        u128::from(age) > LOOK_AFTER.as_nanos()
     }
 
     fn keep_early(&self, unique: u64) {
@@ -246,41 +272,9 @@ impl Seats {
     }
 }
 
-/// Whether the thread is being killed, or is gone. Threads of other pid namespaces (0) cannot be seen: they wait.
-fn is_dying(pid: u32) -> bool {
-    pid != 0 && read_masks(pid).is_none_or(|masks| masks.thread & SIGKILL_BIT != 0)
-}
-
-/// Whether a signal that is not blocked waits for the thread.
-fn has_signal(pid: u32) -> bool {
-    pid != 0 && read_masks(pid).is_none_or(|masks| (masks.thread | masks.process) & !masks.blocked != 0)
-}
-
-/// Signals pending and blocked, as `/proc/PID/status` shows them (proc(5)).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Masks {
-    thread: u64,
-    process: u64,
-    blocked: u64,
-}
-
-fn read_masks(pid: u32) -> Option<Masks> {
-    std::fs::read_to_string(format!("/proc/{pid}/status")).ok().map(|text| parse_masks(&text))
-}
-
-fn parse_masks(text: &str) -> Masks {
-    let mut masks = Masks::default();
-    for line in text.lines() {
-        let Some((key, value)) = line.split_once(':') else { continue };
-        let mask = || u64::from_str_radix(value.trim(), 16).unwrap_or(0);
-        match key {
-            "SigPnd" => masks.thread = mask(),
-            "ShdPnd" => masks.process = mask(),
-            "SigBlk" => masks.blocked = mask(),
-            _ => {}
-        }
-    }
-    masks
+/// Whether the caller was killed, as far as it can be seen (not from another pid namespace: 0).
+fn is_killed(pid: u32) -> bool {
+    pid != 0 && process::look(pid).life == Life::Killed
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -313,10 +307,29 @@ mod tests {
         let seats = Seats::new(true);
         let seat = seats.add();
         seats.begin(&seat, 2, NOBODY);
-        seats.look();
+        seats.look(Duration::ZERO);
         assert!(!seat.cancel.is_raised());
         seats.interrupt(2);
         assert!(seat.cancel.is_raised());
+    }
+
+    #[test]
+    fn a_caller_that_cannot_be_seen_is_freed_of_a_server_that_is_away() {
+        let seats = Seats::new(true);
+        let (killed, closing, reading) = (seats.add(), seats.add(), seats.add());
+        for (unique, seat) in [(2, &killed), (4, &closing), (6, &reading)] {
+            seats.begin(seat, unique, 0);
+        }
+        closing.note_closing();
+        seats.interrupt(2);
+        assert!(!killed.cancel.is_raised(), "may be any signal");
+        assert!(!seats.is_over(&killed, AWAY_AFTER) && !seats.is_over(&closing, UNSEEN_AWAY_AFTER));
+        let long = UNSEEN_AWAY_AFTER + Duration::from_secs(1);
+        assert!(seats.is_over(&killed, long) && seats.is_over(&closing, long));
+        assert!(!seats.is_over(&reading, Duration::MAX), "nobody asked it to end");
+        // What began just now has waited for nothing.
+        seats.look(Duration::MAX);
+        assert!(!killed.cancel.is_raised());
     }
 
     #[test]
@@ -340,12 +353,5 @@ mod tests {
         seats.give_back(Arc::clone(&seat));
         assert!(Arc::ptr_eq(&seats.lend(), &seat));
         assert!(!Arc::ptr_eq(&seats.lend(), &seat));
-    }
-
-    #[test]
-    fn masks_of_proc() {
-        let text = "Name:\tx\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000002\nSigBlk:\tnonsense\n";
-        assert_eq!(parse_masks(text), Masks { thread: SIGKILL_BIT, process: 2, blocked: 0 });
-        assert!(read_masks(std::process::id()).is_some());
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct Pending<W> {
     /// The session's era it was made in: turns before it do not concern it.
     era: u64,
     sent: bool,
+    /// Waits for a lock, and was not taken back.
+    waits: bool,
     /// Its caller went away.
     pub(crate) abandoned: bool,
     /// What an answer changes in what the session holds.
@@ -86,6 +88,7 @@ impl<W> Pending<W> {
             fate: Fate::of(request),
             era,
             sent: false,
+            waits: matches!(request, Request::Lock { wait: true, .. }),
             abandoned: false,
             effect: Effect::of(request),
             waiter,
@@ -150,10 +153,16 @@ impl<W> Ledger<W> {
         self.pending.remove(&id)
     }
 
-    /// The caller no longer waits. A call that changes something and may have reached the server goes on; others end here.
+    /// A wait for a lock is to be taken back. True when the server has to be told: it may know the wait, and was not told.
+    pub(crate) fn handle_withdrawn(&mut self, id: RequestId) -> bool {
+        self.pending.get_mut(&id).is_some_and(|call| call.sent && std::mem::take(&mut call.waits))
+    }
+
+    /// The caller no longer waits. A call that changes something and may have reached the server goes on, and so does one
+    /// that gives something back; others end here.
     pub(crate) fn handle_abandoned(&mut self, id: RequestId) -> Option<Pending<W>> {
         let call = self.pending.get_mut(&id)?;
-        if call.once && call.sent {
+        if call.once && (call.sent || call.fate == Fate::Done) {
             call.waiter = None;
             call.abandoned = true;
             return None;
@@ -218,11 +227,6 @@ impl<W> Ledger<W> {
         !self.queue.is_empty()
     }
 
-    /// All who wait.
-    pub(crate) fn waiters(&self) -> impl Iterator<Item = &W> {
-        self.pending.values().filter_map(|call| call.waiter.as_ref())
-    }
-
     fn end(&mut self, judge: impl Fn(&Pending<W>) -> Option<Result<Reply, Errno>>) -> Vec<Ended<W>> {
         let judged: Vec<_> =
             self.pending.iter().filter_map(|(id, call)| judge(call).map(|result| (*id, result))).collect();
@@ -239,6 +243,7 @@ impl<W> Ledger<W> {
 mod tests {
     use super::*;
     use flexfs_wire::id::{BlockId, Commit, Ino};
+    use flexfs_wire::message::{Lock, LockFamily, LockKind};
     use flexfs_wire::name::Name;
     use flexfs_wire::seal::Node;
 
@@ -296,6 +301,25 @@ mod tests {
         assert_eq!(ledger.lowest_once(), Some(RequestId(1)));
         assert!(ledger.handle_answer(RequestId(1)).unwrap().waiter.is_none());
         assert_eq!(ledger.count(), 0);
+    }
+
+    #[test]
+    fn what_is_given_back_is_given_back_though_its_caller_left_before_it_was_sent() {
+        let mut ledger = ledger(&[close()]);
+        assert!(ledger.handle_abandoned(RequestId(1)).is_none());
+        assert_eq!(sends(&mut ledger), [1]);
+    }
+
+    #[test]
+    fn a_wait_is_withdrawn_once_and_only_where_the_server_may_know_it() {
+        let lock =
+            Lock { family: LockFamily::Flock, kind: LockKind::Read, owner: 1, pid: 1, start: 0, end: 9 };
+        let wait = |wait| Request::Lock { node: node(), lock, wait };
+        let mut ledger = ledger(&[wait(true), wait(false)]);
+        assert!(!ledger.handle_withdrawn(RequestId(1)));
+        sends(&mut ledger);
+        assert!(ledger.handle_withdrawn(RequestId(1)) && !ledger.handle_withdrawn(RequestId(1)));
+        assert!(!ledger.handle_withdrawn(RequestId(2)) && !ledger.handle_withdrawn(RequestId(7)));
     }
 
     #[test]

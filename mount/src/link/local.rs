@@ -152,8 +152,18 @@ impl Link {
         }
     }
 
+    /// Takes back a wait for a lock; its answer says whether that was in time.
+    pub(crate) fn withdraw(&self, id: RequestId) {
+        if self.ledger.borrow_mut().handle_withdrawn(id) {
+            // It fails only when the session has ended, which ends the wait too.
+            let _ = self.begin(NOBODY, Request::CancelWait { request: id }, None, None);
+        }
+    }
+
     /// The caller of `id` went away. What it may still get will be given back.
     pub(crate) fn abandon(&self, id: RequestId) {
+        // Left waiting, it would hold the mark back for as long as the lock is held.
+        self.withdraw(id);
         let mut ledger = self.ledger.borrow_mut();
         let removed = ledger.handle_abandoned(id);
         if removed.is_some_and(|call| call.is_once()) {
@@ -184,11 +194,6 @@ impl Link {
 
     // ---- the connection's side
 
-    /// Whether the connection stands.
-    pub(crate) fn is_up(&self) -> bool {
-        self.up.get()
-    }
-
     /// The connection stands. Calls are first taken through what the session went through meanwhile.
     pub(crate) fn set_up(&self) {
         for turn in self.session.turns_since(self.era.get()) {
@@ -207,13 +212,11 @@ impl Link {
         self.session.handle_up();
     }
 
-    /// The connection is gone; callers look whether they were interrupted.
+    /// The connection is gone.
     pub(crate) fn set_down(&self) {
         if self.up.replace(false) {
             self.session.handle_down();
         }
-        let waiters: Vec<Rc<Waiter>> = self.ledger.borrow().waiters().cloned().collect();
-        waiters.iter().for_each(|waiter| waiter.wake());
     }
 
     /// The server has been away for longer than a soft mount waits.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use flexfs_uring::timer::timeout;
+use flexfs_uring::timer::{sleep, timeout};
 use flexfs_uring::{JoinHandle, spawn};
 use flexfs_wire::block::check_lengths;
 use flexfs_wire::errno::Errno;
@@ -31,11 +31,14 @@ use super::local::{Link, NOBODY};
 use super::session::{Session, Target};
 use super::task;
 use super::waiter::{Outcome, Waiter};
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, or_cancel};
 
 /// Calls of one link without an answer beyond which new ones wait: a little below what the server takes, so that
 /// heartbeats and cancellations always get through.
 const IN_FLIGHT_MAX: usize = REQUESTS_PER_LINK_MAX as usize - 32;
+
+/// How long a withdrawn wait for a lock waits for the server's word on whether the lock was granted after all.
+const WITHDRAW_MAX: Duration = Duration::from_millis(500);
 
 /// Tells the sessions of one process apart (tests open several).
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
@@ -132,6 +135,13 @@ impl Remote {
         self.link()?.check()
     }
 
+    /// How long no link has heard anything of the server. An idle link asks for a sign of life every few seconds, so
+    /// it says something about a server only while a call waits for it.
+    #[must_use]
+    pub fn quiet_for(&self) -> Duration {
+        self.session.quiet_for()
+    }
+
     /// Counts for `status`.
     #[must_use]
     pub fn figures(&self) -> Figures {
@@ -141,8 +151,7 @@ impl Remote {
     /// Makes a call and waits for its answer.
     ///
     /// # Errors
-    /// The server's errno. `EINTR`: `cancel` was raised while the server was away (what was sent may still be done) or
-    /// while waiting for a lock. `EACCES`: the token is no longer good. `ESTALE`: the session was lost, and whether a
+    /// The server's errno. `EINTR`: `cancel` was raised (what was sent may still be done). `EACCES`: the token is no longer good. `ESTALE`: the session was lost, and whether a
     /// mutation was done is not known. `ETIMEDOUT`: a soft mount's server was away for too long. `EIO`: unmounted.
     pub async fn call(
         &self,
@@ -170,8 +179,8 @@ impl Remote {
     ///
     /// # Errors
     /// As [`Remote::call`].
-    pub async fn next_ino(&self) -> Result<Ino, Errno> {
-        self.next_number(true).await.map(Ino)
+    pub async fn next_ino(&self, cancel: Option<&Cancel>) -> Result<Ino, Errno> {
+        or_cancel(self.next_number(true), cancel).await?.map(Ino)
     }
 
     /// An id for a new block.
@@ -304,20 +313,14 @@ impl Remote {
     async fn admit(&self, link: &Link, mutation: bool, cancel: Option<&Cancel>) -> Result<(), Errno> {
         link.check()?;
         while mutation && self.session.is_full() {
-            self.sync().await?;
-            if cancel.is_some_and(Cancel::is_raised) {
-                return Err(Errno::EINTR);
-            }
+            self.sync_to(self.last_commit(), cancel).await?;
         }
         loop {
             let listener = link.room.listen();
             if link.ledger.borrow().count() < IN_FLIGHT_MAX {
                 return link.check();
             }
-            listener.await;
-            if cancel.is_some_and(Cancel::is_raised) {
-                return Err(Errno::EINTR);
-            }
+            or_cancel(listener, cancel).await?;
         }
     }
 
@@ -335,28 +338,20 @@ impl Remote {
         let waiter = Waiter::new(takes_payload);
         let id = link.begin(caller, request, payload, Some(Rc::clone(&waiter)))?;
         let mut ticket = Ticket { link, id, answered: false };
+        // Whoever is cancelled reads no answer. Only a wait for a lock may have been granted at the same moment.
         let mut raised = pin!(async {
-            match cancel {
-                Some(cancel) => cancel.raised().await,
-                None => std::future::pending().await,
+            let Some(cancel) = cancel else { return std::future::pending().await };
+            cancel.raised().await;
+            if lock_wait {
+                link.withdraw(id);
+                sleep(WITHDRAW_MAX).await;
             }
         });
-        let mut is_raised = false;
-        let mut withdrawn = false;
         let outcome = poll_fn(|cx| {
             if let Poll::Ready(outcome) = waiter.poll(cx) {
                 return Poll::Ready(Ok(outcome));
             }
-            is_raised = is_raised || raised.as_mut().poll(cx).is_ready();
-            if is_raised && !link.is_up() {
-                return Poll::Ready(Err(Errno::EINTR));
-            }
-            if is_raised && lock_wait && !withdrawn {
-                withdrawn = true;
-                // It fails only when the session has ended, which ends this call too.
-                let _ = link.begin(NOBODY, Request::CancelWait { request: id }, None, None);
-            }
-            Poll::Pending
+            raised.as_mut().poll(cx).map(|()| Err(Errno::EINTR))
         })
         .await?;
         ticket.answered = true;

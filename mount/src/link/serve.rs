@@ -102,6 +102,7 @@ async fn read(link: &Rc<Link>, rx: &Rc<std::cell::RefCell<super::rx::Rx>>) -> Re
             }
         }
         let rx = rx.borrow();
+        link.session.hear(link.lane(), rx.received_at);
         add(&link.lane().bytes_received, rx.received_bytes - counted);
         counted = rx.received_bytes;
         if rx.is_exhausted() {

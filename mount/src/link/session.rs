@@ -123,6 +123,8 @@ pub(crate) struct Lane {
     pub(crate) in_flight: AtomicU64,
     pub(crate) rtt_us: AtomicU64,
     pub(crate) connects: AtomicU64,
+    /// When the server was last heard of here, milliseconds on the session's clock.
+    pub(crate) heard_ms: AtomicU64,
 }
 
 /// Adds to a counter only this thread writes.
@@ -161,6 +163,8 @@ pub(crate) struct Session {
     pub(crate) replayed: AtomicU64,
     ended: OnceLock<End>,
     away: Mutex<Away>,
+    /// Zero of the session's clock.
+    began: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -195,6 +199,7 @@ impl Session {
             replayed: AtomicU64::new(0),
             ended: OnceLock::new(),
             away: Mutex::new(Away::default()),
+            began: flexfs_uring::clock::now(),
             target,
             granted,
         }
@@ -381,6 +386,19 @@ impl Session {
             }
             Some(_) => {}
         }
+    }
+
+    /// The server was heard of on the link of this lane.
+    pub(crate) fn hear(&self, lane: &Lane, at: Instant) {
+        let millis = at.saturating_duration_since(self.began).as_millis();
+        lane.heard_ms.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long no link has heard of the server.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        let heard = self.lanes.iter().map(|lane| lane.heard_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
+        let now = flexfs_uring::clock::now().saturating_duration_since(self.began);
+        now.saturating_sub(Duration::from_millis(heard))
     }
 
     /// The goodbye is about to be said.

@@ -44,11 +44,6 @@ impl Waiter {
     /// Leaves the outcome and wakes the caller.
     pub(crate) fn finish(&self, outcome: Outcome) {
         *self.outcome.borrow_mut() = Some(outcome);
-        self.wake();
-    }
-
-    /// Lets the caller look around: the link went up or down.
-    pub(crate) fn wake(&self) {
         let waker = self.waker.borrow_mut().take();
         if let Some(waker) = waker {
             waker.wake();

@@ -127,7 +127,7 @@ impl Vfs {
         name: Option<Name>,
         mut make: Make,
     ) -> Result<Entry, Errno> {
-        make.ino = self.remote.next_ino().await?;
+        make.ino = self.remote.next_ino(Some(ctx.cancel)).await?;
         self.call_entry(ctx, Request::Make { parent: parent.node, name, make }).await
     }
 
@@ -146,7 +146,7 @@ impl Vfs {
             Ok(fh) => Ok((found, Opened { fh, keep_cache: true })),
             Err(errno) => {
                 // Neither the open nor the lookup reaches the kernel.
-                self.files.close(ctx.caller, entry.node).await;
+                self.files.close(ctx.caller, entry.node);
                 self.unlook(found.nodeid);
                 Err(errno)
             }

@@ -73,8 +73,8 @@ impl Vfs {
     ///
     /// # Errors
     /// Those of the link.
-    pub async fn fsync_dir(&self) -> Result<(), Errno> {
-        self.remote.sync().await
+    pub async fn fsync_dir(&self, ctx: Ctx<'_>) -> Result<(), Errno> {
+        self.remote.sync_to(self.remote.last_commit(), Some(ctx.cancel)).await
     }
 
     fn line(&self, entry: DirEntry) -> DirItem {

@@ -33,7 +33,7 @@ impl Vfs {
         match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime }) {
             Ok(fh) => Ok(Opened { fh, keep_cache }),
             Err(errno) => {
-                self.files.close(ctx.caller, node).await;
+                self.files.close(ctx.caller, node);
                 Err(errno)
             }
         }
@@ -78,16 +78,14 @@ impl Vfs {
         let flushed = self.files.flush(inode.node, Some(ctx.cancel)).await;
         let gone = |one: &super::inode::Owner| one.family == LockFamily::Posix && one.owner == owner;
         for owner in inode.take_owners(gone) {
-            self.call_done(
-                ctx,
-                Request::Unlock { node: inode.node, family: owner.family, owner: owner.owner },
-            )
-            .await?;
+            let request = Request::Unlock { node: inode.node, family: owner.family, owner: owner.owner };
+            self.call_done(ctx, request).await?;
         }
         flushed
     }
 
-    /// The last descriptor and mapping is gone. Nobody waits for this.
+    /// The last descriptor and mapping is gone. Nobody waits for this, so it waits for nothing: what is still dirty goes
+    /// out behind it.
     ///
     /// # Errors
     /// `ESTALE`.
@@ -99,7 +97,7 @@ impl Vfs {
             let request = Request::Unlock { node, family: owner.family, owner: owner.owner };
             self.remote.call_later(ctx.caller, request);
         }
-        self.files.close(ctx.caller, node).await;
+        self.files.close(ctx.caller, node);
         Ok(())
     }
 

@@ -72,6 +72,12 @@ impl Vfs {
         Figures { inodes: self.inodes.count(), open_files: self.handles.count() }
     }
 
+    /// How long the server has said nothing; see [`Remote::quiet_for`].
+    #[must_use]
+    pub fn quiet_for(&self) -> std::time::Duration {
+        self.remote.quiet_for()
+    }
+
     /// The kernel gives back lookups.
     pub fn forget(&self, forgotten: &[Forget]) {
         for one in forgotten {

@@ -21,7 +21,8 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Verbs: `flock-ex`, `flock-sh`, `posix-wait FIRST LENGTH`, `posix-try FIRST LENGTH`, `hold-open`, `stat`.
+    /// Verbs: `flock-ex`, `flock-sh`, `posix-wait FIRST LENGTH`, `posix-try FIRST LENGTH`, `hold-open`, `stat`, `create`,
+    /// `remove`, `read`; `write-exit`, `write-exec`, `write-fsync` and `threads` go on when they are told to.
     pub(crate) fn start(verb: &str, path: &Path) -> Self {
         let mut running = Run::new(std::env::current_exe().unwrap())
             .args(["--exact", "child::entry", "--ignored", "--nocapture", "--test-threads=1"])
@@ -45,6 +46,29 @@ impl Child {
     /// Its next word within `limit`.
     pub(crate) fn says(&self, limit: Duration) -> Option<String> {
         self.lines.recv_timeout(limit).ok()
+    }
+
+    /// Tells it to go on.
+    pub(crate) fn tell(&mut self) {
+        writeln!(self.running.child.stdin.as_mut().unwrap(), "go").unwrap();
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// Whether it ends within `limit`.
+    pub(crate) fn ends(&mut self, limit: Duration) -> bool {
+        self.running.end(limit).is_some()
+    }
+
+    /// Kills it; how long it took to end.
+    pub(crate) fn kill_timed(mut self) -> Duration {
+        self.running.signal(rustix::process::Signal::KILL);
+        let start = crate::harness::now();
+        assert!(self.running.end(Duration::from_secs(20)).is_some(), "a child survives kill -9");
+        start.elapsed()
     }
 
     /// Interrupts it, as a person at a terminal would; whether that ended it within `limit`.
@@ -87,6 +111,26 @@ fn entry() {
             hold(file(true), |file| fcntl(file, FcntlArg::F_SETLK(&lock)).is_ok());
         }
         "hold-open" => hold(file(true), |_| true),
+        "create" => say(if File::create_new(path).is_ok() { "done" } else { "failed" }),
+        "remove" => say(if std::fs::remove_file(path).is_ok() { "done" } else { "failed" }),
+        "read" => say(if std::fs::read(path).is_ok() { "done" } else { "failed" }),
+        "write-exit" => {
+            std::mem::forget(written(path));
+            std::process::exit(0);
+        }
+        "write-exec" => {
+            std::mem::forget(written(path));
+            let error = std::os::unix::process::CommandExt::exec(&mut std::process::Command::new("true"));
+            panic!("{error}");
+        }
+        "write-fsync" => say(if written(path).sync_all().is_ok() { "done" } else { "failed" }),
+        "threads" => {
+            let file = written(path);
+            std::thread::spawn(move || file.sync_all());
+            let path = std::path::PathBuf::from(path);
+            std::thread::spawn(move || std::fs::metadata(path.with_extension("absent")));
+            std::thread::sleep(Duration::from_secs(60));
+        }
         "stat" => say(if std::fs::metadata(path).is_ok() { "done" } else { "failed" }),
         other => panic!("unknown verb {other}"),
     }
@@ -101,6 +145,16 @@ pub(crate) fn posix(kind: i32, start: i64, length: i64) -> libc::flock {
         l_len: length,
         l_pid: 0,
     }
+}
+
+/// A file with unsent bytes; comes back when the child is told to go on.
+fn written(path: &str) -> File {
+    let mut file = File::create(path).unwrap();
+    file.write_all(&[7; 100_000]).unwrap();
+    say("done");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    file
 }
 
 fn hold(file: File, take: impl Fn(&File) -> bool) {

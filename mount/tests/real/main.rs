@@ -24,6 +24,7 @@ macro_rules! both {
 
 mod child;
 mod crash;
+mod ends;
 mod files;
 mod full;
 mod harness;

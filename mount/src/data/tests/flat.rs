@@ -97,7 +97,7 @@ impl World {
             Step::OpenTruncated => {
                 let mode = OpenMode { write: true, truncate: true, kill_privileges: false };
                 assert_eq!(files.open(CALLER, node, mode, None).await.unwrap().attr.size, 0);
-                files.close(CALLER, node).await;
+                files.close(CALLER, node);
                 flat.clear();
             }
             Step::Fallocate(mode, at, length) => {
@@ -166,7 +166,7 @@ impl World {
     async fn reopen(&mut self) {
         let files = &self.mount.files;
         files.flush(self.node, None).await.unwrap();
-        files.close(CALLER, self.node).await;
+        files.close(CALLER, self.node);
         assert_eq!(files.figures().dirty_bytes, 0);
         turns(40).await;
         files.forget(self.node.ino);

@@ -71,7 +71,7 @@ fn a_small_file_costs_one_message_and_no_block() {
         mount.write(node, 0, b"small").await;
         mount.write(node, 5, b" file").await;
         mount.files.flush(node, None).await.unwrap();
-        mount.files.close(CALLER, node).await;
+        mount.files.close(CALLER, node);
         {
             let world = mount.server.world();
             assert_eq!((world.writes, world.inline_writes, world.puts, world.layout_reads), (1, 1, 0, 0));
@@ -165,7 +165,7 @@ fn idle_files_are_small() {
         for ino in 1..=3_000 {
             let node = mount.create(ino);
             mount.write(node, 0, &pattern(ino, 12 * KIB)).await;
-            mount.files.close(CALLER, node).await;
+            mount.files.close(CALLER, node);
         }
         // 36 MB of inline bytes went by; layouts that are kept stay within their part of the budget.
         let figures = mount.files.figures();

@@ -97,7 +97,8 @@ fn a_change_of_another_client_is_seen_and_the_kernel_told_once() {
 
         there.files.open(CALLER, node, OpenMode { write: true, ..OpenMode::default() }, None).await.unwrap();
         there.write(node, 10_000, &pattern(2, 30_000)).await;
-        there.files.close(CALLER, node).await;
+        there.files.flush(node, None).await.unwrap();
+        there.files.close(CALLER, node);
 
         let mut attr = here.server.world().files[&node.ino].attr;
         assert!(here.files.observe(&mut attr), "the kernel's pages must go");
@@ -155,7 +156,7 @@ fn forgotten_files_go_when_nothing_needs_them() {
         mount.write(node, 0, b"unsent").await;
         mount.files.forget(node.ino);
         assert!(mount.files.core().find(node.ino).is_some(), "open and dirty");
-        mount.files.close(CALLER, node).await;
+        mount.files.close(CALLER, node);
         turns(20).await;
         assert!(mount.files.core().find(node.ino).is_none());
         assert_eq!(mount.server.content(1), b"unsent");

@@ -26,7 +26,7 @@ fn mtime_stays_what_it_was_when_the_bytes_arrive() {
             mount.files.flush(node, None).await.unwrap();
             let sent = mount.attr(node).await;
             assert_eq!((sent.mtime, sent.ctime, sent.size), (written.mtime, written.ctime, length as u64));
-            mount.files.close(CALLER, node).await;
+            mount.files.close(CALLER, node);
             assert_eq!(mount.attr(node).await.mtime, written.mtime);
         }
     });
@@ -42,7 +42,7 @@ fn a_set_mtime_outlives_the_bytes_written_before() {
         let change = SetAttr { mtime: Some(SetTime::At(time)), ..SetAttr::default() };
         let attr = mount.files.set_attr(CALLER, node, change, None).await.unwrap();
         assert_eq!((attr.mtime, attr.size), (time, 9_000));
-        mount.files.close(CALLER, node).await;
+        mount.files.close(CALLER, node);
         assert_eq!(mount.attr(node).await.mtime, time);
         // The next write counts again.
         mount.write(node, 0, b"x").await;

@@ -306,7 +306,10 @@ impl Filesystem for Fallback {
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         self.post(
             req,
-            move |at| async move { at.vfs.flush(at.ctx(), fh.0, lock_owner.0).await },
+            move |at| async move {
+                at.seat.note_closing();
+                at.vfs.flush(at.ctx(), fh.0, lock_owner.0).await
+            },
             answer!(reply, () => reply.ok()),
         );
     }
@@ -392,7 +395,11 @@ impl Filesystem for Fallback {
     }
 
     fn fsyncdir(&self, req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.post(req, move |at| async move { at.vfs.fsync_dir().await }, answer!(reply, () => reply.ok()));
+        self.post(
+            req,
+            move |at| async move { at.vfs.fsync_dir(at.ctx()).await },
+            answer!(reply, () => reply.ok()),
+        );
     }
 
     fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {

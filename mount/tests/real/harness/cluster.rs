@@ -236,7 +236,7 @@ impl Cluster {
     /// Starts again what was killed; an `up` of a running cluster does just that.
     ///
     /// Another process does it, started before the test opened any file: a process that execs closes the files it inherited,
-    /// the close of a dirty file waits for the server, and the server would wait for the exec.
+    /// and the close of a dirty file would wait for the server for a while.
     pub(crate) fn restart(&self) {
         let mut hand = self.hand.lock().unwrap();
         let hand = &mut hand.as_mut().expect("there from the start").child;

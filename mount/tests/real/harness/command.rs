@@ -189,6 +189,17 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Kills its process group, whose processes must all be gone within `limit`.
+    pub(crate) fn kill_group(&mut self, limit: Duration) {
+        let group = Pid::from_child(&self.child);
+        kill_process_group(group, Signal::KILL).unwrap();
+        assert!(self.end(limit).is_some(), "a shell survives kill -9");
+        let gone = || rustix::process::test_kill_process_group(group).is_err();
+        assert!(super::clock::soon(limit, gone), "a process survives kill -9");
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
