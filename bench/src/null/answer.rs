@@ -193,7 +193,7 @@ mod tests {
     fn header(nodeid: u64) -> Header {
         let mut bytes = [0; 40];
         bytes[16..24].copy_from_slice(&nodeid.to_ne_bytes());
-        request::Header::parse(&bytes).unwrap()
+        Header::parse(&bytes).unwrap()
     }
 
     #[test]

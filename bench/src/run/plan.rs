@@ -159,6 +159,7 @@ fn metadata(workers: u64) -> Chain {
     let rows = vec![
         Row { makes: true, ..row(Kind::Create, "create", "create empty file") },
         Row { cold: true, ..row(Kind::Stat, "stat-cold", "stat, cold") },
+        Row { cold: true, ..row(Kind::Statx, "statx-cold", "stat with time of birth, cold") },
         Row { warm: true, ..row(Kind::Stat, "stat-cached", "stat again at once") },
         Row { cold: true, ..row(Kind::List, "readdir", "readdir, cold (entries)") },
         Row { cold: true, ..row(Kind::ListLong, "ls", "`ls -l`, cold (entries)") },

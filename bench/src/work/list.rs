@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use flexfs_uring::clock;
+use rustix::fs::FileType;
 
 use super::meter::{Gate, whole};
 use super::spec::{Outcome, Spec};
@@ -19,7 +20,10 @@ pub(crate) fn list(spec: &Spec, long: bool, gate: Gate<'_>) -> anyhow::Result<Ou
         for entry in fs::read_dir(&spec.folder)? {
             let entry = entry?;
             if long {
-                ensure!(entry.metadata()?.is_file(), "{} is no file", entry.path().display());
+                // `lstat(2)`, as `ls` does, and not std's, which asks for the time of birth as well.
+                let attr = rustix::fs::lstat(entry.path())?;
+                let is_file = FileType::from_raw_mode(attr.st_mode) == FileType::RegularFile;
+                ensure!(is_file, "{} is no file", entry.path().display());
                 if clock::now() >= deadline {
                     cut = true;
                     break;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Kind {
     Create,
     Stat,
+    Statx,
     List,
     ListLong,
     Open,

@@ -30,6 +30,7 @@ pub(crate) fn perform(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
         Kind::Create => create::files(spec, gate),
         Kind::Mkdir => create::folders(spec, gate),
         Kind::Stat => stat::stat(spec, gate),
+        Kind::Statx => stat::statx(spec, gate),
         Kind::Chmod => stat::chmod(spec, gate),
         Kind::List => list::list(spec, false, gate),
         Kind::ListLong => list::list(spec, true, gate),
@@ -110,6 +111,7 @@ mod tests {
         let kinds = [
             Kind::Create,
             Kind::Stat,
+            Kind::Statx,
             Kind::List,
             Kind::ListLong,
             Kind::Open,
