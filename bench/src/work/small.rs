@@ -31,15 +31,24 @@ pub(crate) fn write(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Open, read to the end, close.
+/// Open, read until there is no more, close. No `fstat`, which std's `read_to_end` would ask for, as C programs read.
 pub(crate) fn read(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
-    let mut page = Vec::with_capacity(2 * PAGE);
+    let mut bytes = vec![0; 2 * PAGE];
     gate()?;
     let outcome = Meter::run(spec, |number| {
-        page.clear();
-        File::open(folder::entry(&spec.folder, number))?.read_to_end(&mut page)?;
-        ensure!(page.len() == PAGE, "the file has {} bytes instead of {PAGE}", page.len());
-        ensure!(pattern::holds(&page, seed(spec, number), 0), "the file does not hold what was written");
+        let mut file = File::open(folder::entry(&spec.folder, number))?;
+        let mut length = 0;
+        loop {
+            match file.read(&mut bytes[length..])? {
+                0 => break,
+                more => length += more,
+            }
+        }
+        ensure!(length == PAGE, "the file has {length} bytes instead of {PAGE}");
+        ensure!(
+            pattern::holds(&bytes[..PAGE], seed(spec, number), 0),
+            "the file does not hold what was written"
+        );
         Ok(PAGE as u64)
     })?;
     Ok(outcome.end())
