@@ -186,7 +186,6 @@ fn now() -> (u64, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flexfs_mount::fuse::request;
     use flexfs_wire::name::Name;
     use zerocopy::FromBytes as _;
 

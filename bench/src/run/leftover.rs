@@ -82,7 +82,7 @@ mod tests {
         fs::write(pids::file(&dead), format!("{} 1\n", child.id())).unwrap();
         pids::note(&dead, left.id()).unwrap();
         let reaper = std::thread::spawn(move || left.wait().unwrap());
-        assert_eq!(clear_dead(dir.path()), [dead.clone()]);
+        assert_eq!(clear_dead(dir.path()), std::slice::from_ref(&dead));
         assert!(!reaper.join().unwrap().success());
         assert!(!dead.exists() && others.iter().all(|path| path.exists()));
     }
