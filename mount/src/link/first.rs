@@ -1,6 +1,6 @@
 //! The first link of a session, made with blocking calls before there are shards. Its socket moves to the first shard.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
@@ -124,22 +124,49 @@ fn connect(address: &str) -> Result<TcpStream, LinkError> {
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into()).into())
+    Err(last.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into()).into())
 }
 
-fn receive(socket: &mut TcpStream, sealed: &mut Vec<u8>) -> Result<(), LinkError> {
+fn receive(socket: &mut impl Read, sealed: &mut Vec<u8>) -> Result<(), LinkError> {
     let start = sealed.len();
     sealed.resize(start + READ_BYTES, 0);
-    let received = socket.read(&mut sealed[start..]);
+    // A read with a time-out is never restarted by the kernel, whatever the signal's handler says.
+    let received = loop {
+        match socket.read(&mut sealed[start..]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => break received,
+        }
+    };
     sealed.truncate(start + *received.as_ref().unwrap_or(&0));
     match received {
         Ok(0) => Err(LinkError::Closed),
         Ok(_) => Ok(()),
-        Err(error)
-            if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
-        {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
             Err(LinkError::Silent(u64::try_from(ANSWER_MAX.as_millis()).unwrap_or(u64::MAX)))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_does_not_end_the_setup() {
+        struct Signalled(u32);
+        impl Read for Signalled {
+            fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+                self.0 += 1;
+                if self.0 < 3 {
+                    return Err(ErrorKind::Interrupted.into());
+                }
+                out[..5].copy_from_slice(b"hello");
+                Ok(5)
+            }
+        }
+        let mut sealed = b"before ".to_vec();
+        receive(&mut Signalled(0), &mut sealed).unwrap();
+        assert_eq!(sealed, b"before hello");
     }
 }
