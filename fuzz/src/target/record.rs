@@ -32,8 +32,10 @@ fn lengths(data: &[u8]) {
         assert!((RECORD_HEADER_BYTES..=RECORD_BYTES_MAX).contains(&bytes));
         assert!(Opener::plain_bytes_max(bytes) < bytes);
         let Some(record) = rest.get(..bytes) else { return };
-        // Nobody without the key made this.
-        assert_eq!(opener(false).open_in_place(&mut record.to_vec()), Err(RecordError::Tag));
+        // Nothing was ever sealed with this key: the fuzzer learns what the other ways seal from comparisons it watches.
+        let secrets = ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from([1; 32]), iv: Iv::from(IV) };
+        let mut opener = Opener::new(0, &secrets).expect("a key");
+        assert_eq!(opener.open_in_place(&mut record.to_vec()), Err(RecordError::Tag));
         rest = &rest[bytes..];
     }
 }
