@@ -1,4 +1,5 @@
-//! Every seed and every finding that was kept runs in every build, whole, cut and damaged.
+//! Every seed and every finding that was kept runs in every build, whole, cut and damaged; what a fuzzer found its way
+//! with (`corpus`) runs as it is.
 
 use std::path::Path;
 
@@ -43,6 +44,9 @@ fn check(name: &str) {
     assert!(!seeds.is_empty(), "{name} has no seeds: cargo test -p flexfs-fuzz -- --ignored write_seeds");
     for input in seeds.iter().chain(&inputs("findings", name)) {
         check_input(name, run, input);
+    }
+    for input in inputs("corpus", name) {
+        run(&input);
     }
 }
 

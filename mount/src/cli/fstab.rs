@@ -66,6 +66,9 @@ pub fn line(
     creds: Option<&Path>,
     options: Option<&str>,
 ) -> anyhow::Result<String> {
+    if volume.starts_with('#') {
+        bail!("no volume's name begins with '#', and the line would be a comment: {volume:?}");
+    }
     let mut all = "_netdev,nofail".to_owned();
     if let Some(creds) = creds {
         all = format!("{all},credsFile={}", creds.display());
@@ -138,6 +141,7 @@ mod tests {
         assert!(insert(&after, &line, "/mnt/a\\040b", false).is_err());
         assert_eq!(insert(&after, &line, "/mnt/a\\040b", true).unwrap(), after);
         assert!(super::line("vol", Path::new("/m"), None, Some("bogus")).is_err());
+        assert!(super::line("#vol", Path::new("/m"), None, None).is_err(), "a comment");
     }
 
     #[test]
