@@ -65,7 +65,7 @@ fn check_input(name: &str, run: Run, input: &[u8]) {
 fn inputs(folder: &str, name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(name);
     let Ok(files) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    let mut paths: Vec<_> = files.map(|file| file.expect("a listing").path()).collect();
     paths.sort();
-    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+    paths.iter().map(|path| std::fs::read(path).expect("a small file")).collect()
 }

@@ -127,7 +127,7 @@ impl Locks {
             for (cell, kind) in (0u64..).zip(cells) {
                 let Some(kind) = *kind else { continue };
                 let family = if *is_flock { LockFamily::Flock } else { LockFamily::Posix };
-                let end = if cell as usize == CELLS - 1 { u64::MAX } else { cell };
+                let end = if cell + 1 == CELLS as u64 { u64::MAX } else { cell };
                 locks.push((*ino, Lock { family, kind, owner: *owner, pid: 1, start: cell, end }));
             }
         }

@@ -104,7 +104,8 @@ fn unescape(field: &str) -> String {
     let mut rest = field;
     while let Some(c) = rest.chars().next() {
         let known = pairs.iter().find(|(code, _)| rest.starts_with(code));
-        let (taken, text) = known.map_or((c.len_utf8(), None), |(code, text)| (code.len(), Some(*text)));
+        let (taken, text) =
+            known.map_or_else(|| (c.len_utf8(), None), |(code, text)| (code.len(), Some(*text)));
         out.push_str(text.unwrap_or(&rest[..taken]));
         rest = &rest[taken..];
     }

@@ -79,8 +79,9 @@ fn go_on(hello: Hello, source: &mut Source<'_>) {
         }
         (Ok(asked), copy) => panic!("{copy:?} became {asked:?}"),
         (Err(refused), Hello::Open(open)) => {
-            let is_said = open.token.len() > 30 && refused.text.contains(&open.token);
-            assert!(!is_said, "a refusal repeats the token");
+            // A real token, for a text could be one that the refusal says anyway.
+            let is_secret = Token::parse(&open.token).is_ok();
+            assert!(!is_secret || !refused.text.contains(&open.token), "a refusal repeats the token");
         }
         (Err(_), _) => {}
     }
@@ -100,7 +101,7 @@ fn ask(opening: Opening, open: &Open, source: &mut Source<'_>) {
         1 => Err(AdminError::Malformed { path: "/", cause: "b".to_owned() }),
         2 => fabricate(source)
             .map(|reason| ValidateAnswer::Refused { reason, text: "no".to_owned() })
-            .ok_or(AdminError::Refused { status: 500, text: "b".to_owned() }),
+            .ok_or_else(|| AdminError::Refused { status: 500, text: "b".to_owned() }),
         _ => match fabricate::<Access>(source) {
             Some(access) => Ok(ValidateAnswer::Accepted(Box::new(access))),
             None => return,
