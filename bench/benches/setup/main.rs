@@ -86,7 +86,7 @@ fn claims(cluster: &Cluster, count: u64, resume: bool) -> Duration {
 
 async fn claim(remote: &Arc<Remote>, target: &Target, resume: bool) {
     let granted = remote.granted();
-    let mut conn = Conn::connect(target).await.unwrap();
+    let mut conn = Conn::connect(target, &target.meta_addr).await.unwrap();
     let (versions, session) = ((1, 1), granted.session);
     let proof = prove(&granted.resume_key, session, conn.exporter());
     let hello = if resume {

@@ -153,6 +153,7 @@ impl<S: Server> Files<S> {
         let mut state = file.state();
         state.opens += 1;
         state.learn(attr);
+        self.core.note_answer(&mut state);
         if attr.size == 0 {
             state.map = Some(Box::new(Map::empty(attr.version)));
         }

@@ -132,7 +132,7 @@ async fn run_files(
         Operation::RemoveXattr { name } => vfs.remove_xattr(ctx, nodeid, name).await,
         Operation::Release { fh } => vfs.release(ctx, fh).await,
         Operation::Fsync { fh, .. } => vfs.fsync(ctx, fh).await,
-        Operation::FsyncDir => vfs.fsync_dir(ctx).await,
+        Operation::FsyncDir => vfs.fsync_dir(ctx, nodeid).await,
         Operation::Fallocate { fh, mode, offset, length } => {
             vfs.fallocate(ctx, fh, mode, offset, length).await
         }

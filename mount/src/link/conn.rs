@@ -22,7 +22,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::error::LinkError;
 use super::first::First;
 use super::rx::Rx;
-use super::session::{Target, lock};
+use super::session::{Session, Target, lock};
 use super::tx::Tx;
 
 /// Time to reach one address.
@@ -46,13 +46,13 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Connects to the session's server.
+    /// Connects to the metadata server at `addr`.
     ///
     /// # Errors
     /// [`LinkError`]: the cause at the last address tried.
-    pub async fn connect(target: &Target) -> Result<Self, LinkError> {
+    pub async fn connect(target: &Target, addr: &str) -> Result<Self, LinkError> {
         let mut last = LinkError::Io(std::io::ErrorKind::AddrNotAvailable.into());
-        for address in resolve(&target.meta_addr).await? {
+        for address in resolve(addr).await? {
             match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     let secured = timeout(HANDSHAKE_MAX, secure(&stream, target)).await;

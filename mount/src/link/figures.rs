@@ -65,7 +65,7 @@ impl Figures {
         Self {
             session: keys.session.0,
             epoch: keys.epoch.0,
-            meta_addr: session.target.meta_addr.clone(),
+            meta_addr: session.addr(),
             state,
             links,
             reconnects,

@@ -63,6 +63,8 @@ pub(crate) struct Pending<W> {
     sent: bool,
     /// Waits for a lock, and was not taken back.
     waits: bool,
+    /// The session's goodbye.
+    goodbye: bool,
     /// Its caller went away.
     pub(crate) abandoned: bool,
     /// What an answer changes in what the session holds.
@@ -88,6 +90,7 @@ impl<W> Pending<W> {
             fate: Fate::of(request),
             era,
             sent: false,
+            goodbye: matches!(request, Request::Leave),
             waits: matches!(request, Request::Lock { wait: true, .. }),
             abandoned: false,
             effect: Effect::of(request),
@@ -220,6 +223,11 @@ impl<W> Ledger<W> {
     /// Calls without an answer.
     pub(crate) fn count(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether the goodbye has no answer.
+    pub(crate) fn awaits_goodbye(&self) -> bool {
+        self.pending.values().any(|call| call.goodbye)
     }
 
     /// Whether something is to be sent.

@@ -64,7 +64,7 @@ impl Drop for Halt<'_> {
 
 async fn resume(session: &Session) -> Result<Conn, LinkError> {
     let began = clock::now();
-    let mut conn = Conn::connect(&session.target).await?;
+    let mut conn = Conn::connect(&session.target, &session.addr()).await?;
     let hello = session.keys().attach(conn.exporter(), true);
     let (epoch, durable) = match conn.greet(&hello).await? {
         Welcome::Recovering { epoch, durable } => (epoch, durable),
@@ -123,7 +123,7 @@ async fn declare(session: &Session, conn: &mut Conn) -> Result<Commit, LinkError
 
 /// Opens a new session in place of the old one.
 async fn reopen(session: &Session) -> Result<Conn, LinkError> {
-    let mut conn = Conn::connect(&session.target).await?;
+    let mut conn = Conn::connect(&session.target, &session.addr()).await?;
     let granted = match conn.greet(&session.target.open()).await? {
         Welcome::Granted(granted) => granted,
         Welcome::Refused(refused) => return Err(LinkError::Refused(refused)),

@@ -40,6 +40,9 @@ const IN_FLIGHT_MAX: usize = REQUESTS_PER_LINK_MAX as usize - 32;
 /// How long a withdrawn wait for a lock waits for the server's word on whether the lock was granted after all.
 const WITHDRAW_MAX: Duration = Duration::from_millis(500);
 
+/// Result of a wait for a lock that was only taken back to be asked for anew (the kernel's own ERESTARTSYS).
+const RENEWED: Errno = Errno(512);
+
 /// Tells the sessions of one process apart (tests open several).
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
@@ -161,8 +164,28 @@ impl Remote {
     ) -> Result<Reply, Errno> {
         let link = self.link()?;
         self.admit(&link, request.is_mutation(), cancel).await?;
+        if let Request::Lock { wait: true, .. } = request {
+            return self.wait_for_lock(&link, caller, request, cancel).await;
+        }
         let outcome = self.ask(&link, caller, request, None, false, cancel).await?;
         outcome.result
+    }
+
+    /// Waits for a lock, with a call after the other: one that is never answered would have the server keep the answers
+    /// to all calls behind it.
+    async fn wait_for_lock(
+        &self,
+        link: &Rc<Link>,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> Result<Reply, Errno> {
+        loop {
+            let outcome = self.ask(link, caller, request.clone(), None, false, cancel).await?;
+            if outcome.result != Err(RENEWED) {
+                return outcome.result;
+            }
+        }
     }
 
     /// Makes a call whose answer nobody waits for. It goes out behind all calls this shard made before, and is sent
@@ -347,14 +370,23 @@ impl Remote {
                 sleep(WITHDRAW_MAX).await;
             }
         });
-        let outcome = poll_fn(|cx| {
+        let mut renewal = pin!(async {
+            sleep(self.session.target.lock_wait_max).await;
+            link.withdraw(id);
+        });
+        let mut renewed = false;
+        let mut outcome = poll_fn(|cx| {
             if let Poll::Ready(outcome) = waiter.poll(cx) {
                 return Poll::Ready(Ok(outcome));
             }
+            renewed = renewed || lock_wait && renewal.as_mut().poll(cx).is_ready();
             raised.as_mut().poll(cx).map(|()| Err(Errno::EINTR))
         })
         .await?;
         ticket.answered = true;
+        if renewed && outcome.result == Err(Errno::EINTR) && !cancel.is_some_and(Cancel::is_raised) {
+            outcome.result = Err(RENEWED);
+        }
         Ok(outcome)
     }
 

@@ -26,7 +26,7 @@ const AWAY_LOG_EVERY: Duration = Duration::from_secs(60);
 /// Where a session goes and what it says there.
 #[derive(Debug)]
 pub struct Target {
-    /// `host:port` of the metadata server.
+    /// `host:port` of the metadata server when the session was opened.
     pub meta_addr: String,
     /// Verifies the server's role against the token's CA pin.
     pub tls: Arc<ClientConfig>,
@@ -42,6 +42,22 @@ pub struct Target {
     pub soft: Option<Duration>,
     /// Shards that will open links.
     pub shards: usize,
+    /// How a server is found that is no longer at its address.
+    pub locate: Option<Locate>,
+    /// A wait for a lock longer than this is asked for anew: the server keeps the answers to all calls behind the oldest one
+    /// without an answer.
+    pub lock_wait_max: Duration,
+}
+
+/// A question to whoever knows where the server is now: `host:port`, or why there is no answer. Blocks; runs on a thread
+/// of its own.
+#[derive(Clone)]
+pub struct Locate(pub Arc<dyn Fn() -> Result<String, String> + Send + Sync>);
+
+impl std::fmt::Debug for Locate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Locate")
+    }
 }
 
 impl Target {
@@ -147,6 +163,10 @@ pub(crate) struct Session {
     /// Kept from `setup` for the first shard.
     pub(crate) first: Mutex<Option<First>>,
     keys: Mutex<Keys>,
+    /// Where the server is, as far as is known.
+    pub(crate) addr: Mutex<String>,
+    /// A thread asks where it is now.
+    pub(crate) locating: AtomicBool,
     turns: Mutex<Vec<Turn>>,
     unstable: Mutex<Unstable>,
     durable: AtomicU64,
@@ -180,6 +200,8 @@ impl Session {
         let durable = granted.durable.0;
         Self {
             keys: Mutex::new(Keys::new(&granted)),
+            addr: Mutex::new(target.meta_addr.clone()),
+            locating: AtomicBool::new(false),
             marks: Marks::new(shards),
             lanes: std::iter::repeat_with(Lane::default).take(shards).collect(),
             held: Held::default(),
@@ -354,7 +376,7 @@ impl Session {
         self.up.fetch_add(1, Ordering::SeqCst);
         if let Some((since, _)) = lock(&self.away).since.take() {
             let seconds = flexfs_uring::clock::now().duration_since(since).as_secs_f32();
-            tracing::warn!(meta = %self.target.meta_addr, seconds, "the metadata server is back");
+            tracing::warn!(meta = %self.addr(), seconds, "the metadata server is back");
         }
     }
 
@@ -376,12 +398,12 @@ impl Session {
         match &mut away.since {
             None => {
                 away.since = Some((now, now));
-                let meta = &self.target.meta_addr;
+                let meta = self.addr();
                 tracing::warn!(%meta, %cause, "the metadata server is away; operations wait, trying again");
             }
             Some((since, said)) if now.duration_since(*said) >= AWAY_LOG_EVERY => {
                 *said = now;
-                let (meta, seconds) = (&self.target.meta_addr, now.duration_since(*since).as_secs());
+                let (meta, seconds) = (self.addr(), now.duration_since(*since).as_secs());
                 tracing::warn!(%meta, %cause, seconds, "the metadata server is still away");
             }
             Some(_) => {}
@@ -399,6 +421,17 @@ impl Session {
         let heard = self.lanes.iter().map(|lane| lane.heard_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
         let now = flexfs_uring::clock::now().saturating_duration_since(self.began);
         now.saturating_sub(Duration::from_millis(heard))
+    }
+
+    /// Where the server is, as far as is known.
+    pub(crate) fn addr(&self) -> String {
+        lock(&self.addr).clone()
+    }
+
+    /// How long no link has been up.
+    pub(crate) fn away_for(&self) -> Duration {
+        let since = lock(&self.away).since;
+        since.map_or(Duration::ZERO, |(since, _)| flexfs_uring::clock::now().duration_since(since))
     }
 
     /// The goodbye is about to be said.

@@ -1,8 +1,10 @@
 //! The life of a shard's link: connect, attach, serve, and again, until the session ends.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -16,12 +18,17 @@ use super::error::LinkError;
 use super::local::Link;
 use super::recover;
 use super::serve::serve;
-use super::session::{add, lock};
+use super::session::{Session, add, lock};
 
 /// First wait before connecting again.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest wait before connecting again: a server that is back is noticed within this.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Absence of the server after which is asked whether it has moved.
+const LOCATE_AFTER: Duration = Duration::from_secs(5);
+/// Pause between two such questions.
+const LOCATE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Keeps the link of one shard until the session ends.
 pub(crate) async fn run(link: Rc<Link>) {
@@ -30,11 +37,13 @@ pub(crate) async fn run(link: Rc<Link>) {
     let mut backoff = BACKOFF_MIN;
     let mut down_since = clock::now();
     while session.ended().is_none() {
-        if session.is_leaving() && link.ledger.borrow().count() == 0 {
+        if session.is_leaving() && !link.ledger.borrow().awaits_goodbye() {
+            // The server ends all links at the goodbye. Nothing is left to be said on this one.
             pause(&link, BACKOFF_MAX).await;
             continue;
         }
-        match establish(&link).await {
+        let Some(established) = until_end(session, establish(&link)).await else { break };
+        match established {
             Ok(Some(conn)) => {
                 backoff = BACKOFF_MIN;
                 add(&link.lane().connects, 1);
@@ -52,6 +61,7 @@ pub(crate) async fn run(link: Rc<Link>) {
             Err(cause) => {
                 report(&link, &cause);
                 check_soft(&link, down_since);
+                locate(&link.session);
                 pause(&link, backoff).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }
@@ -67,7 +77,7 @@ async fn establish(link: &Link) -> Result<Option<Conn>, LinkError> {
         return Conn::from_first(first).map(Some);
     }
     let era = session.era();
-    let mut conn = Conn::connect(&session.target).await?;
+    let mut conn = Conn::connect(&session.target, &session.addr()).await?;
     let hello = session.keys().attach(conn.exporter(), false);
     match conn.greet(&hello).await? {
         Welcome::Attached { durable, .. } => {
@@ -103,22 +113,54 @@ fn check_soft(link: &Link, down_since: Instant) {
     }
 }
 
+/// Asks where the server is, when it has not been there for a while: the operator may have moved it.
+fn locate(session: &Arc<Session>) {
+    let Some(ask) = session.target.locate.clone() else { return };
+    if session.away_for() < LOCATE_AFTER || session.locating.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let asking = Arc::clone(session);
+    let started = std::thread::Builder::new().name("locate".to_owned()).spawn(move || {
+        let before = asking.addr();
+        match ask.0() {
+            Ok(now) if now == before => {}
+            Ok(now) => {
+                tracing::warn!(%before, %now, "admin says that the metadata server has moved");
+                *lock(&asking.addr) = now;
+            }
+            Err(cause) => tracing::debug!(cause, "admin did not say where the metadata server is"),
+        }
+        std::thread::sleep(LOCATE_PAUSE);
+        asking.locating.store(false, Ordering::SeqCst);
+    });
+    if let Err(error) = started {
+        tracing::debug!(%error, "no thread to ask where the server is");
+        session.locating.store(false, Ordering::SeqCst);
+    }
+}
+
 /// Waits before the next attempt; the end of the session cuts it short.
 async fn pause(link: &Link, backoff: Duration) {
-    let mut wait = pin!(sleep(backoff));
-    let mut changed = pin!(async {
-        while link.session.ended().is_none() {
-            let listener = link.session.changed.listen();
-            if link.session.ended().is_none() {
+    // Either is as good as the other.
+    let _ = until_end(&link.session, sleep(backoff)).await;
+}
+
+/// The output of `future`, or none when the session ends first.
+async fn until_end<F: Future>(session: &Session, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut ended = pin!(async {
+        while session.ended().is_none() {
+            let listener = session.changed.listen();
+            if session.ended().is_none() {
                 listener.await;
             }
         }
     });
     poll_fn(|cx| {
-        if wait.as_mut().poll(cx).is_ready() || changed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
         }
-        Poll::Pending
+        ended.as_mut().poll(cx).map(|()| None)
     })
-    .await;
+    .await
 }

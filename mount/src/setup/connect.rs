@@ -9,10 +9,14 @@ use flexfs_wire::tls::{self, ALPN_META, Role};
 use flexfs_wire::token::Secret;
 
 use super::admin::{self, AdminError};
-use crate::link::{OpenError, Remote, Target};
+use crate::link::{Locate, OpenError, Remote, Target};
 
 /// A soft mount gives errors after this much absence of the server: long enough for a restart with recovery.
 const SOFT_AFTER: Duration = Duration::from_secs(60);
+
+/// A wait for a lock is asked for anew after this: a busy client makes a few hundred thousand calls meanwhile, whose answers
+/// the server keeps.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What a mount is made of.
 #[derive(Debug)]
@@ -72,6 +76,16 @@ pub fn connect(config: &Config) -> Result<Arc<Remote>, SetupError> {
         flags: config.flags,
         soft: config.soft.then_some(SOFT_AFTER),
         shards: config.shards,
+        locate: Some(locate(&config.creds)),
+        lock_wait_max: LOCK_WAIT_MAX,
     };
     Ok(Remote::open(target)?)
+}
+
+/// Asks admin again where the volume is.
+fn locate(creds: &Creds) -> Locate {
+    let creds = creds.clone();
+    Locate(Arc::new(move || {
+        admin::for_token(&creds).map(|found| found.meta_addr).map_err(|error| error.to_string())
+    }))
 }

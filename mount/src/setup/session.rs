@@ -1,5 +1,6 @@
 //! A session and the file data over it, from the first shard's start to the last one's stop.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,11 @@ use crate::data::{self, Files};
 use crate::link::Remote;
 
 /// Time for the goodbye to a server that answers; a session that just stops ends with its lease.
-const LEAVE_MAX: Duration = Duration::from_secs(3);
+const LEAVE_MAX: Duration = Duration::from_secs(2);
+/// Time for the end when nothing is unwritten.
+const FINISH_CLEAN_MAX: Duration = Duration::from_secs(4);
+/// How often is said what the end waits for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// A running client without a mount.
 #[derive(Debug)]
@@ -52,33 +57,66 @@ impl Session {
     }
 
     /// On a shard, at the end: sends what is unwritten, waits until it is durable, and says goodbye. Calls get EIO after.
+    /// With nothing unwritten it takes `FINISH_CLEAN_MAX` at most, whatever the server does.
     ///
     /// # Errors
     /// What was lost, for the log.
     pub async fn finish(&self, deadline: Duration) -> Result<(), String> {
-        let until = clock::now() + deadline;
-        let synced = timeout(deadline, self.files.sync_all()).await;
-        let left = self.remote.leave(clock::until(until).max(LEAVE_MAX)).await;
-        match synced {
-            Ok(Ok(())) => {
-                match left {
-                    Ok(()) => {}
-                    Err(Errno::ETIMEDOUT) => {
-                        tracing::info!(
-                            "the server did not answer the goodbye; the session ends with its lease"
-                        );
-                    }
-                    // It was over before.
-                    Err(errno) => tracing::debug!(%errno, "no goodbye was said"),
-                }
-                Ok(())
+        let clean = self.unwritten() == (0, 0);
+        let synced = if clean {
+            // Nothing to lose: an answer is welcome and not needed.
+            timeout(FINISH_CLEAN_MAX - LEAVE_MAX, self.files.sync_all()).await.unwrap_or(Ok(()))
+        } else {
+            match timeout(deadline, self.write_out(deadline)).await {
+                Ok(synced) => synced,
+                Err(_) => Err(Errno::ETIMEDOUT),
             }
-            Ok(Err(errno)) => Err(format!("data could not be written before the unmount: {errno}")),
-            Err(_) => Err(format!(
-                "the metadata server took no data for {} s at the unmount: unwritten data is lost",
-                deadline.as_secs()
-            )),
+        };
+        match self.remote.leave(LEAVE_MAX).await {
+            Ok(()) => {}
+            Err(Errno::ETIMEDOUT) => {
+                tracing::info!(
+                    "the metadata server did not answer the goodbye; the session ends with its lease"
+                );
+            }
+            // It was over before.
+            Err(errno) => tracing::debug!(%errno, "no goodbye was said"),
         }
+        match synced {
+            Ok(()) => Ok(()),
+            Err(Errno::ETIMEDOUT) => {
+                let (bytes, changes) = self.unwritten();
+                Err(format!(
+                    "the metadata server took no data for {} s at the unmount: {bytes} bytes of unwritten data are lost, \
+                     and {changes} changes that it had acknowledged are not known to be on its disk",
+                    deadline.as_secs()
+                ))
+            }
+            Err(errno) => Err(format!("data could not be written before the unmount: {errno}")),
+        }
+    }
+
+    /// Sends what is unwritten; says now and then what it waits for.
+    async fn write_out(&self, deadline: Duration) -> Result<(), Errno> {
+        let mut work = pin!(self.files.sync_all());
+        let until = clock::now() + deadline;
+        loop {
+            if let Ok(synced) = timeout(SAY_EVERY, work.as_mut()).await {
+                return synced;
+            }
+            let (bytes, changes) = self.unwritten();
+            tracing::warn!(
+                meta = %self.remote.figures().meta_addr, bytes, changes, pid = std::process::id(),
+                seconds_left = clock::until(until).as_secs(),
+                "the unmount waits for the metadata server to take bytes of unwritten data and to store changes it has \
+                 acknowledged; to give both up, send SIGTERM to this process (twice, if it was not asked to end by a signal)"
+            );
+        }
+    }
+
+    /// Bytes that are not at the server, and changes there that are not on its disk.
+    fn unwritten(&self) -> (u64, u64) {
+        (self.files.figures().dirty_bytes, self.remote.figures().unstable)
     }
 
     /// On each shard at the very end: ends its link and waits until its task is gone.

@@ -72,9 +72,10 @@ impl Vfs {
     /// `fsync(2)` of a directory: everything done here so far is durable.
     ///
     /// # Errors
-    /// Those of the link.
-    pub async fn fsync_dir(&self, ctx: Ctx<'_>) -> Result<(), Errno> {
-        self.remote.sync_to(self.remote.last_commit(), Some(ctx.cancel)).await
+    /// Those of the link; `EIO`, once, when acknowledged changes of it were lost.
+    pub async fn fsync_dir(&self, ctx: Ctx<'_>, nodeid: u64) -> Result<(), Errno> {
+        let inode = self.inodes.get(nodeid)?;
+        self.sync(ctx, &inode).await
     }
 
     fn line(&self, entry: DirEntry) -> DirItem {

@@ -57,14 +57,16 @@ impl Vfs {
     /// # Errors
     /// Those of the system call.
     pub async fn write(&self, ctx: Ctx<'_>, args: WriteArgs, data: &[u8]) -> Result<usize, Errno> {
-        let node = self.handles.get(args.fh)?.inode.node;
+        let handle = self.handles.get(args.fh)?;
+        let inode = &handle.inode;
+        let node = inode.node;
         let end = args.offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
         if end > FILE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
         self.files.write(ctx.caller, node, args.offset, data, args.kill_privileges, Some(ctx.cancel)).await?;
         if args.sync {
-            self.files.fsync(node, Some(ctx.cancel)).await?;
+            self.sync(ctx, inode).await?;
         }
         Ok(data.len())
     }
@@ -107,7 +109,7 @@ impl Vfs {
     /// Those of the system call.
     pub async fn fsync(&self, ctx: Ctx<'_>, fh: u64) -> Result<(), Errno> {
         let handle = self.handles.get(fh)?;
-        self.files.fsync(handle.inode.node, Some(ctx.cancel)).await
+        self.sync(ctx, &handle.inode).await
     }
 
     /// `fallocate(2)`: allocate, punch, zero.

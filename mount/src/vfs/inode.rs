@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flexfs_wire::attr::{Attr, S_IFDIR, S_IFMT, S_IFREG};
 use flexfs_wire::errno::Errno;
-use flexfs_wire::id::Ino;
+use flexfs_wire::id::{Commit, Ino};
 use flexfs_wire::message::{Caller, Entry, LockFamily};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
@@ -44,6 +44,8 @@ struct State {
     atime: Option<Time>,
     /// Owners of locks taken here.
     owners: Vec<Owner>,
+    /// The last commit that changed it from here, and in which life of the session.
+    committed: Option<(Commit, u64)>,
 }
 
 /// Times of an inode.
@@ -165,6 +167,16 @@ impl Inode {
         if !state.owners.contains(&owner) {
             state.owners.push(owner);
         }
+    }
+
+    /// A call that changed it was answered at this commit, in this life of the session.
+    pub(crate) fn note_commit(&self, commit: (Commit, u64)) {
+        self.lock().committed = Some(commit);
+    }
+
+    /// Whether changes made from here were lost, and nobody was told yet.
+    pub(crate) fn take_lost(&self, is_lost: impl FnOnce((Commit, u64)) -> bool) -> bool {
+        self.lock().committed.take_if(|commit| is_lost(*commit)).is_some()
     }
 
     /// Takes out the owners that `gone` picks; each is returned once.

@@ -89,7 +89,13 @@ impl Vfs {
 
     /// Asks the server.
     pub(crate) async fn call(&self, ctx: Ctx<'_>, request: Request) -> Result<Reply, Errno> {
-        self.remote.call(ctx.caller, request, Some(ctx.cancel)).await
+        let changed = if request.is_mutation() { request.nodes() } else { [None; 2] };
+        let reply = self.remote.call(ctx.caller, request, Some(ctx.cancel)).await?;
+        let stands = (self.remote.last_commit(), self.remote.generation());
+        for inode in changed.iter().flatten().filter_map(|node| self.inodes.known(node.ino)) {
+            inode.note_commit(stands);
+        }
+        Ok(reply)
     }
 
     /// Asks the server for an inode.
@@ -114,6 +120,25 @@ impl Vfs {
             Reply::Bytes(bytes) => Ok(bytes),
             other => Err(misfit(&other)),
         }
+    }
+
+    /// Everything done with an inode so far is durable.
+    pub(crate) async fn sync(&self, ctx: Ctx<'_>, inode: &Inode) -> Result<(), Errno> {
+        let synced = if inode.is_file() {
+            self.files.fsync(inode.node, Some(ctx.cancel)).await
+        } else {
+            self.remote.sync_to(self.remote.last_commit(), Some(ctx.cancel)).await
+        };
+        // Both may know of the same loss, which is to be told once.
+        let lost = inode.take_lost(|(commit, generation)| self.remote.lost_after(commit, generation));
+        if lost {
+            tracing::error!(
+                ino = inode.ino().0,
+                "changes of this inode that the metadata server had acknowledged were lost: it restarted, and by then \
+                 did not know this session any more. Its fsync fails once"
+            );
+        }
+        if lost { synced.and(Err(Errno::EIO)) } else { synced }
     }
 
     /// The kernel will not hear of a lookup that was counted.

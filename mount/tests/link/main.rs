@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flexfs_mount::cancel::Cancel;
-use flexfs_mount::link::{Remote, Target};
+use flexfs_mount::link::{Locate, Remote, Target};
 use flexfs_mount::store::{Place, Store};
 use flexfs_uring::timer::{sleep, timeout};
 use flexfs_uring::{Shard, ShardConfig, spawn};
@@ -39,6 +39,8 @@ fn target(server: &Server, shards: usize, token: &str) -> Target {
         flags: Flags::default(),
         soft: None,
         shards,
+        locate: None,
+        lock_wait_max: Duration::from_secs(30),
     }
 }
 
@@ -360,5 +362,59 @@ fn a_silent_server_is_left_for_a_new_link() {
         }
         server.world.lock().unwrap().mute = false;
         assert_eq!(asked.await, Ok(Reply::Done));
+    });
+}
+
+/// A wait that nobody answers would hold the mark back, and the server would keep the answers to all calls behind it.
+#[test]
+fn a_long_wait_for_a_lock_does_not_hold_the_mark() {
+    let server = Arc::new(Server::start());
+    let short = Target { lock_wait_max: Duration::from_millis(100), ..target(&server, 1, "good") };
+    let remote = Remote::open(short).unwrap();
+    let world = Arc::clone(&server);
+    Shard::new(&ShardConfig::default()).unwrap().block_on(async move {
+        remote.start(0);
+        let lock =
+            Lock { family: LockFamily::Posix, kind: LockKind::Write, owner: 1, pid: 1, start: 0, end: 9 };
+        let asker = Arc::clone(&remote);
+        let wait = Request::Lock { node: node(1), lock, wait: true };
+        let waiting = spawn(async move { asker.call(ME, wait, None).await });
+        let mut seen = Vec::new();
+        for _ in 0..12 {
+            remote.call(ME, mutation(2), None).await.unwrap();
+            seen.push(world.world.lock().unwrap().mark);
+            sleep(Duration::from_millis(50)).await;
+        }
+        seen.dedup();
+        assert!(seen.len() > 3, "the mark stands still: {seen:?}");
+        assert!(!waiting.is_finished(), "a wait that is asked for anew is no end of it");
+        waiting.abort();
+        remote.stop().await;
+    });
+    assert_eq!(server.world.lock().unwrap().problems, [""; 0]);
+}
+
+/// The operator started the server elsewhere: whoever knows is asked, and nobody has to mount anew.
+#[test]
+fn a_server_that_moved_is_found() {
+    let (old, new) = (Server::start(), Arc::new(Server::start()));
+    let there = new.addr.clone();
+    let asked = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&asked);
+    let locate = Locate(Arc::new(move || {
+        noted.store(true, Ordering::SeqCst);
+        Ok(there.clone())
+    }));
+    let remote = Remote::open(Target { locate: Some(locate), ..target(&old, 1, "good") }).unwrap();
+    Shard::new(&ShardConfig::default()).unwrap().block_on(async move {
+        remote.start(0);
+        remote.call(ME, mutation(1), None).await.unwrap();
+        old.set_down(true);
+        let began = Instant::now();
+        while remote.figures().meta_addr != new.addr {
+            assert!(began.elapsed() < Duration::from_secs(20), "nobody was asked: {asked:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+        remote.stop().await;
     });
 }

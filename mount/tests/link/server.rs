@@ -28,6 +28,8 @@ pub(crate) struct World {
     /// Mutations in the order they hold, with their commits.
     pub(crate) log: Vec<(u64, u64)>,
     pub(crate) seq: u64,
+    /// The last mark a client sent.
+    pub(crate) mark: u64,
     pub(crate) durable: u64,
     dedup: HashMap<u64, Answer>,
     pub(crate) blocks: BTreeMap<u64, Vec<u8>>,
@@ -74,6 +76,7 @@ impl Server {
         let world = Arc::new(Mutex::new(World {
             log: Vec::new(),
             seq: 0,
+            mark: 0,
             durable: 0,
             dedup: HashMap::new(),
             blocks: BTreeMap::new(),
@@ -359,6 +362,7 @@ impl Link {
             }
             Kind::Request => {
                 let call: Call = frame::decode(Kind::Request, body).unwrap();
+                self.world.lock().unwrap().mark = header.mark;
                 self.request(header.request, &call, payload)
             }
             _ => panic!("{header:?}"),

@@ -2,18 +2,31 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::child::Child;
 use crate::files::pattern;
-use crate::harness::{Cluster, Run, Transport, within};
+use crate::harness::{Cluster, Run, Transport, now, soon, within};
 
 /// Time for a client to notice that the server is back, and for the server to wait for its clients.
 const RECOVERY: Duration = Duration::from_secs(40);
 
-both!(dead_meta, frozen_meta, dead_admin, unmount_without_server);
+both!(
+    dead_meta,
+    frozen_meta,
+    dead_admin,
+    unmount_without_server,
+    nothing_unwritten,
+    lost_changes,
+    moved_meta,
+    quiet_end
+);
+
+/// Time for an unmount that loses nothing, whatever the servers do.
+const CLEAN_END: Duration = Duration::from_secs(8);
 
 fn dead_meta(transport: Transport) {
     let cluster = Cluster::start(transport);
@@ -80,7 +93,7 @@ fn dead_admin(transport: Transport) {
     assert!(text.contains("admin"), "does not name admin: {text}");
     admin.start_again(&cluster.root().join("admin-again.log"));
     let tries = || cluster.start_mount(&mnt, &creds, &[]).run().status.success();
-    assert!(crate::harness::soon(RECOVERY, tries), "no new mount after admin is back");
+    assert!(soon(RECOVERY, tries), "no new mount after admin is back");
     Run::new("umount").arg(&mnt).ok();
     cluster.wait_mount_gone(&mnt);
     // What `up` did not start, `down` does not stop.
@@ -109,5 +122,125 @@ fn unmount_without_server(transport: Transport) {
     cluster.wait_mount_gone(cluster.mnt());
     cluster.up();
     assert_eq!(fs::read_to_string(cluster.path("one")).unwrap(), "x");
+    cluster.finish();
+}
+
+/// Without anything to lose an unmount does not wait for a server that is away.
+fn nothing_unwritten(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    for (name, ends) in [("one", "umount -l"), ("two", "SIGTERM")] {
+        fs::write(cluster.path(name), pattern(0, 100_000)).unwrap();
+        fs::File::open(cluster.path(name)).unwrap().sync_all().unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        cluster.kill_meta();
+        let mount = cluster.mount_process(cluster.mnt()).expect("the mount runs");
+        let start = now();
+        match ends {
+            "SIGTERM" => mount.signal(Signal::TERM),
+            command => drop(Run::shell(&format!("{command} \"$1\""), &[cluster.mnt()]).limit(20).ok()),
+        }
+        assert!(soon(Duration::from_secs(20), || !mount.is_alive()), "{ends}: the client stays");
+        eprintln!("{ends}: {:?}", start.elapsed());
+        assert!(start.elapsed() < CLEAN_END, "{ends} takes {:?}", start.elapsed());
+        cluster.up();
+        assert_eq!(fs::read(cluster.path(name)).unwrap(), pattern(0, 100_000));
+    }
+    cluster.finish();
+}
+
+/// A server that died and forgot the session: what it had acknowledged may be gone, and each fsync says so once.
+fn lost_changes(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    // The server waits for its old clients from when the first of them is back.
+    cluster.second_mount();
+    let folder = cluster.path("folder");
+    fs::create_dir(&folder).unwrap();
+    let mut file = OpenOptions::new().create_new(true).write(true).open(cluster.path("file")).unwrap();
+    file.write_all(b"x").unwrap();
+    file.sync_all().unwrap();
+    let dir = fs::File::open(&folder).unwrap();
+    dir.sync_all().unwrap();
+    let (meta, mount) = (cluster.meta(), cluster.mount_process(cluster.mnt()).unwrap());
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // Changes without end, so that some are answered and not on the disk whenever the server dies.
+    let threads: Vec<_> = (0..2)
+        .map(|thread| {
+            let (stop, folder, file) = (stop.clone(), folder.clone(), file.try_clone().unwrap());
+            std::thread::spawn(move || {
+                for number in 0.. {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    // A call under way when the session is lost is told that its outcome is unknown.
+                    let _ = fs::create_dir(folder.join(format!("{thread}-{number}")));
+                    let _ = file.set_permissions(fs::Permissions::from_mode(0o600 | number & 0o77));
+                }
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    meta.kill();
+    mount.signal(Signal::STOP);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    meta.start_again(&cluster.root().join("meta-again.log"));
+    // The lease, and the time the server gives its clients to come back.
+    std::thread::sleep(Duration::from_secs(20));
+    mount.signal(Signal::CONT);
+    within(RECOVERY, "changes across the loss", move || threads.into_iter().for_each(|t| t.join().unwrap()));
+    let errno = |result: std::io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+    let eio = Some(rustix::io::Errno::IO.raw_os_error());
+    assert_eq!(errno(dir.sync_all()), eio, "fsync of a folder whose entries were lost");
+    assert_eq!(errno(file.sync_all()), eio, "fsync of a file whose changes were lost");
+    dir.sync_all().unwrap();
+    file.sync_all().unwrap();
+    drop((file, dir));
+    // What `up` did not start, `down` does not stop.
+    cluster.meta().kill();
+    cluster.restart();
+    cluster.finish();
+}
+
+/// The operator starts the metadata server at another address and tells admin: mounts follow.
+fn moved_meta(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    fs::write(cluster.path("one"), pattern(0, 100_000)).unwrap();
+    let [port] = crate::harness::free_ports();
+    let address = format!("127.0.0.1:{port}");
+    let meta = cluster.meta();
+    let old = meta.flag("--bindAddr").expect("up names the address").into_string().unwrap();
+    meta.kill();
+    let stores = cluster.configure_json(&["list", "meta-stores"]);
+    let text = stores.to_string();
+    let store = stores.as_array().or_else(|| stores["items"].as_array()).and_then(|list| list.first());
+    let id = store.and_then(|store| store["id"].as_str()).unwrap_or_else(|| panic!("{text}")).to_owned();
+    cluster.configure(&["update", "meta-store", &id, "--address", &address]).ok();
+    meta.start_elsewhere(&old, &address, &cluster.root().join("meta-moved.log"));
+    let path = cluster.path("one");
+    let bytes = within(RECOVERY, "read from the moved server", move || fs::read(path).unwrap());
+    assert_eq!(bytes, pattern(0, 100_000));
+    fs::write(cluster.path("two"), "y").unwrap();
+    assert_eq!(cluster.status()["server"]["metaAddr"].as_str().unwrap_or(&address), address);
+    Run::new("umount").arg(cluster.mnt()).limit(60).ok();
+    cluster.wait_mount_gone(cluster.mnt());
+    cluster.configure(&["update", "meta-store", &id, "--address", &old]).ok();
+    cluster.meta().kill();
+    cluster.up();
+    assert_eq!(fs::read_to_string(cluster.path("two")).unwrap(), "y");
+    cluster.finish();
+}
+
+/// A mount that ends in good order has nothing to complain about, and neither have its servers.
+fn quiet_end(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let mnt = cluster.root().join("mnt-quiet");
+    fs::create_dir(&mnt).unwrap();
+    let creds = cluster.volume_creds();
+    cluster.start_mount(&mnt, &creds, &[]).ok();
+    fs::write(mnt.join("one"), pattern(0, 3_000_000)).unwrap();
+    fs::read(mnt.join("one")).unwrap();
+    Run::new("umount").arg(&mnt).limit(60).ok();
+    cluster.wait_mount_gone(&mnt);
+    let log = fs::read_to_string(mnt.with_extension("log")).unwrap();
+    assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
     cluster.finish();
 }

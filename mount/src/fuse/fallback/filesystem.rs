@@ -394,10 +394,10 @@ impl Filesystem for Fallback {
         );
     }
 
-    fn fsyncdir(&self, req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         self.post(
             req,
-            move |at| async move { at.vfs.fsync_dir(at.ctx()).await },
+            move |at| async move { at.vfs.fsync_dir(at.ctx(), ino.0).await },
             answer!(reply, () => reply.ok()),
         );
     }

@@ -9,4 +9,4 @@ mod process;
 pub(crate) use clock::{now, soon, within};
 pub(crate) use cluster::{Cluster, Options, Transport, VOLUME};
 pub(crate) use command::{Run, Running};
-pub(crate) use machine::{binary, cargo_sources, repository, scratch};
+pub(crate) use machine::{binary, cargo_sources, free_ports, repository, scratch};

@@ -104,6 +104,16 @@ impl Process {
         assert!(soon(Duration::from_secs(10), || !self.is_alive()), "{self:?} survives kill -9");
     }
 
+    /// As [`Process::start_again`], with another word in place of one of its arguments.
+    pub(crate) fn start_elsewhere(mut self, word: &str, other: &str, log: &Path) {
+        for argument in &mut self.arguments {
+            if argument == word {
+                *argument = other.into();
+            }
+        }
+        self.start_again(log);
+    }
+
     /// Starts the same program with the same arguments again, its output appended to `log`.
     pub(crate) fn start_again(&self, log: &Path) {
         let log: File = OpenOptions::new().create(true).append(true).open(log).unwrap();
