@@ -68,7 +68,7 @@ enum Verb {
         /// Which: name or id.
         key: Option<String>,
         /// How long the old token stays valid: 24h, 7d; 0 ends it at once.
-        #[arg(long, default_value = "24h", value_parser = parse_duration)]
+        #[arg(long, default_value = "24h", value_parser = parse_duration, allow_hyphen_values = true)]
         overlap: i64,
     },
     /// Run a whole cluster on this machine and mount its volume.
@@ -205,7 +205,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Up(up) => up.run(cli.json),
         Verb::Down(down) => down.run(cli.json),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "configure.flexfs", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "configure.flexfs", &mut text);
+            print::out(&String::from_utf8_lossy(&text));
             Ok(())
         }
         Verb::Man { folder } => {
@@ -219,7 +221,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             if cli.json {
                 print::json(&json!({ "version": version }))
             } else {
-                println!("configure.flexfs {version}")
+                print::out(&format!("configure.flexfs {version}\n"))
             }
             Ok(())
         }

@@ -1,5 +1,7 @@
 //! Answers on standard output: JSON as admin gave it, or aligned columns.
 
+use std::io::Write as _;
+
 use serde_json::Value;
 
 use crate::configure::text::{show_duration, show_size, show_time};
@@ -44,14 +46,25 @@ pub(crate) const fn detail(key: &'static str, look: Look) -> Column {
     Column { key, look, in_table: false }
 }
 
+/// Writes to standard output. A reader that has seen enough, as `head` has, ends the program without a word.
+pub(crate) fn out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("configure.flexfs: standard output: {error}");
+        }
+        std::process::exit(1);
+    }
+}
+
 /// Prints JSON, indented.
 pub(crate) fn json(value: &Value) {
-    println!("{value:#}");
+    out(&format!("{value:#}\n"));
 }
 
 /// Prints rows under their headings.
 pub(crate) fn table(rows: &[Value], columns: &[Column]) {
-    print!("{}", table_text(rows, columns));
+    out(&table_text(rows, columns));
 }
 
 fn table_text(rows: &[Value], columns: &[Column]) -> String {
@@ -77,10 +90,10 @@ fn table_text(rows: &[Value], columns: &[Column]) -> String {
 pub(crate) fn object(row: &Value, columns: &[Column]) {
     let width = columns.iter().map(|column| column.key.len()).max().unwrap_or(0);
     for column in columns {
-        println!("{:<width$}  {}", column.key, cell(row, column));
+        out(&format!("{:<width$}  {}\n", column.key, cell(row, column)));
         if matches!(column.look, Look::Tokens) {
             for token in row[column.key].as_array().into_iter().flatten() {
-                println!("{:<width$}  {}", "", token_line(token));
+                out(&format!("{:<width$}  {}\n", "", token_line(token)));
             }
         }
     }
@@ -91,7 +104,7 @@ pub(crate) fn object(row: &Value, columns: &[Column]) {
 pub(crate) fn token(row: &Value) {
     if let (Some(token), Some(id)) = (row["token"].as_str(), row["tokenId"].as_str()) {
         eprintln!("Token {id}, shown only now:");
-        println!("{token}");
+        out(&format!("{token}\n"));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Every noun through configure.flexfs against a real admin.flexfs.
 
-use crate::bench::Server;
+use std::process::{Command, Stdio};
+
+use crate::bench::{CONFIGURE, Server};
 use serde_json::{Value, json};
 
 #[test]
@@ -226,4 +228,32 @@ fn documents() {
     assert!(text.contains("/v1/configure/volume-tokens/{id}/rotate"));
     let (_, metrics) = server.call("GET", "/metrics", "", "");
     assert!(metrics.contains("flexfs_admin_requests_total"), "{metrics}");
+}
+
+/// `configure.flexfs .. | head`.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_accident() {
+    let server = Server::start();
+    for arguments in [&["completions", "bash"][..], &["list", "accounts"], &["list", "accounts", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(CONFIGURE)
+            .args(arguments)
+            .arg("--credsFile")
+            .arg(server.path("creds"))
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(1) && text.is_empty(),
+            "{arguments:?}: {}: {text}",
+            output.status
+        );
+    }
+    assert!(server.refused(&["rotate", "account", "admin", "--overlap", "-1h"]).contains("a duration is"));
 }

@@ -166,11 +166,11 @@ impl Down {
         if in_json {
             print::json(&json!({ "mountPoint": cluster.settings.mount_point, "stateDir": root }));
         } else {
-            println!(
-                "flexfs is down: {} is unmounted, the servers are stopped. The data stays in {}",
+            print::out(&format!(
+                "flexfs is down: {} is unmounted, the servers are stopped. The data stays in {}\n",
                 cluster.settings.mount_point.display(),
                 root.display()
-            );
+            ));
         }
         Ok(())
     }
