@@ -88,16 +88,14 @@ impl First {
                     return Ok(welcome);
                 }
             }
-            while let Some(bytes) = Opener::record_len(&self.sealed)?
+            // One record, then a look at what it brought: behind a refusal comes the end of the connection, and must not
+            // hide it.
+            if let Some(bytes) = Opener::record_len(&self.sealed)?
                 && let Some(record) = self.sealed.get_mut(..bytes)
             {
                 self.plain.extend_from_slice(self.opener.open_in_place(record).map_err(closed)?);
                 self.sealed.drain(..bytes);
-            }
-            if self.plain.len() < HEADER_BYTES
-                || Header::decode(self.plain.first_chunk().unwrap_or(&[0; HEADER_BYTES]))
-                    .is_ok_and(|header| self.plain.len() < HEADER_BYTES + header.rest_bytes())
-            {
+            } else {
                 receive(&mut self.socket, &mut self.sealed)?;
             }
         }

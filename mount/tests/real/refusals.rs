@@ -70,6 +70,12 @@ fn tokens(transport: Transport) {
         ),
         ("revoked", revoked.text, &["unknown|revoked"]),
         ("wrong cluster", foreign, &["cluster"]),
+        // The metadata server's own word, not admin's.
+        (
+            "no such scope",
+            new_token(&cluster, &["--mountPath", "/absent"]).text,
+            &["/absent", "make that directory"],
+        ),
     ];
     for (what, token, words) in cases {
         write_creds(&cluster, &creds, &token);
