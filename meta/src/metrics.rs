@@ -175,6 +175,9 @@ pub(crate) struct VolumeMetrics {
     locks: Gauge,
     lock_waits: Gauge,
     dedup: Gauge,
+    disk_free: Gauge,
+    disk_reserve: Gauge,
+    disk_full: Gauge,
     updated: std::cell::Cell<Option<Instant>>,
 }
 
@@ -194,6 +197,9 @@ impl VolumeMetrics {
             locks: gauge("flexfs_meta_locks"),
             lock_waits: gauge("flexfs_meta_lock_waits"),
             dedup: gauge("flexfs_meta_dedup_answers"),
+            disk_free: gauge!("flexfs_meta_disk_free_bytes"),
+            disk_reserve: gauge!("flexfs_meta_disk_reserve_bytes"),
+            disk_full: gauge!("flexfs_meta_disk_full"),
             updated: None.into(),
         }
     }
@@ -221,6 +227,14 @@ impl VolumeMetrics {
         self.locks.set(figures.locks as f64);
         self.lock_waits.set(figures.lock_waits as f64);
         self.dedup.set(figures.dedup as f64);
+    }
+
+    /// Sets the gauges of the disk, which all volumes share. `full`: writes are refused.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 is exact enough for people")]
+    pub(crate) fn update_disk(&self, free_bytes: u64, reserve_bytes: u64, full: bool) {
+        self.disk_free.set(free_bytes as f64);
+        self.disk_reserve.set(reserve_bytes as f64);
+        self.disk_full.set(if full { 1.0 } else { 0.0 });
     }
 }
 

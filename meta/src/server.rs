@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use crate::auth::{Admin, AdminError, AdminHttp, Authority, CertificateError, Identity, Pool, renew_forever};
 use crate::config::Config;
 use crate::control::{Control, Ending, control};
+use crate::engine::Room;
 use crate::guard::Guard;
 use crate::net::{self, Common};
 use crate::volume::{CoreHandle, Cores, Registry, Shop, ToCore, Volumes};
@@ -47,7 +48,13 @@ pub(crate) fn run(config: &Config) -> Result<()> {
 
     let (cores, inboxes) = cores(listeners.len());
     let registry = Arc::new(Registry::default());
-    let shop = Shop { registry: registry.clone(), cores: cores.clone(), control: control.clone() };
+    let shop = Shop {
+        registry: registry.clone(),
+        cores: cores.clone(),
+        control: control.clone(),
+        room: Room::new(&config.db_folder),
+        cut_journals: config.cut_journals,
+    };
     let volumes = Arc::new(Volumes::new(config.db_folder.join("volumes"), shop));
     let found = volumes.start_found()?;
     let pool = Pool::start(&authority)?;

@@ -105,6 +105,10 @@ struct Start {
     /// Threads that serve connections [default: one per core].
     #[arg(long)]
     cores: Option<usize>,
+    /// Go on with a damaged journal: keep what is before the damage, and a copy of the journal beside it. Only when a start
+    /// or `verify` told so.
+    #[arg(long = "cutJournal")]
+    cut_journal: bool,
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +160,7 @@ fn config(start: Start) -> Result<Config> {
         metrics_addr: start.metrics_addr,
         cert_folder: start.cert_folder.unwrap_or_else(|| db_folder.join("tls")),
         db_folder,
+        cut_journals: start.cut_journal,
         creds_file: match start.creds_file {
             Some(file) => file,
             None => default_path("creds", "--credsFile")?,

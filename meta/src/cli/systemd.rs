@@ -22,7 +22,9 @@ pub(super) fn init(folder: &Path, start_flags: &str, force: bool, now: bool) -> 
         bail!("--startFlags must be one line");
     }
     let program = std::env::current_exe().context("find this program's file")?;
-    fs::write(&path, unit(&program.display().to_string(), start_flags))
+    // systemd gives a system service no HOME, where its default folders are.
+    let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
+    fs::write(&path, unit(&program.display().to_string(), start_flags, &home))
         .with_context(|| format!("write {} (are you root?)", path.display()))?;
     println!("wrote {}", path.display());
     if !now {
@@ -36,7 +38,7 @@ pub(super) fn init(folder: &Path, start_flags: &str, force: bool, now: bool) -> 
     Ok(())
 }
 
-fn unit(program: &str, start_flags: &str) -> String {
+fn unit(program: &str, start_flags: &str, home: &str) -> String {
     let command = format!("{program} start {start_flags}");
     format!(
         "[Unit]\n\
@@ -45,6 +47,7 @@ fn unit(program: &str, start_flags: &str) -> String {
          After=network-online.target flexfs-admin.service\n\
          \n\
          [Service]\n\
+         Environment=HOME={home}\n\
          ExecStart={}\n\
          Restart=always\n\
          RestartSec=1\n\
@@ -71,6 +74,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         init(dir.path(), "--bindAddr 10.0.0.1:7441", false, false).unwrap();
         let text = fs::read_to_string(dir.path().join(UNIT)).unwrap();
+        assert!(text.contains("\nEnvironment=HOME=/"), "its defaults lie below HOME: {text}");
         assert!(text.contains(" start --bindAddr 10.0.0.1:7441\n"), "{text}");
         let error = init(dir.path(), "", false, false).unwrap_err().to_string();
         assert!(error.contains("--force"), "{error}");

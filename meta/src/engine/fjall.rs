@@ -6,42 +6,59 @@
 //! starts the next (`journal/writer.rs`, `rotate`).
 //!
 //! fjall is poisoned by a failed write and refuses everything from then on. A full disk must not bring that about:
-//! commits are refused while there is still room for its journal and its compactions.
+//! commits are refused while there is still room for its journal and its compactions (`room`), and the journal that is
+//! written to has its space allocated ahead.
+//!
+//! Beside the journals lies `durable`: the sequence up to which they were synced (u64, little-endian). It is written after
+//! each sync and synced when nothing else is to do, so it may be late and is never ahead: a database that holds less has
+//! lost what clients were told to be durable.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Commit;
 
-use super::store::{SEQUENCE_JUMP, SEQUENCE_KEY};
-use super::{Batch, Durable, Publisher, Store, Visit};
+use rustix::fs::{FallocateFlags, fallocate};
 
-/// Free bytes below which only batches that free space are taken.
-const RESERVE_BYTES: u64 = 256 << 20;
-/// Free bytes below which nothing is taken: a journal is allocated 64 MiB at a time.
-const RESERVE_BYTES_MIN: u64 = 96 << 20;
+use super::store::{SEQUENCE_JUMP, SEQUENCE_KEY};
+use super::{Batch, Damage, Durable, Publisher, Room, Store, Visit, journal};
+
 /// Name of the one keyspace.
 const KEYSPACE: &str = "volume";
+/// Allocated ahead for a journal, bytes: fjall begins the next one at 64 MB (`worker_pool.rs`).
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// Name of the file that says how far the journals were synced.
+const DURABLE_FILE: &str = "durable";
+/// fjall's own lock, and how often to ask for it: a process that ends needs a moment to let go.
+const LOCK_FILE: &str = "lock";
+const LOCK_TRIES: u32 = 4;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// An idle sync thread looks around this often.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// How to run the engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Memory for cached blocks of tables, bytes.
     pub cache_bytes: u64,
     /// Threads that flush and compact.
     pub workers: usize,
-    /// Keep room on the disk (off only in tests on tiny file systems).
-    pub reserve: bool,
+    /// The room on its disk; without one the disk is not looked at.
+    pub room: Option<Room>,
+    /// Cut a damaged journal and go on with what is before the damage.
+    pub cut_journal: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 128 << 20, workers: 2, reserve: true }
+        Self { cache_bytes: 128 << 20, workers: 2, room: None, cut_journal: false }
     }
 }
 
@@ -62,9 +79,33 @@ pub enum OpenError {
         /// The engine's words.
         cause: String,
     },
+    /// A journal has more wrong with it than the torn tail of a crash.
+    #[error("{0}")]
+    Damaged(Damage),
+    /// The journals hold less than was synced.
+    #[error(
+        "{path}: the database ends at commit {found}, and up to {durable} it was synced once: the disk has lost data. Check \
+         the disk and restore this folder from a copy, or start once with --cutJournal to go on without what is lost"
+    )]
+    Lost {
+        /// Its directory.
+        path: PathBuf,
+        /// Its last commit.
+        found: u64,
+        /// The last commit that was synced, as far as is known.
+        durable: u64,
+    },
+    /// The system refuses.
+    #[error("{path}: the database cannot be read or written: {error}")]
+    Io {
+        /// Its directory.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
     /// The sync thread cannot be started.
     #[error("cannot start the sync thread: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
 }
 
 /// A fjall database of one volume.
@@ -74,25 +115,12 @@ pub struct Fjall {
     sequence: u64,
     shared: Arc<Shared>,
     syncer: Option<JoinHandle<()>>,
-    reserve: bool,
-}
-
-/// How much room the disk under a database has; shared, measured by the sync thread.
-#[derive(Clone, Debug)]
-pub struct Space(Arc<Shared>);
-
-impl Space {
-    /// Bytes free for the engine.
-    #[must_use]
-    pub fn free_bytes(&self) -> u64 {
-        self.0.free_bytes.load(Ordering::Relaxed)
-    }
+    room: Option<Room>,
 }
 
 #[derive(Debug)]
 struct Shared {
     publisher: Publisher,
-    free_bytes: AtomicU64,
     wanted: Mutex<Wanted>,
     work: Condvar,
 }
@@ -113,6 +141,17 @@ impl Fjall {
             fjall::Error::Locked => OpenError::Locked { path: path.into() },
             error => OpenError::Engine { path: path.into(), cause: error.to_string() },
         };
+        let io = |error| OpenError::Io { path: path.into(), error };
+        std::fs::create_dir_all(path).map_err(io)?;
+        let mark = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path.join(DURABLE_FILE))
+            .map_err(io)?;
+        let durable = read_mark(&mark);
+        check_journals(path, durable, options.cut_journal)?;
         let database = Database::builder(path)
             .cache_size(options.cache_bytes)
             .worker_threads(options.workers.max(1))
@@ -131,12 +170,17 @@ impl Fjall {
             }
             None => 0,
         };
+        if survived < durable {
+            if !options.cut_journal {
+                return Err(OpenError::Lost { path: path.into(), found: survived, durable });
+            }
+            tracing::warn!(path = %path.display(), survived, durable, "going on without commits that were durable once");
+        }
         // Whatever was read must be on the disk before anything is built on it: the last crash may have left it in
         // the page cache only.
         database.persist(PersistMode::SyncAll).map_err(engine)?;
         let shared = Arc::new(Shared {
             publisher: Publisher::starting_at(Commit(survived)),
-            free_bytes: AtomicU64::new(free_bytes(path).unwrap_or(u64::MAX)),
             wanted: Mutex::new(Wanted { sequence: survived, stop: false }),
             work: Condvar::new(),
         });
@@ -145,28 +189,27 @@ impl Fjall {
             shared: Arc::clone(&shared),
             folder: path.into(),
             journal: None,
+            room: options.room.clone(),
+            mark,
+            marked: false,
         };
+        syncer.note(survived).and_then(|()| syncer.mark.sync_all()).map_err(io)?;
         let syncer = std::thread::Builder::new()
             .name("flexfs-sync".into())
             .spawn(move || syncer.run())
             .map_err(OpenError::Thread)?;
         // An empty store has answered nothing that could be lost.
         let sequence = if survived == 0 { 0 } else { survived + SEQUENCE_JUMP };
-        Ok(Self { database, keyspace, sequence, shared, syncer: Some(syncer), reserve: options.reserve })
+        Ok(Self { database, keyspace, sequence, shared, syncer: Some(syncer), room: options.room })
     }
 
-    /// The room on its disk.
-    #[must_use]
-    pub fn space(&self) -> Space {
-        Space(Arc::clone(&self.shared))
-    }
-
-    fn check_space(&self, frees: bool) -> Result<(), Errno> {
-        let needed = if frees { RESERVE_BYTES_MIN } else { RESERVE_BYTES };
-        if self.reserve && self.shared.free_bytes.load(Ordering::Relaxed) < needed {
-            return Err(Errno::ENOSPC);
+    fn check_room(&self, vital: bool) -> Result<(), Errno> {
+        let Some(room) = &self.room else { return Ok(()) };
+        // While commits are on their way the sync thread measures; the first one after a pause must not trust old figures.
+        if self.shared.publisher.watch().current().0 >= self.sequence {
+            room.measure();
         }
-        Ok(())
+        if room.takes(vital) { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 
     fn stop(&mut self) {
@@ -204,7 +247,7 @@ impl Store for Fjall {
         if self.shared.publisher.watch().has_failed() {
             return Err(Errno::EIO);
         }
-        self.check_space(batch.frees)?;
+        self.check_room(batch.vital)?;
         let next = self.sequence + 1;
         let mut write = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.changes.len() + 1);
         for (key, value) in batch.changes {
@@ -257,6 +300,10 @@ struct Syncer {
     shared: Arc<Shared>,
     folder: PathBuf,
     journal: Option<(u64, File)>,
+    room: Option<Room>,
+    mark: File,
+    /// The mark is on the disk.
+    marked: bool,
 }
 
 impl Syncer {
@@ -268,28 +315,51 @@ impl Syncer {
                 return;
             }
             self.shared.publisher.publish(Commit(sequence));
-            if let Some(free) = free_bytes(&self.folder) {
-                self.shared.free_bytes.store(free, Ordering::Relaxed);
+            // A mark that is late is still true.
+            if let Err(error) = self.note(sequence) {
+                tracing::warn!(%error, folder = %self.folder.display(), "how far the journal is synced could not be noted");
+            }
+            self.marked = false;
+            if let Some(room) = &self.room {
+                room.measure();
             }
         }
+        self.keep_mark();
+    }
+
+    /// Notes how far all is synced.
+    fn note(&self, sequence: u64) -> io::Result<()> {
+        self.mark.write_all_at(&sequence.to_le_bytes(), 0)
+    }
+
+    fn keep_mark(&mut self) {
+        // One that cannot be synced is late, no more.
+        self.marked = self.marked || self.mark.sync_data().is_ok();
     }
 
     /// Waits for something that is not durable. `None`: all is, and the store is closed.
-    fn next(&self) -> Option<u64> {
+    fn next(&mut self) -> Option<u64> {
         let durable = self.shared.publisher.watch().current().0;
-        let mut wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = Arc::clone(&self.shared);
+        let wanted = || shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = wanted();
         loop {
-            if wanted.sequence > durable {
-                return Some(wanted.sequence);
+            if now.sequence > durable {
+                return Some(now.sequence);
             }
-            if wanted.stop {
+            if now.stop {
                 return None;
             }
             // The time-out lets an idle volume notice that its disk has room again.
-            let pause = std::time::Duration::from_secs(1);
-            wanted = self.shared.work.wait_timeout(wanted, pause).unwrap_or_else(PoisonError::into_inner).0;
-            if let Some(free) = free_bytes(&self.folder) {
-                self.shared.free_bytes.store(free, Ordering::Relaxed);
+            let (held, waited) = shared.work.wait_timeout(now, IDLE).unwrap_or_else(PoisonError::into_inner);
+            now = held;
+            if waited.timed_out() {
+                drop(now);
+                self.keep_mark();
+                if let Some(room) = &self.room {
+                    room.measure();
+                }
+                now = wanted();
             }
         }
     }
@@ -299,10 +369,13 @@ impl Syncer {
         loop {
             let number = self.newest()?;
             if self.journal.as_ref().is_none_or(|(open, _)| *open != number) {
-                match File::open(self.folder.join(format!("{number}.jnl"))) {
-                    Ok(file) => self.journal = Some((number, file)),
+                match File::options().write(true).open(self.folder.join(format!("{number}.jnl"))) {
+                    Ok(file) => {
+                        allocate(&file);
+                        self.journal = Some((number, file));
+                    }
                     // Rotated, flushed and deleted meanwhile: it was synced before that. Look again.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => return Err(error.to_string()),
                 }
             }
@@ -321,16 +394,52 @@ impl Syncer {
             return Ok(*open);
         }
         let entries = std::fs::read_dir(&self.folder).map_err(|error| error.to_string())?;
-        let number = |entry: std::io::Result<std::fs::DirEntry>| {
+        let number = |entry: io::Result<std::fs::DirEntry>| {
             entry.ok()?.file_name().to_str()?.strip_suffix(".jnl")?.parse().ok()
         };
         entries.filter_map(number).max().ok_or_else(|| "the engine has no journal".into())
     }
 }
 
-fn free_bytes(path: &Path) -> Option<u64> {
-    let figures = rustix::fs::statvfs(path).ok()?;
-    Some(figures.f_bavail.saturating_mul(figures.f_frsize))
+/// Gives a journal its space now, so that a disk that fills meanwhile does not tear a batch. Best effort: not every file
+/// system can do it, and commits are refused before the disk is full.
+fn allocate(journal: &File) {
+    let _ = fallocate(journal, FallocateFlags::KEEP_SIZE, 0, JOURNAL_BYTES);
+}
+
+/// The commit up to which all was synced; 0 when nobody noted it.
+fn read_mark(mark: &File) -> u64 {
+    let mut bytes = [0; 8];
+    mark.read_exact_at(&mut bytes, 0).map_or(0, |()| u64::from_le_bytes(bytes))
+}
+
+/// Looks at the journals while nobody else can write to them, and cuts what is torn.
+fn check_journals(path: &Path, durable: u64, cut_journal: bool) -> Result<(), OpenError> {
+    let io = |error| OpenError::Io { path: path.into(), error };
+    let lock = match File::open(path.join(LOCK_FILE)) {
+        // A database that is about to be made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(io)?,
+    };
+    let mut tries = 1;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Err(TryLockError::WouldBlock) if tries == LOCK_TRIES => {
+                return Err(OpenError::Locked { path: path.into() });
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+        }
+        tries += 1;
+    }
+    let Err(damage) = journal::check(path, durable).map_err(io)? else { return Ok(()) };
+    if !cut_journal || damage.sealed {
+        return Err(OpenError::Damaged(damage));
+    }
+    let copy = journal::cut_damaged(&damage).map_err(io)?;
+    tracing::warn!(copy = %copy.display(), "the journal was cut: {damage}");
+    Ok(())
 }
 
 fn refused(what: &str, error: &fjall::Error) -> Errno {
@@ -340,14 +449,14 @@ fn refused(what: &str, error: &fjall::Error) -> Errno {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
 
     fn open(path: &Path) -> Fjall {
-        Fjall::open(path, Options { cache_bytes: 1 << 20, workers: 1, reserve: false }).unwrap()
+        Fjall::open(path, Options { cache_bytes: 1 << 20, workers: 1, ..Options::default() }).unwrap()
     }
 
     fn put(store: &mut Fjall, number: u32) -> Commit {
@@ -372,8 +481,10 @@ mod tests {
     fn image(from: &Path) -> tempfile::TempDir {
         fn copy(from: &Path, to: &Path) {
             std::fs::create_dir_all(to).unwrap();
-            for entry in std::fs::read_dir(from).unwrap() {
-                let entry = entry.unwrap();
+            let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().map(Result::unwrap).collect();
+            // This takes time, a kill does not: the mark must not be younger than the journals.
+            entries.sort_by_key(|entry| entry.file_name() != DURABLE_FILE);
+            for entry in entries {
                 let target = to.join(entry.file_name());
                 if entry.file_type().unwrap().is_dir() {
                     copy(&entry.path(), &target);
@@ -455,15 +566,19 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_is_nearly_full_takes_only_what_frees() {
+    fn a_disk_that_is_nearly_full_takes_only_what_is_vital() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = open(folder.path());
-        store.reserve = true;
-        store.shared.free_bytes.store(RESERVE_BYTES - 1, Ordering::Relaxed);
+        let first = put(&mut store, 1);
+        let room = Room::new(folder.path());
+        room.pretend(200 << 20);
+        store.room = Some(room);
+        // Not the first commit after a pause, which would measure the real disk.
+        store.sequence += 1_000_000;
         let mut batch = Batch::default();
         batch.put(vec![7], vec![1]);
         assert_eq!(store.commit(batch.clone()), Err(Errno::ENOSPC));
-        batch.set_frees();
-        assert!(store.commit(batch.clone()).is_ok());
+        batch.set_vital();
+        assert!(store.commit(batch).unwrap() > first);
     }
 }

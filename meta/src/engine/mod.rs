@@ -4,9 +4,13 @@
 
 mod durable;
 pub mod fjall;
+mod journal;
 pub(crate) mod key;
 pub mod memory;
+mod room;
 mod store;
 
 pub use durable::{Durable, Publisher};
+pub use journal::Damage;
+pub use room::Room;
 pub use store::{Batch, Store, Visit};

@@ -38,7 +38,7 @@ pub trait Store: Send + std::fmt::Debug {
     /// sequence given back. Sequences ascend, survive a restart and are never given twice.
     ///
     /// # Errors
-    /// `ENOSPC` when the disk is nearly full and the batch does not free space; `EIO` when the engine cannot write
+    /// `ENOSPC` when the disk is nearly full and the batch is not vital; `EIO` when the engine cannot write
     /// (it then refuses every later batch too). Nothing was applied.
     fn commit(&mut self, batch: Batch) -> Result<Commit, Errno>;
 
@@ -58,7 +58,7 @@ pub trait Store: Send + std::fmt::Debug {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub(crate) changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    pub(crate) frees: bool,
+    pub(crate) vital: bool,
 }
 
 impl Batch {
@@ -77,9 +77,9 @@ impl Batch {
         self.changes.push((key, None));
     }
 
-    /// Marks it as one that frees space: accepted on a disk that is nearly full.
-    pub fn set_frees(&mut self) {
-        self.frees = true;
+    /// Marks it as one that frees space, or that nobody could free space without: accepted on a disk that is nearly full.
+    pub fn set_vital(&mut self) {
+        self.vital = true;
     }
 
     /// Number of changes.

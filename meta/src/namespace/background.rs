@@ -59,7 +59,7 @@ impl<S: Store> Namespace<S> {
                     }
                 }
             }
-            txn.batch.set_frees();
+            txn.batch.set_vital();
             self.commit(&mut txn, None)?;
             spent += 1;
         }
@@ -92,7 +92,7 @@ impl<S: Store> Namespace<S> {
         }
         txn.dead.insert(ino, dead);
         txn.set_inode(inode);
-        txn.batch.set_frees();
+        txn.batch.set_vital();
         self.commit(&mut txn, None)?;
         Ok(rows)
     }
@@ -100,7 +100,7 @@ impl<S: Store> Namespace<S> {
     fn drop_obsolete(&mut self, count: usize) -> Result<usize, Errno> {
         let rows = self.dedup.take_obsolete(count);
         let mut batch = Batch::default();
-        batch.set_frees();
+        batch.set_vital();
         for (session, request) in &rows {
             batch.remove(key::dedup(*session, *request));
         }

@@ -82,7 +82,7 @@ impl<S: Store> Namespace<S> {
         }
         let txn = self.begin(now);
         let mut batch = Batch::default();
-        batch.set_frees();
+        batch.set_vital();
         for block in &blocks {
             let record = self.block(&txn, *block)?.ok_or_else(|| super::record::damaged("garbage"))?;
             if !record.collecting {
@@ -99,7 +99,7 @@ impl<S: Store> Namespace<S> {
     /// `EIO`.
     pub fn collected(&mut self, blocks: &[BlockId]) -> Result<(), Errno> {
         let mut batch = Batch::default();
-        batch.set_frees();
+        batch.set_vital();
         for block in blocks {
             let Some(row) = self.store.get(&key::block(*block))? else { continue };
             let record: BlockRecord = decode(&row)?;

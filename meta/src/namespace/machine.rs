@@ -171,6 +171,10 @@ impl<S: Store> Namespace<S> {
             .and_then(|reply| {
                 let kept = encode(&Kept { at: context.now, reply: reply.clone() });
                 txn.batch.put(key::dedup(context.session, context.request), kept);
+                if matches!(request, Request::Remove { .. }) {
+                    // One name of several, or of an open file, frees nothing yet.
+                    txn.batch.set_vital();
+                }
                 let commit = self.commit(&mut txn, Some(context.session))?;
                 Ok((commit, reply))
             });
@@ -263,7 +267,7 @@ impl<S: Store> Namespace<S> {
         }
         let mut batch = txn.take_batch(&self.state);
         if txn.state.bytes < self.state.bytes || txn.state.inodes < self.state.inodes {
-            batch.set_frees();
+            batch.set_vital();
         }
         let commit = match self.store.commit(batch) {
             Ok(commit) => commit,

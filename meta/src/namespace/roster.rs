@@ -161,6 +161,8 @@ impl<S: Store> Namespace<S> {
         let mut txn = self.begin(Time::default());
         txn.state.next_session += 1;
         txn.batch.put(key::session(session), bytes.clone());
+        // On a full disk somebody must be able to mount and delete.
+        txn.batch.set_vital();
         let commit = self.commit(&mut txn, None)?;
         self.roster.0.insert(session, Member { bytes, ..Member::default() });
         Ok((session, commit))
@@ -200,7 +202,7 @@ impl<S: Store> Namespace<S> {
     pub fn end_session(&mut self, now: Time, session: SessionId) -> Result<Vec<Wakeup>, Errno> {
         let Some(member) = self.roster.0.get(&session) else { return Ok(Vec::new()) };
         let mut batch = Batch::default();
-        batch.set_frees();
+        batch.set_vital();
         batch.remove(key::session(session));
         for (kind, runs) in [(Granted::Inodes, &member.inodes), (Granted::Blocks, &member.blocks)] {
             for start in runs.0.keys() {
@@ -252,6 +254,7 @@ impl<S: Store> Namespace<S> {
     pub fn keep(&mut self, name: &str, bytes: Vec<u8>) -> Result<Commit, Errno> {
         let mut batch = Batch::default();
         batch.put(key::kept(name), bytes);
+        batch.set_vital();
         self.store.commit(batch)
     }
 }

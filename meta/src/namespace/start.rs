@@ -82,7 +82,7 @@ impl<S: Store> Namespace<S> {
         // Should this life end before its recovery does, the next one must ask the clients from the same point on.
         let mut txn = namespace.begin(now);
         txn.state.recovering_from.get_or_insert(survived.0);
-        txn.batch.set_frees();
+        txn.batch.set_vital();
         namespace.commit(&mut txn, None)?;
         Ok(namespace)
     }
@@ -97,7 +97,7 @@ impl<S: Store> Namespace<S> {
         txn.state.inodes += 1;
         // The counters' row must be there even if they were all at their first values.
         let mut batch: Batch = txn.take_batch(&State { format: 0, ..self.state });
-        batch.set_frees();
+        batch.set_vital();
         self.store.commit(batch)?;
         self.state = txn.state;
         Ok(())
@@ -156,7 +156,7 @@ impl<S: Store> Namespace<S> {
     pub fn finish_recovery(&mut self, now: Time) -> Result<(), Errno> {
         let mut txn: Txn = self.begin(now);
         txn.state.recovering_from = None;
-        txn.batch.set_frees();
+        txn.batch.set_vital();
         self.commit(&mut txn, None)?;
         self.orphans.settle(&self.opens);
         Ok(())

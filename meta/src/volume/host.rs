@@ -20,7 +20,7 @@ use super::outs::{Cores, Outs};
 use super::recovery::{Recovery, Replayed};
 use super::registry::Registry;
 use super::shared::Shared;
-use crate::engine::Store;
+use crate::engine::{Room, Store};
 use crate::metrics::VolumeMetrics;
 use crate::namespace::{Limits, Namespace};
 
@@ -108,6 +108,9 @@ pub(super) struct Host<S: Store> {
     ticked_at: Instant,
     /// Background work is left.
     busy: bool,
+    /// Sessions that ended and whose rows the full disk did not let go.
+    pub(super) unended: Vec<SessionId>,
+    pub(super) room: Room,
     pub(super) stopped: Option<crossbeam::channel::Sender<()>>,
 }
 
@@ -120,12 +123,13 @@ pub(super) struct Start<S: Store> {
     pub(super) cores: Cores,
     pub(super) seal_key: [u8; 16],
     pub(super) epoch: Epoch,
+    pub(super) room: Room,
 }
 
 impl<S: Store> Host<S> {
     /// A host that waits for the sessions it found, or serves at once when there are none.
     pub(super) fn new(start: Start<S>, now: Now) -> Result<Self, Errno> {
-        let Start { volume, namespace, registry, settings, cores, seal_key, epoch } = start;
+        let Start { volume, namespace, registry, settings, cores, seal_key, epoch, room } = start;
         let mut host = Self {
             last_commit: namespace.durable().current(),
             volume,
@@ -145,6 +149,8 @@ impl<S: Store> Host<S> {
             noticed_at: now.mono,
             ticked_at: now.mono,
             busy: true,
+            unended: Vec::new(),
+            room,
             stopped: None,
         };
         host.restart(now)?;
@@ -176,7 +182,7 @@ impl<S: Store> Host<S> {
             ToVolume::Settings(settings) => self.handle_settings(*settings),
             ToVolume::Retired => self.handle_retired(now)?,
             ToVolume::Garbage { count, answer } => self.handle_garbage(count, answer, now),
-            ToVolume::Collected(blocks) => self.namespace.collected(&blocks)?,
+            ToVolume::Collected(blocks) => self.handle_collected(&blocks)?,
             ToVolume::Strays { blocks, answer } => {
                 let _ = answer.send(self.strays(blocks));
             }
@@ -192,13 +198,18 @@ impl<S: Store> Host<S> {
             self.send_notices(now);
             if now.mono.saturating_duration_since(self.ticked_at) >= TICK {
                 self.ticked_at = now.mono;
+                self.end_unended(now)?;
                 self.end_silent(now)?;
                 self.measure_space();
                 self.revoked.retain(|_, (at, _)| now.mono.saturating_duration_since(*at) < REVOKED_KEPT);
                 self.busy = true;
             }
             if self.busy {
-                self.busy = self.namespace.background(now.wall, BACKGROUND_KEYS)?;
+                self.busy = match self.namespace.background(now.wall, BACKGROUND_KEYS) {
+                    // The next tick tries again.
+                    Err(Errno::ENOSPC) => false,
+                    other => other?,
+                };
             }
         }
         self.outs.flush();
@@ -208,8 +219,10 @@ impl<S: Store> Host<S> {
     /// How long nothing will be due.
     pub(super) fn idle_for(&self, now: Instant) -> Duration {
         let recovery = match &self.phase {
-            Phase::Recovering(recovery) => recovery.deadline().saturating_duration_since(now),
-            Phase::Fencing { .. } | Phase::Open => TICK,
+            Phase::Recovering(recovery) if self.room.takes(true) => {
+                recovery.deadline().saturating_duration_since(now)
+            }
+            Phase::Recovering(_) | Phase::Fencing { .. } | Phase::Open => TICK,
         };
         let notice = if self.undurable.is_empty() { TICK } else { NOTICE_EVERY };
         let background = if self.busy && self.is_open() { Duration::from_millis(1) } else { TICK };
@@ -311,10 +324,7 @@ impl<S: Store> Host<S> {
     pub(super) fn measure_space(&mut self) {
         let settings = &self.settings;
         let mut limits = Limits::new(settings.block_size, settings.max_blocks, settings.max_inodes);
-        match rustix::fs::statvfs(&self.volume.blocks) {
-            Ok(space) => limits.store_free_bytes = space.f_bavail.saturating_mul(space.f_frsize),
-            Err(error) => tracing::warn!(volume = %self.volume.id, %error, "free space is not known"),
-        }
+        limits.store_free_bytes = self.room.usable_bytes();
         self.namespace.set_limits(limits);
     }
 
@@ -323,6 +333,15 @@ impl<S: Store> Host<S> {
         if metrics.is_due(now) {
             let lag = self.last_commit.0.saturating_sub(self.namespace.durable().current().0);
             metrics.update(&self.namespace.figures(), !self.is_open(), self.last_commit, lag);
+            metrics.update_disk(self.room.free_bytes(), self.room.held_bytes(), self.room.is_short());
+        }
+    }
+
+    /// Files of garbage are gone. Rows that a full disk keeps are found and given to the collector once more.
+    fn handle_collected(&mut self, blocks: &[BlockId]) -> Result<(), Errno> {
+        match self.namespace.collected(blocks) {
+            Err(Errno::ENOSPC) => Ok(()),
+            other => other,
         }
     }
 

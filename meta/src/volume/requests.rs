@@ -152,7 +152,10 @@ impl<S: Store> Host<S> {
     }
 
     pub(super) fn handle_put_right(&mut self, session: SessionId, block: BlockId, answer: PutAnswer) {
-        let right = if self.sessions.contains_key(&session) {
+        let right = if self.room.is_short() {
+            // Blocks would eat what the engine needs to let go of others.
+            Err(Errno::ENOSPC)
+        } else if self.sessions.contains_key(&session) {
             self.namespace.check_put_block(session, block)
         } else {
             Err(Errno::EACCES)

@@ -78,7 +78,8 @@ impl<S: Store> Host<S> {
     /// Ends the recovery when all have come or the time is over.
     pub(super) fn tick_recovery(&mut self, now: Now) -> Result<(), Errno> {
         match &self.phase {
-            Phase::Recovering(recovery) if recovery.is_over(now.mono) => {}
+            // With the disk too full for that it waits: what was replayed is kept in memory and by the clients.
+            Phase::Recovering(recovery) if recovery.is_over(now.mono) && self.room.takes(true) => {}
             Phase::Recovering(_) | Phase::Fencing { .. } | Phase::Open => return Ok(()),
         }
         let nobody = Phase::Fencing { present: HashSet::new(), ends: Vec::new() };

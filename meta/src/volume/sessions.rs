@@ -68,9 +68,8 @@ impl<S: Store> Host<S> {
             root: attr.ino,
             resume_key: *resume_key,
         };
-        let (id, commit) = self.namespace.open_session(|_| record.encode()).map_err(|errno| {
-            refuse(Reason::Server, format!("the server could not store the session: {errno}"))
-        })?;
+        let (id, commit) =
+            self.namespace.open_session(|_| record.encode()).map_err(|errno| self.not_stored(errno))?;
         let info = SessionInfo { id, token_id: access.token_id, client, resume_key: resume_key.clone() };
         let root = self.admit(info, &record, now).sealer.seal(attr.ino);
         let granted = Box::new(Granted {
@@ -189,8 +188,7 @@ impl<S: Store> Host<S> {
         if let Phase::Recovering(recovery) = &mut self.phase {
             recovery.handle_gone(id);
         }
-        let wakeups = self.namespace.end_session(now.wall, id)?;
-        self.wake(wakeups);
+        self.end_rows(id, now)?;
         for link in session.links {
             if let Some(notice) = &notice {
                 self.outs.push(link, Item::Notice(notice.clone()));
@@ -198,6 +196,32 @@ impl<S: Store> Host<S> {
             self.outs.push(link, Item::Close);
         }
         Ok(())
+    }
+
+    /// Takes a session out of the namespace, now or when the disk lets it go.
+    fn end_rows(&mut self, id: SessionId, now: Now) -> Result<(), Errno> {
+        match self.namespace.end_session(now.wall, id) {
+            Ok(wakeups) => self.wake(wakeups),
+            Err(Errno::ENOSPC) => self.unended.push(id),
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    /// Tries again what a full disk refused.
+    pub(super) fn end_unended(&mut self, now: Now) -> Result<(), Errno> {
+        for id in std::mem::take(&mut self.unended) {
+            self.end_rows(id, now)?;
+        }
+        Ok(())
+    }
+
+    fn not_stored(&self, errno: Errno) -> Refused {
+        let cause = match errno {
+            Errno::ENOSPC => self.room.shortage(),
+            errno => format!("the metadata server could not store the session ({errno}); its log says why"),
+        };
+        refuse(Reason::Server, cause)
     }
 
     /// Ends sessions that gave no sign of life for a lease.

@@ -18,10 +18,10 @@ use super::outs::Cores;
 use super::registry::Registry;
 use crate::clock;
 use crate::control::Control;
-use crate::engine::Store;
 use crate::engine::fjall::{Fjall, Options};
+use crate::engine::{Room, Store};
 use crate::metrics::VolumeMetrics;
-use crate::namespace::{Limits, Namespace};
+use crate::namespace::{Limits, Namespace, OpenError};
 
 /// Messages worked on before answers are sent: bounds the wait of the first of them.
 const BATCH_MAX: usize = 256;
@@ -37,6 +37,10 @@ pub(crate) struct Shop {
     pub(crate) cores: Cores,
     /// Stops the server when an engine fails.
     pub(crate) control: Control,
+    /// Of the disk under all volumes.
+    pub(crate) room: Room,
+    /// Cut damaged journals.
+    pub(crate) cut_journals: bool,
 }
 
 /// One thread's beginning.
@@ -75,6 +79,7 @@ pub(super) fn run(opening: Opening) {
             }
             drop(done);
         }
+        Err(Errno::ENOSPC) => shop.control.fail(format!("volume {}: {}", volume.id, shop.room.shortage())),
         Err(errno) => {
             shop.control.fail(format!(
                 "volume {}: the engine failed ({errno}); look at the disk and the lines above, then start again: \
@@ -122,9 +127,15 @@ fn open(
     folder: &Path,
     settings: Option<VolumeSettings>,
 ) -> Result<Host<Fjall>, String> {
+    let db = folder.join("db");
+    if !db.exists() && shop.room.is_short() {
+        return Err(shop.room.shortage());
+    }
     std::fs::create_dir_all(&volume.blocks)
         .map_err(|error| format!("{}: {error}", volume.blocks.display()))?;
-    let store = Fjall::open(&folder.join("db"), Options::default()).map_err(|error| error.to_string())?;
+    let room = Some(shop.room.clone());
+    let options = Options { room, cut_journal: shop.cut_journals, ..Options::default() };
+    let store = Fjall::open(&db, options).map_err(|error| error.to_string())?;
     let nudge = volume.clone();
     store.durable().listen(move |_| {
         // One message on its way is enough; the thread clears the flag before it looks.
@@ -133,13 +144,16 @@ fn open(
         }
     });
     let limits = Limits::new(flexfs_wire::limits::BLOCK_BYTES_DEFAULT, 0, 0);
-    let mut namespace = Namespace::open(store, limits, clock::wall()).map_err(|error| error.to_string())?;
-    let broken = |errno: Errno| format!("the database cannot be read or written: {errno}");
+    let broken = |errno: Errno| broken(&shop.room, errno);
+    let mut namespace = Namespace::open(store, limits, clock::wall()).map_err(|error| match error {
+        OpenError::Engine(errno) => broken(errno),
+        format @ OpenError::Format { .. } => format.to_string(),
+    })?;
     let settings = match settings {
         Some(settings) => settings,
         None => kept_settings(&namespace, &volume.id).map_err(broken)?,
     };
-    let seal_key = seal_key(&mut namespace)?;
+    let seal_key = seal_key(&mut namespace, broken)?;
     let epoch = raise_epoch(&mut namespace).map_err(broken)?;
     let start = Start {
         volume: volume.clone(),
@@ -149,6 +163,7 @@ fn open(
         cores: shop.cores.clone(),
         seal_key,
         epoch,
+        room: shop.room.clone(),
     };
     Host::new(start, now()).map_err(broken)
 }
@@ -170,9 +185,11 @@ fn kept_settings<S: Store>(namespace: &Namespace<S>, id: &str) -> Result<VolumeS
 }
 
 /// The volume's secret for node handles; made once.
-fn seal_key<S: Store>(namespace: &mut Namespace<S>) -> Result<[u8; 16], String> {
-    let broken = |errno: Errno| format!("the database cannot be read or written: {errno}");
-    if let Some(kept) = namespace.kept("seal key").map_err(broken)? {
+fn seal_key<S: Store>(
+    namespace: &mut Namespace<S>,
+    broken: impl Fn(Errno) -> String,
+) -> Result<[u8; 16], String> {
+    if let Some(kept) = namespace.kept("seal key").map_err(&broken)? {
         return kept.as_slice().try_into().map_err(|_| "the kept seal key is damaged".to_owned());
     }
     let mut key = [0; 16];
@@ -180,6 +197,13 @@ fn seal_key<S: Store>(namespace: &mut Namespace<S>) -> Result<[u8; 16], String> 
     // Durable with the first session's record, which is a later commit.
     namespace.keep("seal key", key.to_vec()).map_err(broken)?;
     Ok(key)
+}
+
+fn broken(room: &Room, errno: Errno) -> String {
+    match errno {
+        Errno::ENOSPC => room.shortage(),
+        errno => format!("the database cannot be read or written: {errno}"),
+    }
 }
 
 /// Counts the starts of the volume, durably.
