@@ -11,9 +11,9 @@ use crate::files::pattern;
 use crate::harness::{Cluster, Options, Run, Transport, VOLUME, scratch, soon};
 
 /// Size of the servers' disk: room for the engine's journals, and quickly full.
-const DISK: &str = "400m";
+const DISK: &str = "600m";
 
-both!(disk, quota);
+both!(disk, quota, filled_by_others);
 
 fn disk(transport: Transport) {
     let place = scratch();
@@ -46,6 +46,53 @@ fn disk(transport: Transport) {
     assert!(soon(Duration::from_secs(60), heals), "freed space cannot be used");
     cluster.remount();
     assert!(fs::read(cluster.path("again")).unwrap() == pattern(0, 20 << 20));
+    cluster.finish();
+    drop(disk);
+}
+
+/// Somebody else takes the disk to its last byte: who has mounted can delete, who has not can mount, restarts work, and
+/// nothing but room is needed to go on. When what was held back is taken as well the refusal says what to do.
+fn filled_by_others(transport: Transport) {
+    let place = scratch();
+    let disk = Disk::mount(place.path());
+    let options = Options { transport, flags: Vec::new(), state: Some(disk.folder.join("state")) };
+    let cluster = Cluster::with(options);
+    for index in 0..40 {
+        fs::write(cluster.path(format!("small-{index}")), pattern(index, 3000)).unwrap();
+    }
+    let kept = File::create(cluster.path("open")).unwrap();
+    kept.sync_all().unwrap();
+    fs::hard_link(cluster.path("small-0"), cluster.path("second name")).unwrap();
+    disk.fill(1);
+    let refused =
+        || File::create(cluster.path("refused")).map(drop).err().map(|error| Errno::from_io_error(&error));
+    assert!(soon(Duration::from_secs(10), || refused() == Some(Some(Errno::NOSPC))), "{:?}", refused());
+    assert!(soon(Duration::from_secs(10), || cluster.metric("flexfs_meta_disk_full") == 1.0));
+    fs::remove_file(cluster.path("second name")).unwrap();
+    fs::remove_file(cluster.path("open")).unwrap();
+    OpenOptions::new().write(true).truncate(true).open(cluster.path("small-1")).unwrap();
+    let other = cluster.second_mount();
+    fs::remove_file(other.join("small-2")).unwrap();
+    assert!(fs::read(other.join("small-3")).unwrap() == pattern(3, 3000));
+    cluster.kill_meta();
+    cluster.restart();
+    fs::remove_file(cluster.path("small-4")).unwrap();
+    drop(kept);
+    // And the rest.
+    disk.fill(2);
+    let mnt = cluster.root().join("refused");
+    fs::create_dir(&mnt).unwrap();
+    let refused = || cluster.start_mount(&mnt, &cluster.volume_creds(), &[]).run();
+    let told = || {
+        let text = refused().text();
+        text.contains("disk is full") && text.contains("add space")
+    };
+    assert!(soon(Duration::from_secs(20), told), "{}", refused().text());
+    assert!(fs::read(cluster.path("small-3")).unwrap() == pattern(3, 3000), "reads go on");
+    disk.heal();
+    let heals = || fs::write(cluster.path("again"), pattern(0, 20 << 20)).is_ok();
+    assert!(soon(Duration::from_secs(60), heals), "freed space cannot be used");
+    assert!(soon(Duration::from_secs(10), || cluster.metric("flexfs_meta_disk_full") == 0.0));
     cluster.finish();
     drop(disk);
 }
@@ -107,6 +154,36 @@ impl Disk {
         Run::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).ok();
         Run::new("mount").args(["-o", "loop"]).arg(&image).arg(&folder).ok();
         Self { folder }
+    }
+
+    /// Takes every byte that is free.
+    fn fill(&self, round: u32) {
+        let free = || {
+            let figures = rustix::fs::statvfs(&self.folder).unwrap();
+            figures.f_bavail * figures.f_frsize
+        };
+        let mut part = 0;
+        while free() > 0 && part < 20 {
+            let size = free().to_string();
+            Run::new("fallocate").args(["-l", &size]).arg(self.foreign(round, part)).run();
+            part += 1;
+        }
+        let mut file = File::create(self.foreign(round, part)).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    /// Removes what [`Self::fill`] made.
+    fn heal(&self) {
+        for entry in fs::read_dir(&self.folder).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_str().unwrap().starts_with("foreign") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+
+    fn foreign(&self, round: u32, part: u32) -> PathBuf {
+        self.folder.join(format!("foreign-{round}-{part}"))
     }
 }
 

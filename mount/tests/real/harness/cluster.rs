@@ -71,6 +71,7 @@ pub(crate) struct Cluster {
     state: PathBuf,
     mnt: PathBuf,
     more: Mutex<Vec<PathBuf>>,
+    metrics: u16,
     hand: Mutex<Option<Running>>,
     ended: Arc<AtomicBool>,
     finished: bool,
@@ -103,7 +104,7 @@ impl Cluster {
         watch(root.path().to_owned(), ended.clone());
         let transport = options.transport;
         let (more, hand) = (Mutex::new(Vec::new()), Mutex::new(None));
-        let cluster = Self { transport, up, state, mnt, more, hand, ended, finished: false, root };
+        let cluster = Self { transport, up, state, mnt, more, metrics, hand, ended, finished: false, root };
         cluster.up();
         *cluster.hand.lock().unwrap() = Some(cluster.lend_a_hand());
         cluster
@@ -197,6 +198,14 @@ impl Cluster {
         let run = if self.transport == Transport::Dev { run.args(["--transport", "dev"]) } else { run };
         let run = run.arg("--stateFolder").arg(mnt.with_extension("state"));
         run.arg("--logFile").arg(mnt.with_extension("log")).arg(VOLUME).arg(mnt).limit(30)
+    }
+
+    /// A figure of meta's `/metrics`, one without labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://127.0.0.1:{}/metrics", self.metrics);
+        let text = Run::new("curl").args(["-sS", "--max-time", "10", &url]).ok().out;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     /// Credentials of the volume.
