@@ -39,6 +39,8 @@ fn target(cluster: &Cluster) -> Target {
         flags: Flags::default(),
         soft: None,
         shards: 1,
+        locate: None,
+        lock_wait_max: Duration::from_secs(30),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Verbs, and which function does what.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use flexfs_wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use tracing_subscriber::EnvFilter;
@@ -97,13 +99,10 @@ pub fn main(args: &[OsString]) -> ExitCode {
             return serve(mount, if tell_parent { Ready::Parent } else { Ready::Nobody });
         }
         Verb::Status { mount_point, json, state_folder } => show(&state_folder, &mount_point, json),
-        Verb::Version => {
-            println!(
-                "mount.flexfs {} (protocol {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION})",
-                env!("CARGO_PKG_VERSION")
-            );
-            Ok(())
-        }
+        Verb::Version => print(&format!(
+            "mount.flexfs {} (protocol {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION})",
+            env!("CARGO_PKG_VERSION")
+        )),
     };
     report(done, 1)
 }
@@ -130,8 +129,16 @@ fn serve(args: MountArgs, ready: Ready) -> ExitCode {
 
 fn show(state_folder: &Path, mount_point: &Path, json: bool) -> anyhow::Result<()> {
     let report = status::ask(state_folder, &lexical(mount_point)?)?;
-    println!("{}", if json { serde_json::to_string_pretty(&report)? } else { status::text(&report) });
-    Ok(())
+    print(&if json { serde_json::to_string_pretty(&report)? } else { status::text(&report) })
+}
+
+/// One answer on standard output. A reader that has seen enough, as `head` has, is no error worth a word.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
 }
 
 /// The mount point's real path without asking the file system on it, which may not answer.

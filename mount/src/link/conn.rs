@@ -22,7 +22,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::error::LinkError;
 use super::first::First;
 use super::rx::Rx;
-use super::session::{Session, Target, lock};
+use super::session::{Target, lock};
 use super::tx::Tx;
 
 /// Time to reach one address.
