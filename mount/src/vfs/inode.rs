@@ -365,4 +365,14 @@ pub(crate) mod tests {
         assert!(inode.take_owners(|one| one.owner == 1).is_empty());
         assert_eq!(inode.take_owners(|one| one.fh == 10), [owner(2, 10)]);
     }
+
+    #[test]
+    fn a_loss_is_told_once_and_only_of_what_was_changed() {
+        let inode = InodeTable::new(Node { ino: Ino(1), seal: 0 }).get(1).unwrap();
+        assert!(!inode.take_lost(|_| true), "nothing was changed from here");
+        inode.note_commit((Commit(7), 0));
+        assert!(!inode.take_lost(|_| false));
+        assert!(inode.take_lost(|commit| commit == (Commit(7), 0)));
+        assert!(!inode.take_lost(|_| true), "told once");
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -14,16 +13,7 @@ use crate::harness::{Cluster, Run, Transport, now, soon, within};
 /// Time for a client to notice that the server is back, and for the server to wait for its clients.
 const RECOVERY: Duration = Duration::from_secs(40);
 
-both!(
-    dead_meta,
-    frozen_meta,
-    dead_admin,
-    unmount_without_server,
-    nothing_unwritten,
-    lost_changes,
-    moved_meta,
-    quiet_end
-);
+both!(dead_meta, frozen_meta, dead_admin, unmount_without_server, nothing_unwritten, moved_meta, quiet_end);
 
 /// Time for an unmount that loses nothing, whatever the servers do.
 const CLEAN_END: Duration = Duration::from_secs(8);
@@ -145,58 +135,6 @@ fn nothing_unwritten(transport: Transport) {
         cluster.up();
         assert_eq!(fs::read(cluster.path(name)).unwrap(), pattern(0, 100_000));
     }
-    cluster.finish();
-}
-
-/// A server that died and forgot the session: what it had acknowledged may be gone, and each fsync says so once.
-fn lost_changes(transport: Transport) {
-    let cluster = Cluster::start(transport);
-    // The server waits for its old clients from when the first of them is back.
-    cluster.second_mount();
-    let folder = cluster.path("folder");
-    fs::create_dir(&folder).unwrap();
-    let mut file = OpenOptions::new().create_new(true).write(true).open(cluster.path("file")).unwrap();
-    file.write_all(b"x").unwrap();
-    file.sync_all().unwrap();
-    let dir = fs::File::open(&folder).unwrap();
-    dir.sync_all().unwrap();
-    let (meta, mount) = (cluster.meta(), cluster.mount_process(cluster.mnt()).unwrap());
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    // Changes without end, so that some are answered and not on the disk whenever the server dies.
-    let threads: Vec<_> = (0..2)
-        .map(|thread| {
-            let (stop, folder, file) = (stop.clone(), folder.clone(), file.try_clone().unwrap());
-            std::thread::spawn(move || {
-                for number in 0.. {
-                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        return;
-                    }
-                    // A call under way when the session is lost is told that its outcome is unknown.
-                    let _ = fs::create_dir(folder.join(format!("{thread}-{number}")));
-                    let _ = file.set_permissions(fs::Permissions::from_mode(0o600 | number & 0o77));
-                }
-            })
-        })
-        .collect();
-    std::thread::sleep(Duration::from_secs(1));
-    meta.kill();
-    mount.signal(Signal::STOP);
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    meta.start_again(&cluster.root().join("meta-again.log"));
-    // The lease, and the time the server gives its clients to come back.
-    std::thread::sleep(Duration::from_secs(20));
-    mount.signal(Signal::CONT);
-    within(RECOVERY, "changes across the loss", move || threads.into_iter().for_each(|t| t.join().unwrap()));
-    let errno = |result: std::io::Result<()>| result.err().and_then(|error| error.raw_os_error());
-    let eio = Some(rustix::io::Errno::IO.raw_os_error());
-    assert_eq!(errno(dir.sync_all()), eio, "fsync of a folder whose entries were lost");
-    assert_eq!(errno(file.sync_all()), eio, "fsync of a file whose changes were lost");
-    dir.sync_all().unwrap();
-    file.sync_all().unwrap();
-    drop((file, dir));
-    // What `up` did not start, `down` does not stop.
-    cluster.meta().kill();
-    cluster.restart();
     cluster.finish();
 }
 
