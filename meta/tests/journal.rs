@@ -131,7 +131,7 @@ fn every_torn_tail_is_recovered_to_whole_batches() {
 fn a_last_batch_with_a_hole_is_torn() {
     let made = Made::new();
     let from = made.ends[made.ends.len() - 2];
-    for at in (from..made.end()).step_by(61) {
+    for at in (from..made.end()).step_by(97) {
         for bytes in [&[0; 16][..], &[0xff; 5], &[1; 13]] {
             let folder = made.copy(false);
             damage(folder.path(), at, bytes);
@@ -144,7 +144,7 @@ fn a_last_batch_with_a_hole_is_torn() {
 #[test]
 fn a_hole_in_the_middle_is_refused_and_can_be_cut() {
     let made = Made::new();
-    for (round, at) in (made.ends[3]..made.ends[6]).step_by(97).enumerate() {
+    for (round, at) in (made.ends[3]..made.ends[6]).step_by(190).enumerate() {
         let folder = made.copy(false);
         let bytes: &[u8] = if round % 2 == 0 { &[0; 24] } else { &[0xa5; 7] };
         damage(folder.path(), at, bytes);

@@ -268,7 +268,9 @@ fn hundred_thousand_open() {
 fn open_many(transport: Transport, count: u64) {
     let cluster = Cluster::start(transport);
     let limit = rustix::process::Rlimit { current: Some(count + 500), maximum: Some(count + 500) };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap_or_else(|error| {
+        panic!("{error}: {count} open files need a hard limit (`ulimit -Hn`) above that")
+    });
     let open = |index: u64| {
         OpenOptions::new()
             .create_new(true)

@@ -4,22 +4,22 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::{Cluster, Transport, now};
+use crate::harness::{Cluster, Options, Transport, now};
 
 both!(directory);
 
 fn directory(transport: Transport) {
-    fill_and_read(transport, transport.scale(20_000, 5_000));
+    fill_and_read(Cluster::start(transport), transport.scale(20_000, 5_000));
 }
 
 #[test]
 #[ignore = "an hour: cargo nextest run -p flexfs-mount --profile mount --run-ignored only -E 'test(million)'"]
 fn million_entries() {
-    fill_and_read(Transport::Uring, 1_000_000);
+    let options = Options { transport: Transport::Uring, flags: Vec::new(), state: None };
+    fill_and_read(Cluster::with_life(options, Duration::from_secs(3600)), 1_000_000);
 }
 
-fn fill_and_read(transport: Transport, count: usize) {
-    let cluster = Cluster::start(transport);
+fn fill_and_read(cluster: Cluster, count: usize) {
     let folder = cluster.path("large");
     fs::create_dir(&folder).unwrap();
     let took = |what: &str, work: &mut dyn FnMut()| {

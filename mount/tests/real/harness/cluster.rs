@@ -86,6 +86,11 @@ impl Cluster {
 
     /// A cluster with options, mounted.
     pub(crate) fn with(options: Options) -> Self {
+        Self::with_life(options, LIFE)
+    }
+
+    /// The same, freed by the watchdog after `life`.
+    pub(crate) fn with_life(options: Options, life: Duration) -> Self {
         machine::require(options.transport == Transport::Uring);
         let root = machine::scratch();
         let mnt = root.path().join("mnt");
@@ -101,7 +106,7 @@ impl Cluster {
         }
         up.extend(options.flags);
         let ended = Arc::new(AtomicBool::new(false));
-        watch(root.path().to_owned(), ended.clone());
+        watch(root.path().to_owned(), ended.clone(), life);
         let transport = options.transport;
         let (more, hand) = (Mutex::new(Vec::new()), Mutex::new(None));
         let cluster = Self { transport, up, state, mnt, more, metrics, hand, ended, finished: false, root };
@@ -376,12 +381,12 @@ fn release(root: &Path) {
 }
 
 /// The cluster's time limit: past it, hanging system calls of the test end with an error, and so does the test.
-fn watch(root: PathBuf, ended: Arc<AtomicBool>) {
+fn watch(root: PathBuf, ended: Arc<AtomicBool>, life: Duration) {
     let start = now();
     std::thread::spawn(move || {
         while !ended.load(Ordering::Relaxed) {
-            if start.elapsed() > LIFE {
-                eprintln!("watchdog: the test runs for {LIFE:?}; its mounts are aborted");
+            if start.elapsed() > life {
+                eprintln!("watchdog: the test runs for {life:?}; its mounts are aborted");
                 release(&root);
                 return;
             }
