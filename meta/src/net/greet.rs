@@ -326,6 +326,10 @@ fn report(core: &Core, peer: SocketAddr, failure: &Failure) {
         Failure::TooMuch => tracing::warn!(
             %peer, left_out, "more than {HELLO_BYTES_MAX} bytes and no hello, connection closed"
         ),
+        // How every session comes back after a restart.
+        Failure::Refused(refused, _) if refused.reason == Reason::MustRecover => {
+            tracing::info!(%peer, "a session of before the restart: {}", refused.text)
+        }
         Failure::Refused(refused, token) => tracing::warn!(
             %peer, left_out, token = token.as_deref().unwrap_or("-"), reason = reason_label(refused.reason),
             "link refused: {}", refused.text
