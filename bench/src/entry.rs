@@ -45,11 +45,13 @@ fn compare(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     process::watch_signals()?;
-    let found = run::run(args)?;
     let out = args.out.clone().or_else(|| Some(tree()?.join("results"))).unwrap_or_else(|| "results".into());
-    let path = report::write(&found, &out)?;
-    println!("{}", report::tables(&found));
-    println!("Saved as {} (and .md, and plots beside it)", path.display());
+    run::run(args, |found| {
+        let path = report::write(found, &out)?;
+        println!("{}", report::tables(found));
+        println!("Saved as {} (and .md, and plots beside it)", path.display());
+        Ok(())
+    })?;
     Ok(if process::is_asked_to_end() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 

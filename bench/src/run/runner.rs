@@ -16,11 +16,12 @@ use crate::report::{Cell, Report, RowInfo, machine, today};
 use crate::target::{Choice, Context, pids};
 use crate::work::{self, Sources};
 
-/// Runs everything the arguments ask for. What it started is ended when this returns, however it does.
+/// Runs everything the arguments ask for, and gives the report to `save` before it removes what was made, which may take
+/// minutes. What it started is ended when this returns, however it does.
 ///
 /// # Errors
 /// When nothing can be measured at all. What fails on one target is in the report.
-pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
+pub(crate) fn run(args: &Args, save: impl FnOnce(&Report) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let (chains, reported) = plan::selected(plan::plan(), &args.only).map_err(anyhow::Error::msg)?;
     let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = scratch.canonicalize().with_context(|| format!("no folder {}", scratch.display()))?;
@@ -40,7 +41,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let folder = leftover::folder(&scratch);
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     pids::note(&folder, std::process::id())?;
-    let result = Run::new(args, &folder, chains, reported, &choices).and_then(Run::perform);
+    let result = Run::new(args, &folder, chains, reported, &choices)
+        .and_then(Run::perform)
+        .and_then(|report| save(&report));
     leftover::clear(&folder);
     result
 }
@@ -100,8 +103,10 @@ impl<'a> Run<'a> {
             }
         }
         self.progress.finish();
+        let seconds = (clock::now() - began).as_secs_f64();
+        self.progress.note("ending what was started");
         self.stop();
-        Ok(self.report(date, (clock::now() - began).as_secs_f64(), is_whole))
+        Ok(self.report(date, seconds, is_whole))
     }
 
     /// Does a chain on all targets; false when the run is to end.

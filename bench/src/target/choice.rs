@@ -56,14 +56,14 @@ impl Choice {
             "null-dev" => Box::new(Null::new(context, Transport::Dev)),
             "ext4" => {
                 let about = format!("the local disk, {}", fs_type(&context.scratch));
-                Box::new(Local::new(context.scratch.join("local"), about))
+                Box::new(Local::new(context.scratch.join("local"), about, false))
             }
             _ => {
                 // The run's own name, so that leftovers can be told from data.
                 let own = context.scratch.file_name().unwrap_or_default();
                 let path = PathBuf::from(self.name());
                 let about = format!("{} as it is mounted; cold means kernel caches only", fs_type(&path));
-                Box::new(Local::new(path.join(own), about))
+                Box::new(Local::new(path.join(own), about, true))
             }
         }
     }

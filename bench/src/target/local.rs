@@ -12,12 +12,14 @@ use super::contract::{Pids, Target};
 pub(crate) struct Local {
     root: PathBuf,
     about: String,
+    /// It lies outside of the run's folder, which is removed as a whole.
+    is_outside: bool,
 }
 
 impl Local {
     /// A folder that is made and taken away.
-    pub(crate) fn new(root: PathBuf, about: String) -> Self {
-        Self { root, about }
+    pub(crate) fn new(root: PathBuf, about: String, is_outside: bool) -> Self {
+        Self { root, about, is_outside }
     }
 }
 
@@ -56,6 +58,9 @@ impl Target for Local {
     }
 
     fn stop(&mut self) -> anyhow::Result<()> {
+        if !self.is_outside {
+            return Ok(());
+        }
         fs::remove_dir_all(&self.root).with_context(|| format!("remove {}", self.root.display()))
     }
 
