@@ -11,7 +11,7 @@ use crate::files::pattern;
 use crate::harness::{Cluster, Options, Run, Transport, VOLUME, scratch, soon};
 
 /// Size of the servers' disk: room for the engine's journals, and quickly full.
-const DISK: &str = "500m";
+const DISK: &str = "600m";
 
 both!(disk, quota, filled_by_others);
 
