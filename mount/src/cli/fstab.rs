@@ -86,7 +86,8 @@ pub fn line(
 /// # Errors
 /// There is one already, and no `force`.
 pub fn insert(before: &str, line: &str, mount_point: &str, force: bool) -> anyhow::Result<String> {
-    let mut lines: Vec<&str> = before.lines().collect();
+    // Not `lines()`, which would take a carriage return off other people's lines.
+    let mut lines: Vec<&str> = before.split_terminator('\n').collect();
     let is_ours = |line: &&str| {
         // Blanks and tabs, and no others: a name may hold any other character that counts as white space somewhere.
         let mut fields = line.split([' ', '\t']).filter(|field| !field.is_empty()).peekable();
@@ -152,6 +153,7 @@ mod tests {
         assert!(insert(&after, &line, mount_point, false).is_err());
         assert!(insert(&format!("\t{line}\n"), &line, mount_point, false).is_err());
         assert!(insert(&format!(" #{line}\n"), &line, mount_point, false).is_ok());
+        assert_eq!(insert("a\r\n\r", &line, mount_point, false).unwrap(), format!("a\r\n\r\n{line}\n"));
     }
 
     #[test]
