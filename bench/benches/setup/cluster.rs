@@ -88,6 +88,12 @@ impl Cluster {
         cluster
     }
 
+    /// One more token of the volume.
+    pub(crate) fn another_token(&self) -> Token {
+        let made = self.call("POST", "volume-tokens", &json!({ "volume": VOLUME }));
+        Token::parse(made["token"].as_str().unwrap()).unwrap()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Cluster, VOLUME};
-use criterion::{Criterion, criterion_group};
+use criterion::{BatchSize, Criterion, criterion_group};
 use flexfs_mount::link::conn::Conn;
 use flexfs_mount::link::{Remote, Target};
 use flexfs_mount::setup::{self, Config};
@@ -19,7 +19,7 @@ use flexfs_wire::creds::{AdminAddr, Creds};
 use flexfs_wire::hello::{Hello, Welcome, prove};
 use flexfs_wire::settings::Flags;
 use flexfs_wire::tls::{self, ALPN_META, Role};
-use flexfs_wire::token::Secret;
+use flexfs_wire::token::{Secret, Token};
 
 fn config() -> Criterion {
     Criterion::default()
@@ -29,11 +29,11 @@ fn config() -> Criterion {
         .without_plots()
 }
 
-fn target(cluster: &Cluster) -> Target {
+fn target(cluster: &Cluster, token: &Token) -> Target {
     Target {
         meta_addr: cluster.meta.clone(),
-        tls: tls::client_config(cluster.token.ca_pin, Role::Meta, ALPN_META),
-        token: Secret::new(cluster.token.to_text().to_string()),
+        tls: tls::client_config(token.ca_pin, Role::Meta, ALPN_META),
+        token: Secret::new(token.to_text().to_string()),
         volume: VOLUME.to_owned(),
         client: "bench:/mnt".to_owned(),
         flags: Flags::default(),
@@ -53,7 +53,17 @@ fn paths(c: &mut Criterion) {
     };
     let mut group = c.benchmark_group("setup");
     group.bench_function("for-token", |b| b.iter(|| setup::for_token(&creds()).unwrap()));
-    group.bench_function("open", |b| b.iter(|| Remote::open(target(&cluster)).unwrap()));
+    // A token that meta has not seen is asked about; for some seconds it knows the answer then.
+    group.bench_function("open-asking-admin", |b| {
+        b.iter_batched(
+            || target(&cluster, &cluster.another_token()),
+            |target| Remote::open(target).unwrap(),
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("open-known-token", |b| {
+        b.iter(|| Remote::open(target(&cluster, &cluster.token)).unwrap());
+    });
     group.bench_function("for-token-and-open", |b| {
         b.iter(|| {
             let config = Config {
@@ -75,8 +85,8 @@ fn paths(c: &mut Criterion) {
 
 /// Time of `count` more links of one session, each as a shard makes it: TCP, TLS, hello, welcome.
 fn claims(cluster: &Cluster, count: u64, resume: bool) -> Duration {
-    let remote = Remote::open(target(cluster)).unwrap();
-    let target = target(cluster);
+    let remote = Remote::open(target(cluster, &cluster.token)).unwrap();
+    let target = target(cluster, &cluster.token);
     Shard::new(&ShardConfig::default()).unwrap().block_on(async move {
         let start = clock::now();
         for _ in 0..count {
