@@ -139,3 +139,24 @@ fn a_lost_account_token_is_replaced_on_the_server() {
     let token = String::from_utf8(made.stdout).unwrap();
     assert_eq!(server.call("GET", "/v1/configure/accounts", token.trim(), "").0, 200);
 }
+
+/// The log is on a disk that is full: lines are lost, the server goes on.
+#[test]
+fn a_log_that_cannot_be_written_ends_nobody() {
+    let mut server = Server::start();
+    assert!(server.stop());
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut child = std::process::Command::new(crate::bench::ADMIN)
+        .args(["start", "--bindAddr", &server.address(), "--dbFolder"])
+        .arg(server.path("db"))
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    crate::bench::within(Duration::from_secs(15), || {
+        server.try_configure(&["list", "accounts"]).status.success().then_some(())
+    });
+    server.configure(&["create", "provider", "aws"]);
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -209,6 +209,10 @@ impl Fjall {
         if self.shared.publisher.watch().current().0 >= self.sequence {
             room.measure();
         }
+        if vital && !room.takes(vital) {
+            // The reserve may just be on its way out; this waits for it.
+            room.measure();
+        }
         if room.takes(vital) { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 

@@ -166,8 +166,11 @@ fn init_log(verbose: bool) {
     let level = if verbose { "debug" } else { "info,fuser=error,fuser::reply=off" };
     let filter = EnvFilter::try_from_env("FLEXFS_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        .log_internal_errors(false);
     if subscriber.try_init().is_err() {
         eprintln!("mount.flexfs: a log was set up before");
     }

@@ -156,20 +156,21 @@ impl Disk {
         Self { folder }
     }
 
-    /// Takes every byte that is free.
+    /// Takes what is free, at one stroke: what is given up after that stays.
     fn fill(&self, round: u32) {
-        let free = || {
-            let figures = rustix::fs::statvfs(&self.folder).unwrap();
-            figures.f_bavail * figures.f_frsize
-        };
-        let mut part = 0;
-        while free() > 0 && part < 20 {
-            let size = free().to_string();
-            Run::new("fallocate").args(["-l", &size]).arg(self.foreign(round, part)).run();
-            part += 1;
-        }
-        let mut file = File::create(self.foreign(round, part)).unwrap();
-        while file.write_all(&[1; 4096]).is_ok() {}
+        let figures = rustix::fs::statvfs(&self.folder).unwrap();
+        let free = figures.f_bavail * figures.f_frsize;
+        let path = self.foreign(round);
+        // The file's own extents need some blocks.
+        let taken = [0, 64 << 10, 1 << 20].into_iter().any(|slack| {
+            let size = free.saturating_sub(slack).to_string();
+            let done = Run::new("fallocate").args(["-l", &size]).arg(&path).run().status.success();
+            if !done {
+                fs::remove_file(&path).unwrap();
+            }
+            done
+        });
+        assert!(taken, "{free} bytes are free and cannot be taken");
     }
 
     /// Removes what [`Self::fill`] made.
@@ -182,8 +183,8 @@ impl Disk {
         }
     }
 
-    fn foreign(&self, round: u32, part: u32) -> PathBuf {
-        self.folder.join(format!("foreign-{round}-{part}"))
+    fn foreign(&self, round: u32) -> PathBuf {
+        self.folder.join(format!("foreign-{round}"))
     }
 }
 
