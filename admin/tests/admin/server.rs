@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::bench::{ADMIN, Server};
+use crate::bench::{ADMIN, Server, within};
 
 fn plain(server: &Server) -> TcpStream {
     let socket = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
@@ -146,13 +146,13 @@ fn a_log_that_cannot_be_written_ends_nobody() {
     let mut server = Server::start();
     assert!(server.stop());
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut child = std::process::Command::new(crate::bench::ADMIN)
+    let mut child = Command::new(ADMIN)
         .args(["start", "--bindAddr", &server.address(), "--dbFolder"])
         .arg(server.path("db"))
         .stderr(full)
         .spawn()
         .unwrap();
-    crate::bench::within(Duration::from_secs(15), || {
+    within(Duration::from_secs(15), || {
         server.try_configure(&["list", "accounts"]).status.success().then_some(())
     });
     server.configure(&["create", "provider", "aws"]);
