@@ -18,7 +18,7 @@ use crate::config::MountArgs;
 use crate::fuse::attach::{self, Unmounted};
 use crate::setup::{self, Session};
 use crate::shard::Shards;
-use crate::status::{self, Claim, Place};
+use crate::status::{self, Claim, ClaimError, Place};
 use crate::vfs::{Notices, Vfs};
 
 /// How long a busy mount may keep the program from ending.
@@ -27,6 +27,11 @@ const BUSY_TIME: Duration = Duration::from_secs(10);
 const FLUSH_TIME: Duration = Duration::from_secs(60);
 /// How long the kernel may take to say that an unmounted file system is gone.
 const GONE_TIME: Duration = Duration::from_secs(5);
+
+/// How long a mount that was just taken off may take to end before the next one is refused.
+const LAST_ONE_TIME: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const LAST_ONE_LOOK: Duration = Duration::from_millis(20);
 
 /// What ends a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +56,7 @@ pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
     args.make_absolute()?;
     let target = attach::check_mount_point(&args.mount_point, args.non_empty)?;
     args.mount_point.clone_from(&target);
-    let claim = Place::new(&args.state_folder, &target).claim(&target)?;
+    let claim = claim(&Place::new(&args.state_folder, &target), &target)?;
     let creds = creds_file::load(TokenKind::Volume, &args.creds_path())?;
     let shards = Shards::start()?;
     let session = setup::open(setup::Config {
@@ -245,6 +250,25 @@ fn write_back(target: &Path) {
         Ok(Err(_)) => tracing::warn!("mapped files were not written back within {BUSY_TIME:?}"),
         Err(error) => tracing::warn!(%error, "mapped files are not written back"),
     }
+}
+
+/// Takes the mount point. `umount(8)` returns when the kernel has let go; the program behind that mount then still says
+/// goodbye to its server, and `umount X; mount X` waits for it.
+fn claim(place: &Place, target: &Path) -> Result<Claim, ClaimError> {
+    let deadline = clock::now() + LAST_ONE_TIME;
+    loop {
+        match place.clone().claim(target) {
+            Err(ClaimError::Taken { .. }) if !is_mounted(target) && clock::now() < deadline => {
+                std::thread::sleep(LAST_ONE_LOOK);
+            }
+            claimed => return claimed,
+        }
+    }
+}
+
+/// Without a mount table nobody knows: then nothing is waited for.
+fn is_mounted(target: &Path) -> bool {
+    attach::find(target).map_or(true, |mounted| mounted.is_some())
 }
 
 /// Host and mount point, for the operator's eyes.

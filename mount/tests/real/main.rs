@@ -30,6 +30,7 @@ mod full;
 mod harness;
 mod large;
 mod locks;
+mod mounting;
 mod names;
 mod outage;
 mod quickstart;
