@@ -5,13 +5,14 @@
 //! the data version of the moment, and a background walk removes its extents (`background`). New extents in it carry
 //! a higher version and live. Bytes count as allocated until their extent is gone.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::ZERO_BLOCK;
 use flexfs_wire::id::{BlockId, Ino};
 
 use super::machine::Namespace;
+use super::maps::{MAP_EXTENTS_MAX, Map};
 use super::record::{DeadRange, Inode, StoredExtent};
 use super::txn::{Effect, Txn};
 use crate::engine::Store;
@@ -36,31 +37,70 @@ impl<S: Store> Namespace<S> {
         let pending = txn.extents.range((ino, first)..=(ino, u64::MAX));
         let mut pending: Vec<StoredExtent> =
             pending.filter_map(|(_, extent)| *extent).filter(|extent| extent.start < to).collect();
-        let mut extents = Vec::new();
-        let mut result = Ok(());
-        let (key_from, key_to) = (key::extent(ino, first), key::rows(Tag::Extent, ino.0).1);
-        self.store.scan(&key_from, &key_to, &mut |key, value| {
-            let end = key::number(key, 9).unwrap_or(0);
-            if txn.extents.contains_key(&(ino, end)) {
-                return ControlFlow::Continue(());
-            }
-            match StoredExtent::decode(end, value) {
-                Ok(extent) if extent.start < to && extents.len() < count => {
-                    extents.push(extent);
-                    ControlFlow::Continue(())
-                }
-                Ok(_) => ControlFlow::Break(()),
-                Err(errno) => {
-                    result = Err(errno);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        result?;
+        let mut extents = self.committed_extents(txn, ino, first..to, count)?;
         extents.append(&mut pending);
         extents.sort_unstable_by_key(|extent| extent.start);
         extents.truncate(count);
         Ok(extents)
+    }
+
+    /// Extents of the store that end in or behind `range` and begin before its end, but those that `txn` has changed.
+    pub(super) fn committed_extents(
+        &self,
+        txn: &Txn,
+        ino: Ino,
+        range: Range<u64>,
+        count: usize,
+    ) -> Result<Vec<StoredExtent>, Errno> {
+        let mut maps = self.maps.borrow_mut();
+        if maps.get(ino).is_none() {
+            let (key_from, key_to) = key::rows(Tag::Extent, ino.0);
+            let extents = self.scan_extents((&key_from, &key_to), u64::MAX, MAP_EXTENTS_MAX + 1, |_| true)?;
+            let is_large = extents.len() > MAP_EXTENTS_MAX;
+            let whole = || Map::Whole(extents.into_iter().map(|extent| (extent.end, extent)).collect());
+            maps.insert(ino, if is_large { Map::Large } else { whole() });
+        }
+        let is_wanted = |extent: &StoredExtent| !txn.extents.contains_key(&(ino, extent.end));
+        match maps.get(ino) {
+            Some(Map::Whole(map)) => {
+                let reach_in = map.range(range.start..).map(|(_, extent)| *extent);
+                let reach_in = reach_in.take_while(|extent| extent.start < range.end);
+                Ok(reach_in.filter(is_wanted).take(count).collect())
+            }
+            Some(Map::Large) | None => {
+                let keys = (&*key::extent(ino, range.start), &*key::rows(Tag::Extent, ino.0).1);
+                self.scan_extents(keys, range.end, count, is_wanted)
+            }
+        }
+    }
+
+    /// Extents between two keys of the store, ascending, at most `count` of the wanted ones.
+    pub(super) fn scan_extents(
+        &self,
+        (from, to): (&[u8], &[u8]),
+        start_max: u64,
+        count: usize,
+        is_wanted: impl Fn(&StoredExtent) -> bool,
+    ) -> Result<Vec<StoredExtent>, Errno> {
+        let mut extents = Vec::new();
+        let mut result = Ok(());
+        self.store.scan(from, to, &mut |key, value| match StoredExtent::decode(
+            key::number(key, 9).unwrap_or(0),
+            value,
+        ) {
+            Ok(extent) if extent.start < start_max && extents.len() < count => {
+                if is_wanted(&extent) {
+                    extents.push(extent);
+                }
+                ControlFlow::Continue(())
+            }
+            Ok(_) => ControlFlow::Break(()),
+            Err(errno) => {
+                result = Err(errno);
+                ControlFlow::Break(())
+            }
+        })?;
+        result.map(|()| extents)
     }
 
     /// Whether extents that are not dead reach into `from .. to`.

@@ -13,6 +13,7 @@ use flexfs_wire::time::Time;
 use super::context::{Context, Limits, Outcome};
 use super::machine::Namespace;
 use crate::engine::Store;
+use crate::engine::key::{self, Tag};
 use crate::engine::memory::Memory;
 use crate::verify::verify;
 
@@ -204,6 +205,14 @@ impl Fixture {
     pub(crate) fn verify(&self) {
         let report = verify(self.ns.store()).unwrap();
         assert!(report.is_clean(), "{report}");
+        let files = self.ns.maps.borrow().files();
+        let txn = self.ns.begin(self.context.now);
+        for ino in files {
+            let kept = self.ns.committed_extents(&txn, ino, 1..u64::MAX, usize::MAX).unwrap();
+            let (from, to) = key::rows(Tag::Extent, ino.0);
+            let stored = self.ns.scan_extents((&from, &to), u64::MAX, usize::MAX, |_| true).unwrap();
+            assert_eq!(kept, stored, "the map of a file is not what the store holds");
+        }
     }
 
     /// The server dies with `kept` of what was not durable, and comes back.

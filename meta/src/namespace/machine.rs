@@ -1,5 +1,6 @@
 //! The machine: requests in, answers out, one commit for each mutation.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use flexfs_wire::errno::Errno;
@@ -9,6 +10,7 @@ use flexfs_wire::name::Name;
 use flexfs_wire::time::Time;
 
 use super::context::{Bounds, Context, Figures, Limits, Outcome, answered};
+use super::maps::Maps;
 use super::record::{Dentry, Inode, Kept, State, decode, encode};
 use super::roster::Roster;
 use super::txn::{Effect, Txn};
@@ -31,6 +33,8 @@ pub struct Namespace<S> {
     pub(super) state: State,
     pub(super) inodes: Cache<Ino, Inode>,
     pub(super) dentries: Cache<(Ino, Name), Dentry>,
+    /// Filled by reads too.
+    pub(super) maps: RefCell<Maps>,
     pub(super) opens: Opens,
     pub(super) orphans: Orphans,
     /// Inodes with dead ranges.
@@ -118,6 +122,7 @@ impl<S: Store> Namespace<S> {
         self.bounds = bounds;
         self.inodes = Cache::new(bounds.cached);
         self.dentries = Cache::new(bounds.cached);
+        self.maps = RefCell::default();
     }
 
     /// Figures of the moment.
@@ -292,11 +297,22 @@ impl<S: Store> Namespace<S> {
                 None => self.dentries.remove(&place),
             }
         }
+        self.follow_extents(txn);
         self.watch_garbage(txn);
         for effect in std::mem::take(&mut txn.effects) {
             self.follow(effect, session);
         }
         Ok(commit)
+    }
+
+    fn follow_extents(&mut self, txn: &Txn) {
+        let maps = self.maps.get_mut();
+        for ((ino, end), extent) in &txn.extents {
+            maps.apply(*ino, *end, *extent);
+        }
+        for (ino, inode) in txn.inodes.iter() {
+            maps.settle(*ino, inode.as_ref().map(|inode| inode.extents));
+        }
     }
 
     fn follow(&mut self, effect: Effect, session: Option<SessionId>) {

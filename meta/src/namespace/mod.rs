@@ -21,6 +21,7 @@ mod link;
 mod locking;
 mod lookup;
 mod machine;
+mod maps;
 mod open;
 mod read;
 pub(crate) mod record;

@@ -1,5 +1,6 @@
 //! Opening a volume: its root when it is new, what memory must know when it is not.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
@@ -66,6 +67,7 @@ impl<S: Store> Namespace<S> {
             state,
             inodes: Cache::new(Bounds::default().cached),
             dentries: Cache::new(Bounds::default().cached),
+            maps: RefCell::default(),
             opens: Opens::default(),
             orphans: Orphans::default(),
             dying: BTreeSet::new(),

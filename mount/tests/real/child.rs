@@ -2,12 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::fs::FlockOperation;
+use rustix::process::{Resource, Rlimit};
 
 use crate::harness::{Run, soon};
 
@@ -22,7 +24,7 @@ pub(crate) struct Child {
 
 impl Child {
     /// Verbs: `flock-ex`, `flock-sh`, `posix-wait FIRST LENGTH`, `posix-try FIRST LENGTH`, `hold-open`, `stat`, `create`,
-    /// `remove`, `read`; `write-exit`, `write-exec`, `write-fsync` and `threads` go on when they are told to.
+    /// `remove`, `read`; `hold-many FIRST COUNT`, `write-exit`, `write-exec`, `write-fsync` and `threads` go on when they are told to.
     pub(crate) fn start(verb: &str, path: &Path) -> Self {
         let mut running = Run::new(std::env::current_exe().unwrap())
             .args(["--exact", "child::entry", "--ignored", "--nocapture", "--test-threads=1"])
@@ -111,6 +113,7 @@ fn entry() {
             hold(file(true), |file| fcntl(file, FcntlArg::F_SETLK(&lock)).is_ok());
         }
         "hold-open" => hold(file(true), |_| true),
+        "hold-many" => hold_many(Path::new(path), words[1].parse().unwrap(), words[2].parse().unwrap()),
         "create" => say(if File::create_new(path).is_ok() { "done" } else { "failed" }),
         "remove" => say(if std::fs::remove_file(path).is_ok() { "done" } else { "failed" }),
         "read" => say(if std::fs::read(path).is_ok() { "done" } else { "failed" }),
@@ -155,6 +158,27 @@ fn written(path: &str) -> File {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
     file
+}
+
+/// Makes numbered files in a folder and has all of them open at once; told to go on, it reads each through its handle.
+fn hold_many(folder: &Path, first: u64, count: u64) {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let open = |index: u64| {
+        let path = folder.join(format!("file-{index}"));
+        let file = OpenOptions::new().create_new(true).read(true).write(true).open(path).unwrap();
+        file.write_all_at(&index.to_le_bytes(), 0).unwrap();
+        file
+    };
+    let files: Vec<File> = (first..first + count).map(open).collect();
+    say("done");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    for (index, file) in (first..).zip(&files) {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes), index);
+    }
+    say("done");
 }
 
 fn hold(file: File, take: impl Fn(&File) -> bool) {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::harness::{Cluster, Run, Transport, soon};
+use crate::child::Child;
+use crate::harness::{Cluster, Options, Run, Transport, soon};
 use crate::names::code;
 
 both!(offsets, appends, direct, attributes, users, figures, two_clients, many_open);
@@ -258,10 +259,31 @@ fn many_open(transport: Transport) {
     open_many(transport, transport.scale(4_000, 2_000));
 }
 
+/// By several processes: one may not have that many descriptors everywhere (`ulimit -Hn`).
 #[test]
 #[ignore = "minutes: cargo nextest run -p flexfs-mount --profile mount --run-ignored only -E 'test(hundred_thousand)'"]
 fn hundred_thousand_open() {
-    open_many(Transport::Uring, 100_000);
+    const EACH: u64 = 17_000;
+    let options = Options { transport: Transport::Uring, flags: Vec::new(), state: None };
+    let cluster = Cluster::with_life(options, Duration::from_secs(1800));
+    let long = Duration::from_secs(600);
+    let mut children: Vec<Child> = (0..6)
+        .map(|index| Child::start(&format!("hold-many {} {EACH}", index * EACH), cluster.mnt()))
+        .collect();
+    for child in &children {
+        assert_eq!(child.says(long).as_deref(), Some("done"));
+    }
+    assert!(cluster.status()["vfs"]["openFiles"].as_u64().unwrap() >= 6 * EACH);
+    cluster.kill_meta();
+    cluster.restart();
+    for child in &mut children {
+        child.tell();
+    }
+    for child in &children {
+        assert_eq!(child.says(long).as_deref(), Some("done"), "a file is lost over a restart");
+    }
+    drop(children);
+    cluster.finish();
 }
 
 /// Files open at once, each another inode, all of them written through their handle.
