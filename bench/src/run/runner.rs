@@ -196,12 +196,37 @@ impl<'a> Run<'a> {
             scale: format!("{}{whole}", self.scale.name),
             rounds: self.args.rounds(),
             base: self.args.base.name().to_owned(),
-            options: std::env::args().skip(1).collect(),
+            options: without_folders(std::env::args().skip(1)),
             machine: machine(&self.context.scratch),
             tree: self.sources.map(|sources| sources.tree).unwrap_or_default(),
             targets: self.seats.into_iter().map(|seat| seat.info).collect(),
             rows,
             cells: self.cells,
         }
+    }
+}
+
+/// The options of a run, without the folders: they change no figure, and reports are committed.
+fn without_folders(options: impl Iterator<Item = String>) -> Vec<String> {
+    const FOLDERS: [&str; 3] = ["--out", "--scratch", "--binDir"];
+    let mut is_value = false;
+    options
+        .filter(|option| {
+            let name = option.split('=').next().unwrap_or(option);
+            let is_folder = std::mem::replace(&mut is_value, false) || FOLDERS.contains(&name);
+            is_value = FOLDERS.contains(&option.as_str());
+            !is_folder
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_no_folder_of_its_machine() {
+        let options = ["--quick", "--out", "/a/b", "--scratch=/c", "--rounds", "3"].map(str::to_owned);
+        assert_eq!(without_folders(options.into_iter()), ["--quick", "--rounds", "3"]);
     }
 }
