@@ -288,13 +288,13 @@ impl<S: Store> Namespace<S> {
         for (ino, inode) in txn.inodes.iter() {
             match inode {
                 Some(inode) => self.inodes.insert(*ino, *inode),
-                None => self.inodes.remove(ino),
+                None => drop(self.inodes.remove(ino)),
             }
         }
         for (place, dentry) in txn.dentries.drain() {
             match dentry {
                 Some(dentry) => self.dentries.insert(place, dentry),
-                None => self.dentries.remove(&place),
+                None => drop(self.dentries.remove(&place)),
             }
         }
         self.follow_extents(txn);

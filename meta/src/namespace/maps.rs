@@ -4,11 +4,12 @@
 //! overwritten again and again (a database, fsx), reading its few extents from the store cost more than everything
 //! else of a write together. Nothing here is ahead of the store: changes come in when their batch was committed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use flexfs_wire::id::Ino;
 
 use super::record::StoredExtent;
+use crate::cache::Cache;
 
 /// Extents of one file at most; those of a larger one are read from the store. A map is read whole, in some 10 ms then.
 pub(super) const MAP_EXTENTS_MAX: usize = 16 * 1024;
@@ -24,14 +25,9 @@ pub(super) enum Map {
     Large,
 }
 
-/// Two generations, as [`Cache`](crate::cache::Cache) has them, weighed by extents.
-#[derive(Debug, Default)]
-pub(super) struct Maps {
-    young: HashMap<Ino, Map>,
-    old: HashMap<Ino, Map>,
-    /// Of the young ones.
-    weight: usize,
-}
+/// The maps that are kept.
+#[derive(Debug)]
+pub(super) struct Maps(Cache<Ino, Map>);
 
 impl Map {
     fn weight(&self) -> usize {
@@ -42,34 +38,27 @@ impl Map {
     }
 }
 
+impl Default for Maps {
+    fn default() -> Self {
+        Self(Cache::weighed(GENERATION_MAX, Map::weight))
+    }
+}
+
 impl Maps {
     /// What is known of `ino`, which counts as a use.
     pub(super) fn get(&mut self, ino: Ino) -> Option<&Map> {
-        if let Some(map) = self.old.remove(&ino) {
-            self.insert(ino, map);
-        }
-        self.young.get(&ino)
+        self.0.look(&ino)
     }
 
     /// Keeps what was read from the store.
     pub(super) fn insert(&mut self, ino: Ino, map: Map) {
-        if self.weight + map.weight() > GENERATION_MAX {
-            self.old = std::mem::take(&mut self.young);
-            self.weight = 0;
-        }
-        self.old.remove(&ino);
-        self.weight += map.weight();
-        if let Some(before) = self.young.insert(ino, map) {
-            self.weight = self.weight.saturating_sub(before.weight());
-        }
+        self.0.insert(ino, map);
     }
 
     /// A committed change of the extent that ends at `end`.
     pub(super) fn apply(&mut self, ino: Ino, end: u64, extent: Option<StoredExtent>) {
-        let Some(Map::Whole(_)) = self.get(ino) else { return };
-        let Some(map) = self.young.get_mut(&ino) else { return };
-        let before = map.weight();
-        if let Map::Whole(extents) = map {
+        self.0.change(&ino, |map| {
+            let Map::Whole(extents) = map else { return };
             match extent {
                 Some(extent) => extents.insert(end, extent),
                 None => extents.remove(&end),
@@ -77,32 +66,22 @@ impl Maps {
             if extents.len() > MAP_EXTENTS_MAX {
                 *map = Map::Large;
             }
-        }
-        self.weight = (self.weight + map.weight()).saturating_sub(before);
+        });
     }
 
     /// A committed change of the file: how many extents it has, `None` when it is gone.
     pub(super) fn settle(&mut self, ino: Ino, extents: Option<u64>) {
-        let is_over = match extents {
-            None => true,
-            // Half, so that a file at the border is not read again and again.
-            Some(count) => {
-                count <= (MAP_EXTENTS_MAX / 2) as u64
-                    && matches!(self.young.get(&ino).or_else(|| self.old.get(&ino)), Some(Map::Large))
-            }
-        };
-        if is_over {
-            self.old.remove(&ino);
-            if let Some(map) = self.young.remove(&ino) {
-                self.weight = self.weight.saturating_sub(map.weight());
-            }
+        // Half, so that a file at the border is not read again and again.
+        let is_small = extents.is_some_and(|count| count <= (MAP_EXTENTS_MAX / 2) as u64);
+        if extents.is_none() || is_small && matches!(self.get(ino), Some(Map::Large)) {
+            self.0.remove(&ino);
         }
     }
 
     /// Files of which something is known.
     #[cfg(test)]
     pub(super) fn files(&self) -> Vec<Ino> {
-        self.young.keys().chain(self.old.keys()).copied().collect()
+        self.0.keys().copied().collect()
     }
 }
 
@@ -127,11 +106,9 @@ mod tests {
         for ino in 0..1_000 {
             maps.insert(Ino(ino), whole(1_000));
             assert!(matches!(maps.get(Ino(0)), Some(Map::Whole(map)) if map.len() == 1_000));
-            assert!(maps.weight <= GENERATION_MAX);
+            assert!(maps.0.weight() <= GENERATION_MAX);
         }
-        let sum: usize = maps.young.values().map(Map::weight).sum();
-        assert_eq!(maps.weight, sum);
-        assert!(maps.get(Ino(1)).is_none() && maps.old.len() < 300);
+        assert!(maps.get(Ino(1)).is_none() && maps.files().len() < 600);
     }
 
     #[test]
@@ -142,7 +119,7 @@ mod tests {
         maps.apply(Ino(1), end, Some(extent(end)));
         maps.settle(Ino(1), Some(end));
         assert!(matches!(maps.get(Ino(1)), Some(Map::Large)));
-        assert_eq!(maps.weight, 1);
+        assert_eq!(maps.0.weight(), 1);
         maps.settle(Ino(1), Some(10));
         assert!(maps.get(Ino(1)).is_none());
         maps.insert(Ino(1), whole(3));
@@ -151,6 +128,6 @@ mod tests {
         assert!(matches!(maps.get(Ino(1)), Some(Map::Whole(map)) if map.len() == 2));
         maps.settle(Ino(1), None);
         assert!(maps.get(Ino(1)).is_none());
-        assert_eq!(maps.weight, 0);
+        assert_eq!(maps.0.weight(), 0);
     }
 }
