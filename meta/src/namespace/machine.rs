@@ -306,6 +306,10 @@ impl<S: Store> Namespace<S> {
     }
 
     fn follow_extents(&mut self, txn: &Txn) {
+        // Nearly every call changes inodes, few change extents.
+        if txn.extents.is_empty() {
+            return;
+        }
         let maps = self.maps.get_mut();
         for ((ino, end), extent) in &txn.extents {
             maps.apply(*ino, *end, *extent);

@@ -154,8 +154,9 @@ impl Remote {
     /// Makes a call and waits for its answer.
     ///
     /// # Errors
-    /// The server's errno. `EINTR`: `cancel` was raised (what was sent may still be done). `EACCES`: the token is no longer good. `ESTALE`: the session was lost, and whether a
-    /// mutation was done is not known. `ETIMEDOUT`: a soft mount's server was away for too long. `EIO`: unmounted.
+    /// The server's errno. `EINTR`: `cancel` was raised (what was sent may still be done). `EACCES`: the token is no
+    /// longer good. `ESTALE`: the session was lost, and whether a mutation was done is not known. `ETIMEDOUT`: a soft
+    /// mount's server was away for too long. `EIO`: unmounted.
     pub async fn call(
         &self,
         caller: Caller,
