@@ -3,7 +3,6 @@
 
 use flexfs_meta::engine::Store;
 use flexfs_wire::attr::{S_IFDIR, S_IFLNK, S_IFREG, SetAttr};
-use flexfs_wire::extent::{Extent, NewBlock};
 use flexfs_wire::id::Ino;
 use flexfs_wire::message::{Inline, Lock, LockFamily, LockKind, Make, Request, Write, XattrMode};
 use flexfs_wire::seal::Node;
@@ -14,8 +13,6 @@ use crate::volume::{Volume, name_of};
 const STRIDE: u64 = 7_919;
 /// Bytes that are written inline.
 const INLINE_BYTES: usize = 4_096;
-/// Extents of a write that has some.
-const EXTENTS: u32 = 16;
 
 /// See the module. The number tells operations that are prepared together apart.
 pub(crate) struct Operation<S> {
@@ -215,16 +212,8 @@ fn write_inline<S: Store>(volume: &Volume<S>, number: u64) -> Request {
 }
 
 fn write_extents<S: Store>(volume: &mut Volume<S>, number: u64) -> Request {
-    let block = volume.block();
-    let extent = |index: u32| Extent {
-        offset: u64::from(index) * 128 * 1024,
-        length: 64 * 1024,
-        block,
-        block_offset: index * 64 * 1024,
-    };
-    let extents = (0..EXTENTS).map(extent).collect();
-    let blocks = vec![NewBlock { block, raw_bytes: EXTENTS * 64 * 1024, stored_bytes: 400_000 }];
-    Request::Write { node: file(volume, number), write: Write { extents, blocks, ..Write::default() } }
+    let node = file(volume, number);
+    volume.write_extents(node)
 }
 
 fn set_xattr_request<S: Store>(volume: &Volume<S>, number: u64) -> Request {

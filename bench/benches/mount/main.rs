@@ -4,6 +4,8 @@
 
 #[path = "../support/answer.rs"]
 mod answer;
+#[path = "../support/attr.rs"]
+mod attr;
 mod dirty;
 mod extent;
 #[path = "../support/plan.rs"]

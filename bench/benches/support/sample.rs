@@ -11,6 +11,8 @@ use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 use flexfs_wire::token::{CaPin, Secret, Token, TokenId, TokenKind};
 
+use crate::attr::file_attr;
+
 /// Entries of a large listing: what fits into the 128 KiB the kernel asks for.
 const LISTED: u64 = 600;
 pub(crate) fn token() -> Token {
@@ -31,22 +33,7 @@ pub(crate) fn name(text: &str) -> Name {
 }
 
 pub(crate) fn attr() -> Attr {
-    let time = Time { secs: 1_700_000_000, nanos: 5 };
-    Attr {
-        ino: Ino(4_242),
-        mode: 0o100_644,
-        nlink: 1,
-        uid: 1000,
-        gid: 100,
-        rdev: 0,
-        size: 1 << 20,
-        blocks: 2048,
-        atime: time,
-        mtime: time,
-        ctime: time,
-        btime: time,
-        version: 3,
-    }
+    file_attr(4_242)
 }
 
 pub(crate) fn call(request: Request) -> Call {

@@ -3,15 +3,18 @@
 use flexfs_meta::engine::Store;
 use flexfs_meta::namespace::{Context, Limits, Namespace};
 use flexfs_wire::attr::{S_IFDIR, S_IFREG};
+use flexfs_wire::extent::{Extent, NewBlock};
 use flexfs_wire::id::{BlockId, Ino, RequestId};
 use flexfs_wire::limits::BLOCK_BYTES_DEFAULT;
-use flexfs_wire::message::{Caller, Make, Reply, Request};
+use flexfs_wire::message::{Caller, Make, Reply, Request, Write};
 use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
 /// Numbers granted at once.
 const GRANT: u64 = 4_096;
+/// Extents of a large write.
+const EXTENTS: u32 = 16;
 /// Calls the client has unfinished: its mark stays so far behind.
 const UNFINISHED: u64 = 32;
 
@@ -46,6 +49,20 @@ impl<S: Store> Volume<S> {
             }
         }
         volume
+    }
+
+    /// A write of `EXTENTS` extents in one new block, with holes between them.
+    pub(crate) fn write_extents(&mut self, node: Node) -> Request {
+        let block = self.block();
+        let extent = |index: u32| Extent {
+            offset: u64::from(index) * 128 * 1024,
+            length: 64 * 1024,
+            block,
+            block_offset: index * 64 * 1024,
+        };
+        let extents = (0..EXTENTS).map(extent).collect();
+        let blocks = vec![NewBlock { block, raw_bytes: EXTENTS * 64 * 1024, stored_bytes: 400_000 }];
+        Request::Write { node, write: Write { extents, blocks, ..Write::default() } }
     }
 
     /// A call that succeeds.

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a measurement: a step that fails ends it")]
 
+#[path = "../support/attr.rs"]
+mod attr;
 mod block;
 mod frame;
 mod greeting;

@@ -12,6 +12,8 @@
 
 #[path = "../../benches/support/answer.rs"]
 mod answer;
+#[path = "../../benches/support/attr.rs"]
+mod attr;
 mod baseline;
 mod callgrind;
 mod case;

@@ -2,8 +2,7 @@
 
 use clap::Args;
 
-use super::{Fields, View, set};
-use crate::configure::ask;
+use super::{Fields, Name, View, set};
 use crate::configure::print::{Look, column};
 
 /// Looks.
@@ -23,11 +22,8 @@ pub(crate) const VIEW: View = View {
 /// A new account, with its first token.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// Unique name.
-    name: Option<String>,
-    /// The same, as a flag.
-    #[arg(long = "name", value_name = "NAME", conflicts_with = "name")]
-    named: Option<String>,
+    #[command(flatten)]
+    name: Name,
     /// Your words.
     #[arg(long)]
     notes: Option<String>,
@@ -36,7 +32,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(&mut fields, "name", Some(ask::text(self.name.or(self.named), "Name of the account", "NAME")?));
+        set(&mut fields, "name", Some(self.name.take("Name of the account")?));
         set(&mut fields, "notes", self.notes);
         Ok(fields)
     }

@@ -2,8 +2,7 @@
 
 use clap::Args;
 
-use super::{Fields, View, set};
-use crate::configure::ask;
+use super::{Fields, Name, View, set};
 use crate::configure::print::{Look, column, detail};
 
 /// Looks.
@@ -28,11 +27,8 @@ pub(crate) const VIEW: View = View {
 /// A new block store.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// Unique name.
-    name: Option<String>,
-    /// The same, as a flag.
-    #[arg(long = "name", value_name = "NAME", conflicts_with = "name")]
-    named: Option<String>,
+    #[command(flatten)]
+    name: Name,
     /// hosted (by the metadata server), file or s3; only hosted is served in this release [default: hosted].
     #[arg(long)]
     kind: Option<String>,
@@ -59,11 +55,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(
-            &mut fields,
-            "name",
-            Some(ask::text(self.name.or(self.named), "Name of the block store", "NAME")?),
-        );
+        set(&mut fields, "name", Some(self.name.take("Name of the block store")?));
         set(&mut fields, "kind", self.kind);
         set(&mut fields, "region", self.region);
         set(&mut fields, "path", self.path);

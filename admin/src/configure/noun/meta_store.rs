@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Fields, View, set};
+use super::{Fields, Name, View, set};
 use crate::configure::ask;
 use crate::configure::print::{Look, column};
 
@@ -25,11 +25,8 @@ pub(crate) const VIEW: View = View {
 /// A new metadata server, with the token for its credentials file.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// Unique name.
-    name: Option<String>,
-    /// The same, as a flag.
-    #[arg(long = "name", value_name = "NAME", conflicts_with = "name")]
-    named: Option<String>,
+    #[command(flatten)]
+    name: Name,
     /// host:port that mounts connect to.
     #[arg(long)]
     address: Option<String>,
@@ -44,11 +41,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(
-            &mut fields,
-            "name",
-            Some(ask::text(self.name.or(self.named), "Name of the meta store", "NAME")?),
-        );
+        set(&mut fields, "name", Some(self.name.take("Name of the meta store")?));
         set(
             &mut fields,
             "address",

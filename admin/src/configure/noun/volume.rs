@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Fields, View, set};
+use super::{Fields, Name, View, set};
 use crate::configure::ask;
 use crate::configure::print::{Look, column, detail};
 use crate::configure::text::{parse_retention, parse_size};
@@ -67,11 +67,8 @@ impl Changes {
 /// A new volume, with its first token.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// Name.
-    name: Option<String>,
-    /// The same, as a flag.
-    #[arg(long = "name", value_name = "NAME", conflicts_with = "name")]
-    named: Option<String>,
+    #[command(flatten)]
+    name: Name,
     /// Name or id of the metadata server.
     #[arg(long = "metaStore", alias = "metaStoreID")]
     meta_store: Option<String>,
@@ -94,7 +91,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn body(self) -> anyhow::Result<Fields> {
         let mut fields = Fields::new();
-        set(&mut fields, "name", Some(ask::text(self.name.or(self.named), "Name of the volume", "NAME")?));
+        set(&mut fields, "name", Some(self.name.take("Name of the volume")?));
         set(
             &mut fields,
             "metaStore",

@@ -4,7 +4,6 @@ use std::hint::black_box;
 
 use flexfs_meta::engine::memory::Memory;
 use flexfs_wire::attr::{S_IFREG, SetAttr};
-use flexfs_wire::extent::{Extent, NewBlock};
 use flexfs_wire::message::{Inline, Make, Request, Write};
 use flexfs_wire::seal::Node;
 
@@ -15,8 +14,6 @@ use crate::volume::{Volume, name_of};
 const DIRS: usize = 10;
 /// Files in each.
 const FILES: usize = 100;
-/// Extents of a write.
-const EXTENTS: u32 = 16;
 /// Calls of an operation.
 const CALLS: u64 = 500;
 
@@ -111,16 +108,8 @@ fn write(volume: &mut Volume<Memory>, number: u64) -> Request {
 
 /// The second run lays its extents over those of the first.
 fn write_extents(volume: &mut Volume<Memory>, number: u64) -> Request {
-    let block = volume.block();
-    let extent = |index: u32| Extent {
-        offset: u64::from(index) * 128 * 1024,
-        length: 64 * 1024,
-        block,
-        block_offset: index * 64 * 1024,
-    };
-    let extents = (0..EXTENTS).map(extent).collect();
-    let blocks = vec![NewBlock { block, raw_bytes: EXTENTS * 64 * 1024, stored_bytes: 400_000 }];
-    Request::Write { node: file(volume, number), write: Write { extents, blocks, ..Write::default() } }
+    let node = file(volume, number);
+    volume.write_extents(node)
 }
 
 fn list(volume: &mut Volume<Memory>, number: u64) -> Request {
