@@ -1,6 +1,6 @@
 //! The metadata server. Layers, lower ones never import upward:
 //!
-//! `engine` <- `cache dedup held lock orphan quota` <- `namespace` <- `verify`: the machine, without I/O but its store.
+//! `engine` <- `cache dedup held lease lock orphan quota` <- `namespace` <- `verify`: the machine, without I/O but its store.
 //! `clock control front guard` <- `auth` <- `session` <- `metrics` <- `volume` <- `blocks` <- `net`: the server around it.
 //! `events server cli` put it together.
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ mod few;
 mod front;
 mod guard;
 mod held;
+mod lease;
 mod lock;
 mod metrics;
 pub mod namespace;

@@ -25,7 +25,7 @@ const VOLUME_EVERY: Duration = Duration::from_millis(500);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names of the kinds of requests; a kind's number is its place here.
-const KINDS: [&str; 32] = [
+const KINDS: [&str; 36] = [
     "lookup",
     "getattr",
     "readlink",
@@ -57,10 +57,14 @@ const KINDS: [&str; 32] = [
     "copyrange",
     "lock",
     "unlock",
+    "acquire",
+    "recalled",
+    "giveback",
+    "dropleases",
     "recovery",
 ];
 /// Number of the end of a replay, which is no `Request`.
-pub(crate) const KIND_RECOVERY: u8 = 31;
+pub(crate) const KIND_RECOVERY: u8 = 35;
 
 /// Number of a request's kind.
 pub(crate) fn kind_of(request: &Request) -> u8 {
@@ -96,6 +100,10 @@ pub(crate) fn kind_of(request: &Request) -> u8 {
         Request::CopyRange { .. } => 28,
         Request::Lock { .. } => 29,
         Request::Unlock { .. } => 30,
+        Request::Acquire { .. } => 31,
+        Request::Recalled { .. } => 32,
+        Request::GiveBack { .. } => 33,
+        Request::DropLeases { .. } => 34,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod config;
 pub mod daemon;
 pub mod data;
 pub mod fuse;
+pub mod lease;
 pub mod link;
 pub mod setup;
 pub mod shard;

@@ -106,3 +106,13 @@ pub struct SetAttr {
     /// Clear set-uid, and set-gid where group execution is on (`FATTR_KILL_SUIDGID`).
     pub kill_privileges: bool,
 }
+
+impl SetAttr {
+    /// Whether it only notes that somebody read: an access time, with the change time as it was.
+    #[must_use]
+    pub fn is_mere_access(&self) -> bool {
+        let Self { mode, uid, gid, size, atime, mtime, ctime, kill_privileges } = *self;
+        let others = mode.is_some() || uid.is_some() || gid.is_some() || size.is_some() || mtime.is_some();
+        atime.is_some() && ctime.is_some() && !others && !kill_privileges
+    }
+}

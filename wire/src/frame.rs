@@ -7,7 +7,7 @@
 //! 16  mark           u64   client to server: every request id below it is finished at the client (dedup may forget)
 //!                          server to client: every commit up to it is durable
 //! 24  kind           u8    Kind
-//! 25  flags          u8    0
+//! 25  leases         u8    server to client, in replies: what is granted (`lease::Leases`); else 0
 //! 26  credit         u16   server to client: requests the link may have in flight beyond this one
 //! 28  check          u32   CRC-32 of bytes 0..28: a lost byte is found at the next frame, not a gigabyte later
 //! ```
@@ -17,6 +17,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::id::{Commit, RequestId};
+use crate::lease::Leases;
 use crate::limits::{BLOCK_BYTES_MAX, BODY_BYTES_MAX, FRAME_BYTES_MAX};
 
 /// Bytes of a frame header.
@@ -51,7 +52,7 @@ struct Raw {
     request: U64,
     mark: U64,
     kind: u8,
-    flags: u8,
+    leases: u8,
     credit: U16,
     check: U32,
 }
@@ -73,6 +74,8 @@ pub struct Header {
     pub mark: u64,
     /// See the module's table.
     pub credit: u16,
+    /// What a reply grants.
+    pub leases: Leases,
     /// Body bytes.
     pub body_bytes: u32,
     /// Payload bytes.
@@ -102,7 +105,7 @@ impl Header {
     /// Header of a frame.
     #[must_use]
     pub fn new(kind: Kind, request: RequestId) -> Self {
-        Self { kind, request, mark: 0, credit: 0, body_bytes: 0, payload_bytes: 0 }
+        Self { kind, request, mark: 0, credit: 0, leases: Leases::NONE, body_bytes: 0, payload_bytes: 0 }
     }
 
     /// `mark` of a server's frame.
@@ -126,7 +129,7 @@ impl Header {
             request: self.request.0.into(),
             mark: self.mark.into(),
             kind: self.kind as u8,
-            flags: 0,
+            leases: self.leases.0,
             credit: self.credit.into(),
             check: 0.into(),
         };
@@ -166,6 +169,7 @@ impl Header {
             request: RequestId(raw.request.get()),
             mark: raw.mark.get(),
             credit: raw.credit.get(),
+            leases: Leases(raw.leases),
             body_bytes: body,
             payload_bytes: payload,
         })
@@ -226,6 +230,7 @@ mod tests {
     fn header_round_trip_and_damage() {
         let mut header = Header::new(Kind::Reply, RequestId(77));
         header.mark = 5;
+        header.leases = Leases::ATTR;
         header.body_bytes = 10;
         header.payload_bytes = 20;
         let bytes = header.encode();

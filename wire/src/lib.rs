@@ -13,6 +13,7 @@ pub mod extent;
 pub mod frame;
 pub mod hello;
 pub mod id;
+pub mod lease;
 pub mod limits;
 pub mod message;
 pub mod name;

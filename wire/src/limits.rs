@@ -1,9 +1,9 @@
 //! Every bound the processes share, with unit and reason. Relations are asserted at compile time.
 
 /// Protocol version spoken by this build; the golden-byte tests pin its encoding.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Oldest version still understood.
-pub const PROTOCOL_VERSION_MIN: u16 = 1;
+pub const PROTOCOL_VERSION_MIN: u16 = 2;
 /// Longest file name in bytes (`NAME_MAX` of Linux).
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest symbolic link target in bytes (`PATH_MAX` less its NUL).
@@ -44,6 +44,11 @@ pub const FUSE_IO_BYTES_MAX: usize = 1024 * 1024;
 pub const LEASE_MS: u64 = 10_000;
 /// Time between two heartbeats of an idle session, milliseconds.
 pub const HEARTBEAT_MS: u64 = 3_000;
+/// Silence of the server after which a client no longer trusts its leases, milliseconds: sooner than the server, which
+/// counts from the last byte it saw, lets others go on.
+pub const LEASE_TRUST_MS: u64 = LEASE_MS - 2_000;
+/// Time to answer a recall, milliseconds: unwritten data may have to go out first. A session that does not is ended.
+pub const RECALL_MS_MAX: u64 = 30_000;
 /// Dirty data older than this is written back, milliseconds.
 pub const WRITEBACK_MS: u64 = 5_000;
 /// Inode numbers given to a client at once.
@@ -68,4 +73,5 @@ const _: () = {
     assert!(BLOCK_BYTES_MIN.is_multiple_of(SEGMENT_BYTES));
     assert!(INLINE_BYTES_MAX <= SEGMENT_BYTES as usize);
     assert!(HEARTBEAT_MS * 3 < LEASE_MS);
+    assert!(HEARTBEAT_MS * 2 < LEASE_TRUST_MS);
 };

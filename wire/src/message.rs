@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::attr::{Attr, SetAttr};
 use crate::errno::Errno;
 use crate::extent::{Extent, Layout, NewBlock};
-use crate::id::{BlockId, Commit, Ino, Range, RequestId};
+use crate::id::{BlockId, Commit, Epoch, Ino, Range, RequestId};
+use crate::lease::Recall;
 use crate::name::Name;
 use crate::seal::{Node, Sealer};
 use crate::time::Time;
@@ -177,6 +178,17 @@ pub enum Request {
     Lock { node: Node, lock: Lock, wait: bool },
     /// Releases every lock of an owner on an inode (close of a POSIX owner, last close of an open file description) -> `Done`.
     Unlock { node: Node, family: LockFamily, owner: u64 },
+
+    // ---- Leases: session state that dies with the server or the session; idempotent.
+    /// Wants the exclusive lease of a file -> `Attr`, when all others gave theirs back. Without `Leases::EXCLUSIVE` in the
+    /// answer it was not granted: this session is itself asked to give the file back, and must write through.
+    Acquire { node: Node },
+    /// Recalls that were done as asked -> `Done`.
+    Recalled { ids: Vec<u64> },
+    /// Nothing of these inodes is cached any more -> `Done`. What was granted before the answer is void.
+    GiveBack { inos: Vec<Ino> },
+    /// Nothing that was granted before this start of the server is cached any more -> `Done`.
+    DropLeases { epoch: Epoch },
 }
 
 /// What to make.
@@ -326,6 +338,8 @@ pub enum Notice {
     Revoked { text: String },
     /// The server stops on purpose; reconnect.
     Closing,
+    /// Somebody else needs what this session has leases of.
+    Recall { recalls: Vec<Recall> },
 }
 
 /// Body of a `Kind::Replay` frame: a call that was answered, but not durable when the server died.
@@ -348,6 +362,8 @@ pub struct Recovery {
     pub opens: Vec<(Node, u32)>,
     /// Locks it holds.
     pub locks: Vec<(Node, Lock)>,
+    /// Files it has unwritten data of under an exclusive lease.
+    pub exclusive: Vec<Node>,
 }
 
 impl Request {
@@ -385,7 +401,11 @@ impl Request {
             | Self::Leave
             | Self::Close { .. }
             | Self::Lock { .. }
-            | Self::Unlock { .. } => false,
+            | Self::Unlock { .. }
+            | Self::Acquire { .. }
+            | Self::Recalled { .. }
+            | Self::GiveBack { .. }
+            | Self::DropLeases { .. } => false,
         }
     }
 
@@ -422,7 +442,8 @@ impl Request {
             | Self::Write { node, .. }
             | Self::Fallocate { node, .. }
             | Self::Lock { node, .. }
-            | Self::Unlock { node, .. } => [Some(*node), None],
+            | Self::Unlock { node, .. }
+            | Self::Acquire { node } => [Some(*node), None],
             Self::Link { node, parent, .. } => [Some(*node), Some(*parent)],
             Self::Rename { parent, new_parent, .. } => [Some(*parent), Some(*new_parent)],
             Self::CopyRange { source, target, .. } => [Some(*source), Some(*target)],
@@ -433,7 +454,10 @@ impl Request {
             | Self::Sync { .. }
             | Self::PutBlock { .. }
             | Self::CancelWait { .. }
-            | Self::Leave => [None, None],
+            | Self::Leave
+            | Self::Recalled { .. }
+            | Self::GiveBack { .. }
+            | Self::DropLeases { .. } => [None, None],
         }
     }
 }

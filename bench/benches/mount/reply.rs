@@ -20,8 +20,8 @@ pub(crate) fn benches(c: &mut Criterion) {
         assert!(write(&mut out).is_ok(), "{name}");
         group.bench_function(name, |b| b.iter(|| write(black_box(&mut out))));
     };
-    let (found, valid) = (answer::found(42), ValidFor::SECOND);
-    let opened = Opened { fh: 3, keep_cache: true };
+    let (found, valid) = (answer::found(42), ValidFor::LEASE);
+    let opened = Opened { fh: 3, keep_cache: true, direct: false };
     let lock =
         Lock { family: LockFamily::Posix, kind: LockKind::Write, owner: 9, pid: 77, start: 0, end: u64::MAX };
     let figures =

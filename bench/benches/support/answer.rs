@@ -5,7 +5,7 @@ use flexfs_mount::vfs::{DirItem, Found, ValidFor};
 use crate::attr::file_attr;
 
 pub(crate) fn found(ino: u64) -> Found {
-    let valid = ValidFor::SECOND;
+    let valid = ValidFor::LEASE;
     Found { nodeid: ino, attr: file_attr(ino), entry_valid: valid, attr_valid: valid }
 }
 

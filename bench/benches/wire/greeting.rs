@@ -75,6 +75,7 @@ pub(crate) fn recoveries() -> [(&'static str, Recovery); 2] {
         end: u64::MAX,
     };
     let recovery = |count: u64| Recovery {
+        exclusive: Vec::new(),
         opens: (0..count).map(|ino| (node(ino), 1)).collect(),
         locks: (0..count / 10).map(|ino| (node(ino), lock)).collect(),
     };

@@ -205,7 +205,7 @@ mod tests {
         };
         null.answer(&header(1), mkdir(b"f"), &mut out).unwrap();
         let ino = EntryOut::read_from_prefix(&out).unwrap().0.nodeid;
-        let args = flexfs_mount::vfs::WriteArgs { fh: 0, offset: 4096, kill_privileges: false, sync: false };
+        let args = flexfs_mount::vfs::WriteArgs { offset: 4096, ..Default::default() };
         null.answer(&header(ino), Operation::Write { args, size: 1000 }, &mut out).unwrap();
         let read = |offset| Operation::Read { fh: 0, offset, size: 8192 };
         assert_eq!(null.answer(&header(ino), read(0), &mut out), Ok(5096));

@@ -91,6 +91,12 @@ impl<S: Store> Namespace<S> {
         result.map(|()| (found, eof))
     }
 
+    /// The inode a name stands for now, for the server itself. `None` too when that cannot be read.
+    pub fn child(&mut self, dir: Ino, name: &Name) -> Option<Ino> {
+        let txn = self.begin(Time::default());
+        self.dentry(&txn, dir, name).ok().flatten().map(|dentry| dentry.ino)
+    }
+
     /// Attributes of an inode, for the server itself.
     ///
     /// # Errors

@@ -145,6 +145,11 @@ impl<S: Store> Namespace<S> {
         self.store.durable()
     }
 
+    /// Whether a call was answered before, and is remembered.
+    pub fn has_answered(&self, session: SessionId, request: RequestId) -> bool {
+        self.dedup.get(session, request).is_some()
+    }
+
     /// The store, for `verify` and for tests.
     pub fn store(&self) -> &S {
         &self.store

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Commit, RequestId};
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Answer, Reply};
 use flexfs_wire::time::Time;
 use tokio::sync::OwnedSemaphorePermit;
@@ -56,6 +57,6 @@ async fn fetch(task: &Task, wanted: Wanted) -> Result<(Reply, Vec<u8>, Vec<Owned
 impl Task {
     fn answer(&self, result: Result<Reply, Errno>, payload: Vec<u8>, room: Vec<OwnedSemaphorePermit>) {
         let answer = Answer { commit: Commit(0), at: Time::default(), result };
-        self.link.answer_with(&self.core, self.request, self.stamp, answer, payload, room);
+        self.link.answer_with(&self.core, self.request, self.stamp, answer, Leases::NONE, payload, room);
     }
 }

@@ -158,7 +158,7 @@ fn nodes_are_good(session: &Shared, request: &Request) -> bool {
 /// What a read-only session may not do.
 fn refused_by(rules: Rules, request: &Request) -> bool {
     let writes = match request {
-        Request::PutBlock { .. } | Request::Open { write: true, .. } => true,
+        Request::PutBlock { .. } | Request::Open { write: true, .. } | Request::Acquire { .. } => true,
         Request::Lock { lock: Lock { kind: LockKind::Write, .. }, .. } => true,
         other => other.is_mutation(),
     };
@@ -188,6 +188,7 @@ fn end_of_replay(
     let good = |node: &Node| session.sealer.verify(*node);
     if !recovery.opens.iter().all(|(node, _)| good(node))
         || !recovery.locks.iter().all(|(node, _)| good(node))
+        || !recovery.exclusive.iter().all(good)
     {
         return None;
     }
@@ -198,6 +199,7 @@ fn end_of_replay(
         stamp: Stamp { started: clock::now(), kind: metrics::KIND_RECOVERY },
         opens: recovery.opens.into_iter().map(|(node, count)| (node.ino, count)).collect(),
         locks: recovery.locks.into_iter().map(|(node, lock)| (node.ino, lock)).collect(),
+        exclusive: recovery.exclusive.into_iter().map(|node| node.ino).collect(),
     })
 }
 

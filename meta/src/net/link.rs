@@ -11,6 +11,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::frame::{self, Header, Kind};
 use flexfs_wire::hello::Welcome;
 use flexfs_wire::id::{Commit, RequestId};
+use flexfs_wire::lease::Leases;
 use flexfs_wire::limits::{FRAME_BYTES_MAX, REQUESTS_PER_LINK_MAX};
 use flexfs_wire::message::{Answer, Notice};
 use flexfs_wire::record::{Opener, RecordError, Sealer};
@@ -113,7 +114,9 @@ impl Link {
     /// Something from the volume thread.
     pub(crate) fn handle(&self, core: &Core, item: Item) {
         match item {
-            Item::Answer { request, stamp, answer } => self.answer(core, request, stamp, answer),
+            Item::Answer { request, stamp, answer, leases } => {
+                self.answer_with(core, request, stamp, answer, leases, Vec::new(), Vec::new());
+            }
             Item::Notice(notice) => self.notice(core, &notice),
             Item::Close => self.close(),
         }
@@ -127,16 +130,18 @@ impl Link {
 
     /// Answers a request. Nodes are sealed here, at the border.
     pub(crate) fn answer(&self, core: &Core, request: RequestId, stamp: Stamp, answer: Answer) {
-        self.answer_with(core, request, stamp, answer, Vec::new(), Vec::new());
+        self.answer_with(core, request, stamp, answer, Leases::NONE, Vec::new(), Vec::new());
     }
 
-    /// Answers with a payload behind the body.
+    /// Answers with a payload behind the body, and leases.
+    #[expect(clippy::too_many_arguments, reason = "an answer's parts and where it goes")]
     pub(crate) fn answer_with(
         &self,
         core: &Core,
         request: RequestId,
         stamp: Stamp,
         mut answer: Answer,
+        leases: Leases,
         payload: Vec<u8>,
         room: Vec<OwnedSemaphorePermit>,
     ) {
@@ -150,7 +155,8 @@ impl Link {
             reply.seal(&session.sealer);
         }
         core.metrics.answered(stamp.kind, stamp.started, answer.result.is_err());
-        let header = self.header(Kind::Reply, request, session);
+        let mut header = self.header(Kind::Reply, request, session);
+        header.leases = leases;
         let mut outbound = self.outbound.borrow_mut();
         let bytes = payload.len();
         if outbound.frame(|out| frame::encode(header, &answer, bytes, out)).is_ok() {
@@ -161,6 +167,7 @@ impl Link {
             // A body over its bound is a fault of this server; the client must not wait for ever.
             tracing::error!(session = %session.info.id, %request, "an answer was too large to send");
             let answer = Answer { result: Err(Errno::EIO), ..answer };
+            header.leases = Leases::NONE;
             // An errno always fits.
             let _ = outbound.frame(|out| frame::encode(header, &answer, 0, out));
         }

@@ -244,7 +244,7 @@ mod tests {
 
     fn open(token: String) -> Hello {
         Hello::Open(Open {
-            versions: (1, 1),
+            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
             token,
             volume: "v".to_owned(),
             client: "host:/mnt\u{1b}[31m".to_owned(),
@@ -297,7 +297,11 @@ mod tests {
     #[test]
     fn hellos_are_bounded() {
         let mut bytes = Vec::new();
-        let hello = Hello::Attach { versions: (1, 1), session: SessionId(1), proof: [0; 32] };
+        let hello = Hello::Attach {
+            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+            session: SessionId(1),
+            proof: [0; 32],
+        };
         frame::encode(Header::new(Kind::Hello, RequestId(0)), &hello, 0, &mut bytes).unwrap();
         for cut in 0..bytes.len() {
             assert!(matches!(read_hello(&bytes[..cut]), Ok(None)), "{cut}");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::Granted;
 use flexfs_wire::id::{BlockId, Commit, Epoch, RequestId, SessionId};
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Answer, Notice, Reply};
 use flexfs_wire::settings::VolumeSettings;
 use flexfs_wire::time::Time;
@@ -17,10 +18,12 @@ use super::deferred::Deferred;
 use super::handle::Volume;
 use super::message::{Item, LinkKey, OpenAnswer, PutRight, Stamp, ToVolume};
 use super::outs::{Cores, Outs};
+use super::parked::Parking;
 use super::recovery::{Recovery, Replayed};
 use super::registry::Registry;
 use super::shared::Shared;
 use crate::engine::{Room, Store};
+use crate::lease;
 use crate::metrics::VolumeMetrics;
 use crate::namespace::{Limits, Namespace};
 
@@ -112,6 +115,10 @@ pub(super) struct Host<S: Store> {
     pub(super) unended: Vec<SessionId>,
     pub(super) room: Room,
     pub(super) stopped: Option<crossbeam::channel::Sender<()>>,
+    /// Who may cache what.
+    pub(super) leases: lease::Leases,
+    /// Calls that wait for leases of others.
+    pub(super) parked: Parking,
 }
 
 /// What a host begins with.
@@ -152,6 +159,8 @@ impl<S: Store> Host<S> {
             unended: Vec::new(),
             room,
             stopped: None,
+            leases: lease::Leases::new(epoch),
+            parked: Parking::default(),
         };
         host.restart(now)?;
         Ok(host)
@@ -200,6 +209,7 @@ impl<S: Store> Host<S> {
                 self.ticked_at = now.mono;
                 self.end_unended(now)?;
                 self.end_silent(now)?;
+                self.end_deaf(now)?;
                 self.measure_space();
                 self.revoked.retain(|_, (at, _)| now.mono.saturating_duration_since(*at) < REVOKED_KEPT);
                 self.busy = true;
@@ -212,6 +222,7 @@ impl<S: Store> Host<S> {
                 };
             }
         }
+        self.send_recalls();
         self.outs.flush();
         Ok(())
     }
@@ -243,7 +254,7 @@ impl<S: Store> Host<S> {
         result: Result<Reply, Errno>,
     ) {
         let answer = Answer { commit: Commit(0), at: Time::default(), result };
-        self.outs.push(link, Item::Answer { request, stamp, answer });
+        self.outs.push(link, Item::Answer { request, stamp, answer, leases: Leases::NONE });
     }
 
     /// A commit was made for a session.

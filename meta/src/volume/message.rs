@@ -7,6 +7,7 @@ use crossbeam::channel::Sender;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{Granted, Refused};
 use flexfs_wire::id::{BlockId, Commit, Epoch, Ino, RequestId, SessionId};
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Answer, Call, Lock, Notice, Replay};
 use flexfs_wire::settings::VolumeSettings;
 use tokio::sync::oneshot;
@@ -108,6 +109,7 @@ pub(crate) struct EndOfReplay {
     pub(crate) stamp: Stamp,
     pub(crate) opens: Vec<(Ino, u32)>,
     pub(crate) locks: Vec<(Ino, Lock)>,
+    pub(crate) exclusive: Vec<Ino>,
 }
 
 /// Where the outcome of an `Open` goes.
@@ -165,7 +167,7 @@ pub(crate) struct Out {
 #[derive(Debug)]
 pub(crate) enum Item {
     /// The answer to a request.
-    Answer { request: RequestId, stamp: Stamp, answer: Answer },
+    Answer { request: RequestId, stamp: Stamp, answer: Answer, leases: Leases },
     /// Something unasked.
     Notice(Notice),
     /// Close when everything before this was sent.

@@ -6,6 +6,7 @@ mod handle;
 mod host;
 mod message;
 mod outs;
+mod parked;
 mod record;
 mod recovery;
 mod registry;

@@ -160,6 +160,7 @@ mod tests {
             stamp: Stamp { started: now, kind: 0 },
             opens: Vec::new(),
             locks: Vec::new(),
+            exclusive: Vec::new(),
         }
     }
 

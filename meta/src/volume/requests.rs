@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Ino, SessionId};
+use flexfs_wire::lease::{LEASE_BATCH_MAX, Leases};
 use flexfs_wire::limits::{BLOCK_GRANT, INODE_GRANT};
 use flexfs_wire::message::{Reply, Request};
 
@@ -78,7 +79,26 @@ impl<S: Store> Host<S> {
                 tracing::info!(volume = %self.volume.id, %session, "session left");
                 self.end(session, now, None)?;
             }
-            _ => self.apply(job, now),
+            Request::Recalled { ref ids } => {
+                let done = ids.len() <= LEASE_BATCH_MAX;
+                let ids = if done { ids.clone() } else { Vec::new() };
+                self.answer(from, request, stamp, if done { Ok(Reply::Done) } else { Err(Errno::EINVAL) });
+                self.handle_recalled(session, &ids, now);
+            }
+            Request::GiveBack { ref inos } => {
+                let done = inos.len() <= LEASE_BATCH_MAX;
+                for ino in inos.iter().filter(|_| done) {
+                    self.leases.give_back(session, *ino);
+                }
+                self.answer(from, request, stamp, if done { Ok(Reply::Done) } else { Err(Errno::EINVAL) });
+            }
+            Request::DropLeases { epoch } => {
+                if epoch == self.epoch {
+                    self.leases.set_tame(session);
+                }
+                self.answer(from, request, stamp, Ok(Reply::Done));
+            }
+            _ => self.admit_job(job, now),
         }
         Ok(())
     }
@@ -99,7 +119,7 @@ impl<S: Store> Host<S> {
         }
     }
 
-    fn apply(&mut self, job: Job, now: Now) {
+    pub(super) fn apply(&mut self, job: Job, now: Now) {
         let context = Context {
             now: now.wall,
             session: job.session,
@@ -108,13 +128,21 @@ impl<S: Store> Host<S> {
             squashed: job.squashed,
             umask: u32::from(job.umask),
         };
+        // An answer from memory tells what was so then: nothing may be cached of it.
+        let again = self.namespace.has_answered(job.session, job.request);
         let outcome = self.namespace.apply(&context, &job.call.request);
         match outcome.answer {
-            Some(answer) => {
+            Some(mut answer) => {
                 if answer.commit.0 != 0 {
                     self.committed(job.session, answer.commit);
                 }
-                self.outs.push(job.from, Item::Answer { request: job.request, stamp: job.stamp, answer });
+                let leases = if again {
+                    Leases::NONE
+                } else {
+                    self.grant(job.session, &job.call.request, &mut answer.result)
+                };
+                let (request, stamp) = (job.request, job.stamp);
+                self.outs.push(job.from, Item::Answer { request, stamp, answer, leases });
             }
             None => {
                 if let Some(session) = self.sessions.get_mut(&job.session) {
@@ -132,7 +160,7 @@ impl<S: Store> Host<S> {
             let waiting = self.sessions.get_mut(&session).and_then(|found| found.waits.remove(&request));
             // A wait whose link is gone has no address; the client asks again.
             if let Some((link, stamp)) = waiting {
-                self.outs.push(link, Item::Answer { request, stamp, answer });
+                self.outs.push(link, Item::Answer { request, stamp, answer, leases: Leases::NONE });
             }
         }
     }
@@ -149,6 +177,8 @@ impl<S: Store> Host<S> {
             let wakeups = self.namespace.cancel_wait(now.wall, session, request);
             self.wake(wakeups);
         }
+        // A recall may have been lost with the link; to hear of it twice does no harm.
+        self.resend_recalls(session);
     }
 
     pub(super) fn handle_put_right(&mut self, session: SessionId, block: BlockId, answer: PutAnswer) {

@@ -32,6 +32,7 @@ impl<S: Store> Host<S> {
                 resume_key: Zeroizing::new(record.resume_key),
             };
             self.admit(info, &record, now);
+            self.leases.set_wild(id);
         }
         self.volume.set_durable(self.namespace.durable().clone(), self.namespace.survived());
         self.measure_space();
@@ -92,6 +93,9 @@ impl<S: Store> Host<S> {
         }
         for end in &recovered.ends {
             self.namespace.declare(end.session, &end.opens, &end.locks);
+            for ino in &end.exclusive {
+                self.leases.declare(end.session, *ino);
+            }
         }
         let text = "the session did not come back in time after a restart of the server; mount again";
         for id in &recovered.lost {

@@ -139,6 +139,7 @@ impl<S: Store> Host<S> {
             && let Some(found) = self.sessions.get_mut(&session)
         {
             found.links.push(link);
+            self.resend_recalls(session);
         }
         let accepted = outcome.is_ok();
         if answer.send(outcome).is_err() && accepted {
@@ -189,6 +190,7 @@ impl<S: Store> Host<S> {
             recovery.handle_gone(id);
         }
         self.end_rows(id, now)?;
+        self.end_leases(id, now);
         for link in session.links {
             if let Some(notice) = &notice {
                 self.outs.push(link, Item::Notice(notice.clone()));

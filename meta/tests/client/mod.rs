@@ -12,6 +12,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::frame::{self, HEADER_BYTES, Header, Kind};
 use flexfs_wire::hello::{self, EXPORTER_LABEL, Granted, Hello, Open, Reason, Welcome};
 use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
+use flexfs_wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use flexfs_wire::message::{
     Answer, Call, Caller, Entry, Inline, Make, Notice, Recovery, Replay, Reply, Request, Write,
 };
@@ -187,7 +188,7 @@ pub(crate) struct Session {
 /// What `Open` says in these tests.
 pub(crate) fn open_hello(token: &str, volume: &str, flags: Flags) -> Hello {
     Hello::Open(Open {
-        versions: (1, 1),
+        versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
         token: token.to_owned(),
         volume: volume.to_owned(),
         client: "test:/mnt".to_owned(),
@@ -239,11 +240,29 @@ impl Session {
         let call = Call { caller: Caller { uid: 0, gid: 0 }, request };
         self.link.request_call(id, &call, payload);
         let (answer, payload) = self.link.answer(id);
+        self.give_back(&call.request, &answer);
         if answer.commit.0 != 0 {
             let replay = Replay { commit: answer.commit, at: answer.at, call };
             self.log.push((RequestId(id), replay));
         }
         (answer, payload)
+    }
+
+    /// This client reads nothing while others are called, and so cannot answer recalls: it keeps no lease.
+    fn give_back(&mut self, request: &Request, answer: &Answer) {
+        let mut inos: Vec<Ino> = request.nodes().into_iter().flatten().map(|node| node.ino).collect();
+        match &answer.result {
+            Ok(Reply::Entry(entry)) => inos.push(entry.attr.ino),
+            Ok(Reply::Entries { entries, .. }) => inos.extend(entries.iter().map(|entry| entry.ino)),
+            _ => {}
+        }
+        if !inos.is_empty() {
+            let id = self.number();
+            let call = Call { caller: Caller { uid: 0, gid: 0 }, request: Request::GiveBack { inos } };
+            self.link.request_call(id, &call, &[]);
+            // The link may be at its end, on purpose.
+            drop(self.link.try_answer(id));
+        }
     }
 
     /// A call that succeeds.
@@ -302,9 +321,9 @@ impl Session {
         let session = self.id();
         let proof = hello::prove(&self.granted.resume_key, session, &link.exporter);
         if resume {
-            Hello::Resume { versions: (1, 1), session, proof }
+            Hello::Resume { versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION), session, proof }
         } else {
-            Hello::Attach { versions: (1, 1), session, proof }
+            Hello::Attach { versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION), session, proof }
         }
     }
 
@@ -328,9 +347,10 @@ impl Session {
             self.link.send(Header::new(Kind::Replay, *id), replay, &[]);
         }
         let id = self.number();
-        let recovery = Recovery { opens, locks: Vec::new() };
+        let recovery = Recovery { opens, locks: Vec::new(), exclusive: Vec::new() };
         self.link.send(Header::new(Kind::Recovery, RequestId(id)), &recovery, &[]);
         assert_eq!(self.link.answer(id).0.result, Ok(Reply::Done));
+        self.get(Request::DropLeases { epoch });
         replays.len()
     }
 }

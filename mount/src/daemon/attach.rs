@@ -11,12 +11,12 @@ use flexfs_wire::settings::Flags;
 use super::run::Event;
 use crate::config::Transport;
 use crate::fuse::attach;
-use crate::fuse::device::{self, HandshakeError};
+use crate::fuse::device::{self, HandshakeError, Notifier};
 use crate::fuse::fallback;
 use crate::fuse::queue::{self, Service};
 use crate::fuse::seat::Seats;
 use crate::shard::Shards;
-use crate::vfs::{Notice, Vfs};
+use crate::vfs::{Notice, Recaller, Task, Vfs};
 
 /// Switch of FUSE over io_uring.
 const ENABLE_URING: &str = "/sys/module/fuse/parameters/enable_uring";
@@ -29,6 +29,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) shards: &'a Shards,
     pub(crate) vfs: &'a Arc<Vfs>,
     pub(crate) notices: Receiver<Notice>,
+    pub(crate) recalls: Receiver<Task>,
     pub(crate) events: Sender<Event>,
 }
 
@@ -119,6 +120,10 @@ impl Plan<'_> {
     }
 
     fn write_notices(&self, device: OwnedFd) -> anyhow::Result<()> {
+        let kernel = Arc::new(Notifier(device.try_clone().context("dup")?));
+        let (vfs, tasks) = (Arc::clone(self.vfs), self.recalls.clone());
+        let (_, shard) = self.shards.handles().swap_remove(0);
+        Recaller::start(vfs, kernel, shard, tasks).context("cannot start a thread")?;
         let notices = self.notices.clone();
         std::thread::Builder::new()
             .name("notices".to_owned())

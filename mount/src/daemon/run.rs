@@ -89,6 +89,7 @@ impl Mount {
         let (notices, posted) = Notices::new();
         let vfs =
             Arc::new(Vfs::new(Arc::clone(&self.session.remote), Arc::clone(&self.session.files), notices));
+        let (tasks, recalls) = vfs.listen();
         self.start_links()?;
         let plan = Plan {
             volume: &self.args.volume,
@@ -97,6 +98,7 @@ impl Mount {
             shards: &self.shards,
             vfs: &vfs,
             notices: posted,
+            recalls,
             events: events.clone(),
         };
         let attached = match plan.attach(self.args.transport) {
@@ -109,6 +111,8 @@ impl Mount {
         self.announce(&vfs, &attached, flags.ro)?;
         let sends = Arc::clone(&vfs);
         self.shards.spawn(0, move || async move { sends.run_atimes().await });
+        let gives_back = Arc::clone(&vfs);
+        self.shards.spawn(0, move || async move { gives_back.run_leases(tasks).await });
         ready.tell()?;
         tracing::info!(
             volume = self.args.volume,

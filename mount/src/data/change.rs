@@ -25,7 +25,7 @@ impl<S: Server> Core<S> {
         self.flush_ordered(file, flushes_first(&change)).await;
         let changing = file.begin_change();
         let request = Request::SetAttr { node: file.node, change };
-        let result = self.server.call(caller, request, None).await.and_then(attr_of);
+        let result = self.call(caller, request, file, None).await.and_then(attr_of);
         let result = match result {
             Ok(mut attr) => {
                 self.follow(file, &attr, change.size);
@@ -53,7 +53,7 @@ impl<S: Server> Core<S> {
         self.flush_ordered(file, false).await;
         let changing = file.begin_change();
         let request = Request::Open { node: file.node, write: true, truncate: true, kill_privileges };
-        let result = match self.server.call(caller, request, None).await {
+        let result = match self.call(caller, request, file, None).await {
             Ok(Reply::Opened { attr, .. }) => {
                 self.follow(file, &attr, Some(0));
                 Ok(attr)
@@ -98,7 +98,7 @@ impl<S: Server> Core<S> {
         self.flush_ordered(file, true).await;
         let changing = file.begin_change();
         let request = Request::Fallocate { node: file.node, mode, offset, length };
-        let result = self.server.call(caller, request, None).await.and_then(attr_of);
+        let result = self.call(caller, request, file, None).await.and_then(attr_of);
         let result = self.learn_change(file, result);
         drop((changing, order));
         self.weigh_layout(file);
@@ -133,7 +133,7 @@ impl<S: Server> Core<S> {
             target_offset,
             length,
         };
-        let result = match self.server.call(caller, request, None).await {
+        let result = match self.call(caller, request, &target, None).await {
             Ok(Reply::Copied { length, attr }) => self.learn_change(&target, Ok(attr)).map(|()| length),
             Ok(other) => Err(unexpected(&other)),
             Err(errno) => self.learn_change(&target, Err(errno)).map(|()| 0),

@@ -50,7 +50,7 @@ impl<S: Server> Core<S> {
         };
         let request = Request::Write { node: file.node, write };
         let change = file.begin_change();
-        let result = self.server.call(bundle.writer, request, None).await.and_then(attr_of);
+        let result = self.call(bundle.writer, request, file, None).await.and_then(attr_of);
         match result {
             Ok(attr) => {
                 let freed = {
@@ -90,7 +90,7 @@ impl<S: Server> Core<S> {
                 ..Write::default()
             };
             let request = Request::Write { node: file.node, write };
-            let attr = self.server.call(batch.writer, request, None).await.and_then(attr_of)?;
+            let attr = self.call(batch.writer, request, file, None).await.and_then(attr_of)?;
             let mut state = file.state();
             self.note_answer(&mut state);
             if state.learn_own(&attr, true)

@@ -8,6 +8,7 @@ use flexfs_uring::clock;
 use flexfs_wire::attr::Attr;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Compression;
@@ -207,15 +208,25 @@ impl<S: Server> Core<S> {
         state.answered = Some((self.server.last_commit(), self.server.generation()));
     }
 
-    /// Asks the server for the attributes, if nothing is known of the file.
-    pub(crate) async fn know(&self, file: &File, cancel: Option<&Cancel>) -> Result<(), Errno> {
-        if file.state().known.is_some() {
-            return Ok(());
+    /// Makes a call about this file, and takes in the lease it is granted with the answer.
+    pub(crate) async fn call(
+        &self,
+        caller: Caller,
+        request: Request,
+        file: &File,
+        cancel: Option<&Cancel>,
+    ) -> Result<Reply, Errno> {
+        let recalls = self.server.recalls();
+        let (asked, life) = (recalls.asked(), recalls.life());
+        let (result, leases) = self.server.call_leased(caller, request, cancel).await;
+        if result.is_ok() && leases.has(Leases::ATTR) {
+            let mut state = file.state();
+            // Under the state's lock: a recall that begins now finds the lease, one that began is seen here.
+            if recalls.is_good(file.node.ino, asked) {
+                state.lease.grant(leases, life);
+            }
         }
-        let request = Request::GetAttr { node: file.node };
-        let attr = attr_of(self.server.call(NOBODY, request, cancel).await?)?;
-        file.state().learn(&attr);
-        Ok(())
+        result
     }
 
     fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {

@@ -4,6 +4,7 @@
 //! stay readable until the server's answer names where they are. Flights are committed in the order of their
 //! numbers, so a later write to the same bytes always wins.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,7 @@ use flexfs_wire::attr::{Attr, S_ISGID, S_ISUID};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::NewBlock;
 use flexfs_wire::id::Commit;
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::Caller;
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
@@ -76,6 +78,79 @@ pub(crate) struct State {
     pub(crate) write_error: Option<Errno>,
     /// Where sequential readers are.
     pub(crate) streams: Option<Box<Streams>>,
+    /// What may be cached of it.
+    pub(crate) lease: Lease,
+    /// The life of the leases that the unwritten bytes belong to.
+    pub(crate) written_in: u64,
+}
+
+/// A file's lease, and its recall.
+#[derive(Debug, Default)]
+pub(crate) struct Lease {
+    /// What was granted, and in which life of the leases; void in any other.
+    granted: Option<(Level, u64)>,
+    /// A recall is being processed. Until it is answered the lease stands: what is read may be what was true before, and
+    /// what is written goes to the server before it is answered.
+    pub(crate) recall: Recalling,
+    /// Reads and writes under way.
+    pub(crate) busy: u32,
+    /// Ranges that the kernel may have got pages of while a recall was processed.
+    pub(crate) tainted: Vec<Range<u64>>,
+}
+
+/// How much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Shared,
+    Exclusive,
+}
+
+/// How far a recall is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Recalling {
+    /// There is none.
+    #[default]
+    No,
+    /// Reads go on.
+    Open,
+    /// New reads wait: the last pages are being taken from the kernel.
+    Shut,
+}
+
+impl Lease {
+    /// Whether the file may be cached.
+    pub(crate) fn holds(&self, life: u64) -> bool {
+        self.recall != Recalling::No || self.granted.is_some_and(|(_, granted)| granted == life)
+    }
+
+    /// Whether writes may be kept here.
+    pub(crate) fn is_exclusive(&self, life: u64) -> bool {
+        self.recall == Recalling::No && self.granted == Some((Level::Exclusive, life))
+    }
+
+    /// Takes in what was granted.
+    pub(crate) fn grant(&mut self, leases: Leases, life: u64) {
+        if self.recall != Recalling::No {
+            return;
+        }
+        if leases.has(Leases::EXCLUSIVE) {
+            self.granted = Some((Level::Exclusive, life));
+        } else if leases.has(Leases::ATTR) {
+            self.granted = Some((Level::Shared, life));
+        }
+    }
+
+    /// Goes down to a shared lease, if it is more.
+    pub(crate) fn share(&mut self) {
+        if let Some((level, _)) = &mut self.granted {
+            *level = Level::Shared;
+        }
+    }
+
+    /// Nothing is left of it.
+    pub(crate) fn drop_all(&mut self) {
+        self.granted = None;
+    }
 }
 
 /// The attributes that have to do with data.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use flexfs_wire::attr::{Attr, SetAttr};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Compression;
@@ -19,6 +20,7 @@ use super::read::adopt;
 use super::server::Server;
 use super::wait::to_the_end;
 use crate::cancel::Cancel;
+use crate::lease::Asked;
 
 /// What file data needs to know of volume and command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,19 @@ pub struct OpenMode {
     pub truncate: bool,
     /// The opener is not privileged: a truncation clears set-uid and set-gid.
     pub kill_privileges: bool,
+}
+
+/// How bytes come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteMode {
+    /// The writer is not privileged: set-uid and set-gid are cleared.
+    pub kill_privileges: bool,
+    /// At the end of the file, wherever that is (`O_APPEND`).
+    pub append: bool,
+    /// Out of the kernel's pages, which it holds locked meanwhile, and by nobody's call.
+    pub from_pages: bool,
+    /// The kernel holds no pages for it (direct I/O): it may wait for a lease.
+    pub direct: bool,
 }
 
 /// A file that was opened.
@@ -83,15 +98,16 @@ impl<S: Server> Files<S> {
         if mode.truncate {
             return self.open_truncated(caller, node, mode.kill_privileges, cancel).await;
         }
-        let before = self.core.find(node.ino).and_then(|file| file.state().known.map(|known| known.version));
+        let known = self.core.find(node.ino);
+        let before = known.and_then(|file| file.state().known.map(|known| known.version));
+        let file = self.core.file(node);
+        file.remember();
         let request =
             Request::Open { node, write: mode.write, truncate: false, kill_privileges: mode.kill_privileges };
-        let (mut attr, layout) = match self.core.server.call(caller, request, cancel).await? {
+        let (mut attr, layout) = match self.core.call(caller, request, &file, cancel).await? {
             Reply::Opened { attr, layout } => (attr, layout),
             other => return Err(unexpected(&other)),
         };
-        let file = self.core.file(node);
-        file.remember();
         let mut state = file.state();
         state.opens += 1;
         if before.is_some_and(|before| attr.version < before) {
@@ -146,13 +162,17 @@ impl<S: Server> Files<S> {
         Ok(OpenInfo { attr: result??, keep_cache: false })
     }
 
-    /// A file was made with one open counted by the server: it is empty.
-    pub fn created(&self, node: Node, attr: &Attr) {
+    /// A file was made with one open counted by the server: it is empty. `leases` came with it, of a call made then.
+    pub fn created(&self, node: Node, attr: &Attr, leases: Leases, asked: Asked) {
         let file = self.core.file(node);
         file.remember();
         let mut state = file.state();
         state.opens += 1;
         state.learn(attr);
+        let recalls = self.core.server.recalls();
+        if recalls.is_good(node.ino, asked) {
+            state.lease.grant(leases, recalls.life());
+        }
         self.core.note_answer(&mut state);
         if attr.size == 0 {
             state.map = Some(Box::new(Map::empty(attr.version)));
@@ -212,10 +232,10 @@ impl<S: Server> Files<S> {
         node: Node,
         offset: u64,
         data: &[u8],
-        kill_privileges: bool,
+        how: WriteMode,
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
-        self.core.write(caller, &self.core.file(node), (offset, data), kill_privileges, cancel).await
+        self.core.write(caller, &self.core.file(node), (offset, data), how, cancel).await
     }
 
     /// Everything written is at the server.
@@ -262,13 +282,18 @@ impl<S: Server> Files<S> {
         node: Node,
         change: SetAttr,
         cancel: Option<&Cancel>,
-    ) -> Result<Attr, Errno> {
+    ) -> Result<(Attr, Leases), Errno> {
         let Some(file) = self.core.find(node.ino) else {
             let request = Request::SetAttr { node, change };
-            return self.core.server.call(caller, request, cancel).await.and_then(attr_of);
+            let (result, leases) = self.core.server.call_leased(caller, request, cancel).await;
+            return result.and_then(attr_of).map(|attr| (attr, leases));
         };
         let core = Arc::clone(&self.core);
-        to_the_end(async move { core.change_attr(caller, &file, change).await }, cancel).await?
+        let work = async move {
+            let attr = core.change_attr(caller, &file, change).await?;
+            Ok((attr, Leases::ATTR.when(file.state().lease.holds(core.server.recalls().life()))))
+        };
+        to_the_end(work, cancel).await?
     }
 
     /// `fallocate(2)` with `FALLOC_*` of `wire::message`.
@@ -339,6 +364,25 @@ impl<S: Server> Files<S> {
         stale
     }
 
+    /// Whether attributes of the inode that came with `leases` may be kept.
+    #[must_use]
+    pub fn may_keep(&self, ino: Ino, leases: Leases) -> bool {
+        self.core.may_keep(ino, leases)
+    }
+
+    /// The file, if anything is known of it, to process a recall of it.
+    #[must_use]
+    pub fn recalled(&self, ino: Ino) -> Option<Recalled<S>> {
+        let file = self.core.find(ino)?;
+        Some(Recalled { core: Arc::clone(&self.core), file })
+    }
+
+    /// Files with bytes that are not at the server.
+    #[must_use]
+    pub fn dirty_nodes(&self) -> Vec<Node> {
+        self.core.dirty_nodes()
+    }
+
     /// The kernel forgot the inode.
     pub fn forget(&self, ino: Ino) {
         self.core.forget(ino);
@@ -381,8 +425,51 @@ impl<S: Server> Files<S> {
     }
 }
 
+/// A file of which a recall is processed, step by step (see `data::lease`).
+#[derive(Debug)]
+pub struct Recalled<S: Server = crate::link::Remote> {
+    core: Arc<Core<S>>,
+    file: Arc<File>,
+}
+
+impl<S: Server> Clone for Recalled<S> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), file: Arc::clone(&self.file) }
+    }
+}
+
+impl<S: Server> Recalled<S> {
+    /// A recall that leaves a shared lease.
+    pub async fn share(self) {
+        self.core.recall_shared(&self.file).await;
+        self.core.release(self.file);
+    }
+
+    /// First step of one that leaves nothing: unwritten bytes go to the server.
+    pub async fn begin(self) {
+        self.core.recall_begin(&self.file).await;
+    }
+
+    /// Holds back reads. The ranges that the kernel may have got pages of since. Blocks for those under way.
+    #[must_use]
+    pub fn shut(&self, within: std::time::Duration) -> Vec<std::ops::Range<u64>> {
+        Core::<S>::recall_shut(&self.file, within)
+    }
+
+    /// Lets reads go on.
+    pub fn open(&self) {
+        Core::<S>::recall_open(&self.file);
+    }
+
+    /// Last step: nothing is left of the lease.
+    pub async fn end(self) {
+        self.core.recall_end(&self.file).await;
+        self.core.release(self.file);
+    }
+}
+
 /// Told to work that goes on when its caller has left. Both run on one shard.
 type Abandoned = std::rc::Rc<std::cell::Cell<bool>>;
 
-// What one idle file costs, beside its layout (which has its part of the budget): 100 k open files are below 50 MB.
-const _: () = assert!(size_of::<File>() <= 448);
+// What one idle file costs, beside its layout (which has its part of the budget): 100 k open files are about 50 MB.
+const _: () = assert!(size_of::<File>() <= 512);

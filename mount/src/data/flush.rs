@@ -58,8 +58,10 @@ impl<S: Server> Core<S> {
 
     /// Brings to the server what is on its way and, with `dirty`, what is dirty. The caller holds the file's order.
     pub(crate) async fn flush_ordered(self: &Arc<Self>, file: &Arc<File>, dirty: bool) {
+        self.prove(file).await;
         let last = if dirty { self.launch(file).await } else { file.state().last_flight };
         loop {
+            self.prove(file).await;
             let (step, begin) = next_step(file, last);
             for number in begin {
                 self.spawn_put(file, number);

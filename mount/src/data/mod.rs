@@ -15,6 +15,7 @@ mod file;
 mod files;
 mod flush;
 pub mod layout;
+mod lease;
 mod lru;
 mod memory;
 #[cfg(test)]
@@ -32,5 +33,5 @@ mod write;
 mod writeback;
 
 pub use figures::Figures;
-pub use files::{Config, Files, OpenInfo, OpenMode};
+pub use files::{Config, Files, OpenInfo, OpenMode, Recalled, WriteMode};
 pub use server::Server;

@@ -9,6 +9,7 @@ use flexfs_wire::block::{Index, open_segment, seal};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::{Extent, Layout, ZERO_BLOCK};
 use flexfs_wire::id::{BlockId, Commit, Ino};
+use flexfs_wire::lease::Leases;
 use flexfs_wire::limits::INLINE_BYTES_MAX;
 use flexfs_wire::message::{
     Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Reply, Request, Write,
@@ -21,12 +22,14 @@ use super::layout::insert;
 use super::server::Server;
 use crate::cancel::Cancel;
 use crate::cancel::or_cancel;
+use crate::lease::Recalls;
 use crate::store::Place;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     world: Mutex<World>,
+    recalls: Recalls,
 }
 
 /// What the server has, and what it was told to do wrong.
@@ -38,6 +41,8 @@ pub(crate) struct World {
     named: BTreeSet<BlockId>,
     next_block: u64,
     pub(crate) commit: u64,
+    /// What answers grant.
+    pub(crate) leases: Leases,
     pub(crate) synced: u64,
     seed: u64,
     /// Most turns before and after a call is done.
@@ -75,8 +80,8 @@ pub(crate) struct Inode {
 impl Model {
     /// With answers up to `delay_max` turns late.
     pub(crate) fn new(seed: u64, delay_max: u64) -> Self {
-        let world = World { seed, delay_max, window_extents: 8, ..World::default() };
-        Self { world: Mutex::new(world) }
+        let world = World { seed, delay_max, window_extents: 8, leases: Leases::ALL, ..World::default() };
+        Self { world: Mutex::new(world), recalls: Recalls::default() }
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -163,6 +168,19 @@ impl Server for Model {
         let result = self.world().apply(request);
         or_cancel(self.delay(), cancel).await?;
         result
+    }
+
+    async fn call_leased(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> (Result<Reply, Errno>, Leases) {
+        (self.call(caller, request, cancel).await, self.world().leases)
+    }
+
+    fn recalls(&self) -> &Recalls {
+        &self.recalls
     }
 
     fn call_later(&self, _: Caller, request: Request) {
@@ -258,7 +276,9 @@ impl World {
 
     fn apply(&mut self, request: Request) -> Result<Reply, Errno> {
         match request {
-            Request::GetAttr { node } => Ok(Reply::Attr(self.file(node.ino)?.attr)),
+            Request::GetAttr { node } | Request::Acquire { node } => {
+                Ok(Reply::Attr(self.file(node.ino)?.attr))
+            }
             Request::ReadLayout { node, start, end } => {
                 self.layout_reads += 1;
                 let most = self.window_extents;

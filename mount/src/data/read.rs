@@ -42,7 +42,11 @@ impl<S: Server> Core<S> {
         out: &mut [u8],
         cancel: Option<&Cancel>,
     ) -> Result<usize, Errno> {
-        self.know(file, cancel).await?;
+        let (_busy, held) = self.begin_read(file, offset..offset + out.len() as u64, cancel).await?;
+        if !held {
+            // Nobody will say when the kernel's pages are old.
+            file.state().stale_kernel = true;
+        }
         let mut gone = None;
         let mut tries = 0;
         let mut reached = 0;
@@ -109,7 +113,7 @@ impl<S: Server> Core<S> {
     async fn read_layout(&self, file: &File, start: u64, cancel: Option<&Cancel>) -> Result<(), Errno> {
         let version = file.state().version();
         let request = Request::ReadLayout { node: file.node, start, end: start.saturating_add(WINDOW_BYTES) };
-        let layout = match self.server.call(NOBODY, request, cancel).await? {
+        let layout = match self.call(NOBODY, request, file, cancel).await? {
             Reply::Layout(layout) => layout,
             other => return Err(unexpected(&other)),
         };

@@ -4,10 +4,12 @@ use std::future::Future;
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Commit};
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 
 use crate::cancel::Cancel;
+use crate::lease::Recalls;
 use crate::store::Place;
 
 /// A session with the server. A server that is away makes calls wait; what they answer is final.
@@ -19,6 +21,17 @@ pub trait Server: Send + Sync + 'static {
         request: Request,
         cancel: Option<&Cancel>,
     ) -> impl Future<Output = Result<Reply, Errno>>;
+
+    /// As `call`, and what the answer grants.
+    fn call_leased(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> impl Future<Output = (Result<Reply, Errno>, Leases)>;
+
+    /// What was recalled lately.
+    fn recalls(&self) -> &Recalls;
 
     /// Whether calls can be made at all: a write that could never be stored is refused at once.
     fn check(&self) -> Result<(), Errno> {

@@ -1,25 +1,45 @@
 //! `write(2)`: bytes are copied, and sent later.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use flexfs_uring::clock;
+use flexfs_uring::{clock, timer};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::FILE_BYTES_MAX;
 use flexfs_wire::message::Caller;
 
 use super::core::Core;
-use super::file::{File, Progress};
+use super::file::{File, Progress, Recalling, State};
+use super::files::WriteMode;
+use super::lease::Busy;
 use super::server::Server;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, or_cancel};
+
+/// Longest pause before a writer who may wait asks for the lease again.
+const ASK_PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// Bytes that were copied.
+struct Taken<'a> {
+    /// Flights that have a whole block and are to be sent.
+    full: Vec<u64>,
+    /// Memory they take.
+    needed: u64,
+    /// The file is to be named among the dirty ones.
+    list: bool,
+    /// They must be at the server before the writer is answered.
+    through: bool,
+    /// The kernel may have pages of them.
+    busy: Option<Busy<'a>>,
+}
 
 impl<S: Server> Core<S> {
-    /// Takes all of `data`, or nothing. Waits while the budget is used up.
+    /// Takes all of `data`, or nothing. Waits while the budget is used up, and for the file's exclusive lease.
     pub(crate) async fn write(
         self: &Arc<Self>,
         caller: Caller,
         file: &Arc<File>,
         (offset, data): (u64, &[u8]),
-        kill_privileges: bool,
+        how: WriteMode,
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
         if data.is_empty() {
@@ -33,34 +53,20 @@ impl<S: Server> Core<S> {
             return Err(errno);
         }
         self.server.check()?;
-        self.know(file, cancel).await?;
-        let taken = data.len() as u64;
-        self.budget.take(taken, cancel, || self.relieve()).await?;
-        let (full, needed, list) = {
-            let mut state = file.state();
-            state.written = Some(Self::write_time(&state));
-            state.writer = Some(caller);
-            state.kill_privileges |= kill_privileges;
-            let before = state.dirty.cost();
-            let mut full = Vec::new();
-            state.dirty.write(self.block_bytes, offset, data, &mut full);
-            let mut after = state.dirty.cost();
-            let full: Vec<u64> = full
-                .into_iter()
-                .map(|pieces| {
-                    after += pieces.iter().map(super::dirty::Piece::cost).sum::<u64>();
-                    state.launch(pieces, Progress::Sending)
-                })
-                .collect();
-            state.dirty_since.get_or_insert_with(clock::now);
-            state.settle();
-            (full, after - before, !std::mem::replace(&mut state.listed, true))
+        let bytes = data.len() as u64;
+        self.budget.take(bytes, cancel, || self.relieve()).await?;
+        let taken = match self.take_in(caller, file, (offset, data), how, cancel).await {
+            Ok(taken) => taken,
+            Err(errno) => {
+                self.budget.give(bytes);
+                return Err(errno);
+            }
         };
-        self.budget.settle(taken, needed);
-        if list {
+        self.budget.settle(bytes, taken.needed);
+        if taken.list {
             self.list_dirty(file);
         }
-        for number in full {
+        for number in taken.full {
             self.spawn_put(file, number);
         }
         self.cache.fit();
@@ -68,6 +74,85 @@ impl<S: Server> Core<S> {
             self.relieve();
         }
         self.counters.count_written(data.len());
-        Ok(())
+        let result = if taken.through { self.flush(file, cancel).await } else { Ok(()) };
+        drop(taken.busy);
+        result
+    }
+
+    /// Copies the bytes once they may be kept, or must not wait.
+    async fn take_in<'a>(
+        &self,
+        caller: Caller,
+        file: &'a File,
+        (offset, data): (u64, &[u8]),
+        how: WriteMode,
+        cancel: Option<&Cancel>,
+    ) -> Result<Taken<'a>, Errno> {
+        let mut refused = false;
+        let mut pause = Duration::ZERO;
+        loop {
+            let moved = {
+                let mut state = file.state();
+                let life = self.server.recalls().life();
+                let recalled = state.lease.recall != Recalling::No;
+                let may_keep = state.lease.is_exclusive(life);
+                // The kernel holds pages for it that the recall waits for.
+                let must_not_wait = !how.direct && (recalled || refused);
+                if state.known.is_some() && (may_keep || must_not_wait) {
+                    let offset = if how.append { state.size() } else { offset };
+                    if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
+                        return Err(Errno::EFBIG);
+                    }
+                    if state.is_clean() {
+                        state.written_in = life;
+                    }
+                    let mut taken = self.copy_in(&mut state, caller, (offset, data), how);
+                    taken.through = !may_keep && !(recalled && how.from_pages);
+                    if !how.direct {
+                        state.lease.busy += 1;
+                        drop(state);
+                        taken.busy = Some(Busy::new(file, offset..offset + data.len() as u64));
+                    }
+                    return Ok(taken);
+                }
+                recalled.then(|| file.moved.listen())
+            };
+            if let Some(moved) = moved {
+                or_cancel(moved, cancel).await?;
+            } else if !self.acquire(file, cancel).await? {
+                refused = true;
+                if how.direct {
+                    pause = (pause + Duration::from_millis(1)).min(ASK_PAUSE_MAX);
+                    or_cancel(timer::sleep(pause), cancel).await?;
+                }
+            }
+        }
+    }
+
+    fn copy_in<'a>(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        (offset, data): (u64, &[u8]),
+        how: WriteMode,
+    ) -> Taken<'a> {
+        state.written = Some(Self::write_time(state));
+        state.writer = Some(caller);
+        state.kill_privileges |= how.kill_privileges;
+        let before = state.dirty.cost();
+        let mut full = Vec::new();
+        state.dirty.write(self.block_bytes, offset, data, &mut full);
+        let mut after = state.dirty.cost();
+        let full: Vec<u64> = full
+            .into_iter()
+            .map(|pieces| {
+                after += pieces.iter().map(super::dirty::Piece::cost).sum::<u64>();
+                state.launch(pieces, Progress::Sending)
+            })
+            .collect();
+        state.dirty_since.get_or_insert_with(clock::now);
+        state.settle();
+        let list = !std::mem::replace(&mut state.listed, true);
+        Taken { full, needed: after - before, list, through: false, busy: None }
     }
 }

@@ -276,3 +276,5 @@ pub(crate) const FUSE_OPEN_KILL_SUIDGID: u32 = 1 << 0;
 pub(crate) const FUSE_NOTIFY_INVAL_INODE: i32 = 2;
 /// See [`FUSE_NOTIFY_INVAL_INODE`].
 pub(crate) const FUSE_NOTIFY_INVAL_ENTRY: i32 = 3;
+/// See [`FUSE_NOTIFY_INVAL_INODE`]. Since 7.44.
+pub(crate) const FUSE_NOTIFY_INC_EPOCH: i32 = 8;

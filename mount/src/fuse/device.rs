@@ -1,6 +1,7 @@
 //! `/dev/fuse` beside the rings: INIT, and what always comes this way (FORGET, INTERRUPT), and notices.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +10,19 @@ use crossbeam::channel::Receiver;
 use flexfs_uring::clock;
 use flexfs_uring::file::File;
 use flexfs_wire::limits::FUSE_IO_BYTES_MAX;
+use flexfs_wire::name::Name;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use zerocopy::IntoBytes as _;
 
 use super::abi::{
-    FUSE_NOTIFY_INVAL_INODE, fuse_in_header, fuse_notify_inval_inode_out, fuse_out_header, opcode,
+    FUSE_NOTIFY_INC_EPOCH, FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, fuse_in_header,
+    fuse_notify_inval_entry_out, fuse_notify_inval_inode_out, fuse_out_header, opcode,
 };
 use super::init::{Agreement, InitError, Offer};
 use super::queue::Service;
 use super::request::{self, Header, Operation};
-use crate::vfs::Notice;
+use crate::vfs::{Kernel, Notice, Told};
 
 /// Buffer for one request: the kernel refuses reads with less room than the largest request.
 const READ_BYTES: usize = FUSE_IO_BYTES_MAX + 4096;
@@ -164,6 +167,58 @@ pub fn write_notices(device: &OwnedFd, notices: &Receiver<Notice>) {
         }
         let Notice::Pages { inode, change } = &notice;
         inode.pages_dropped(*change);
+    }
+}
+
+/// Tells the kernel what to drop from its caches.
+#[derive(Debug)]
+pub struct Notifier(pub OwnedFd);
+
+impl Notifier {
+    fn tell(&self, code: i32, parts: &[&[u8]]) -> Told {
+        let body: usize = parts.iter().map(|part| part.len()).sum();
+        let head = out_header(body, code, 0);
+        let bytes = [&[head.as_bytes()], parts].concat().concat();
+        match rustix::io::write(&self.0, &bytes) {
+            Ok(_) => Told::Yes,
+            Err(Errno::NOENT) => Told::Unknown,
+            Err(error) => {
+                tracing::debug!(%error, code, "the kernel did not take a notice");
+                Told::Not
+            }
+        }
+    }
+
+    fn inode(&self, ino: u64, off: i64, len: i64) -> Told {
+        self.tell(FUSE_NOTIFY_INVAL_INODE, &[fuse_notify_inval_inode_out { ino, off, len }.as_bytes()])
+    }
+}
+
+impl Kernel for Notifier {
+    fn forget_attr(&self, nodeid: u64) -> Told {
+        // A negative offset: no pages.
+        self.inode(nodeid, -1, 0)
+    }
+
+    fn forget_pages(&self, nodeid: u64, range: Option<Range<u64>>) -> Told {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        match range {
+            // Length 0: to the end.
+            None => self.inode(nodeid, 0, 0),
+            Some(range) if range.is_empty() => Told::Yes,
+            Some(range) => self.inode(nodeid, number(range.start), number(range.end - range.start)),
+        }
+    }
+
+    fn forget_name(&self, dir: u64, name: &Name) -> Told {
+        let bytes = name.as_bytes();
+        let namelen = u32::try_from(bytes.len()).unwrap_or(0);
+        let head = fuse_notify_inval_entry_out { parent: dir, namelen, flags: 0 };
+        self.tell(FUSE_NOTIFY_INVAL_ENTRY, &[head.as_bytes(), bytes, &[0]])
+    }
+
+    fn forget_names(&self) -> Told {
+        self.tell(FUSE_NOTIFY_INC_EPOCH, &[])
     }
 }
 

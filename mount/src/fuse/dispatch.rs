@@ -5,7 +5,7 @@ use flexfs_wire::errno::Errno;
 use super::reply;
 use super::request::{Header, Operation};
 use super::seat::Seat;
-use crate::vfs::{Ctx, MakeArgs, OpenFlags, ValidFor, Vfs, WriteArgs};
+use crate::vfs::{Ctx, Looked, MakeArgs, OpenFlags, Vfs, WriteArgs};
 
 /// Runs an operation. `payload` held the request's payload and takes the answer's; the bytes written are returned.
 ///
@@ -28,16 +28,16 @@ pub(crate) async fn run(
         }
         Operation::Write { args, size } => write(vfs, ctx, seat, args, size, payload).await,
         Operation::GetAttr => {
-            let attr = vfs.get_attr(ctx, nodeid).await?;
-            reply::attr(payload, &attr, ValidFor::SECOND)
+            let (attr, valid) = vfs.get_attr(ctx, nodeid).await?;
+            reply::attr(payload, &attr, valid)
         }
         Operation::Statx => {
-            let attr = vfs.get_attr(ctx, nodeid).await?;
-            reply::statx(payload, &attr, ValidFor::SECOND)
+            let (attr, valid) = vfs.get_attr(ctx, nodeid).await?;
+            reply::statx(payload, &attr, valid)
         }
         Operation::SetAttr { change } => {
-            let attr = vfs.set_attr(ctx, nodeid, change).await?;
-            reply::attr(payload, &attr, ValidFor::SECOND)
+            let (attr, valid) = vfs.set_attr(ctx, nodeid, change).await?;
+            reply::attr(payload, &attr, valid)
         }
         Operation::StatFs => reply::statfs(payload, &vfs.stat_fs(ctx).await?),
         // With default_permissions the kernel decides by the mode and never asks.
@@ -79,7 +79,10 @@ async fn run_names(
     payload: &mut [u8],
 ) -> Result<usize, Errno> {
     let found = match operation {
-        Operation::Lookup { name } => vfs.lookup(ctx, nodeid, name).await?,
+        Operation::Lookup { name } => match vfs.lookup(ctx, nodeid, name).await? {
+            Looked::Found(found) => found,
+            Looked::Absent(valid) => return reply::absent(payload, valid),
+        },
         Operation::Mknod { name, make } => vfs.make_node(ctx, nodeid, name, make).await?,
         Operation::Mkdir { name, make } => vfs.make_dir(ctx, nodeid, name, make).await?,
         Operation::Symlink { name, target } => vfs.make_symlink(ctx, nodeid, name, target).await?,
@@ -179,13 +182,18 @@ async fn list(
     plus: bool,
     out: &mut [u8],
 ) -> Result<usize, Errno> {
-    let items = vfs.read_dir(ctx, nodeid, offset, out.len(), plus).await?;
+    let mut items = vfs.read_dir(ctx, nodeid, offset, out.len(), plus).await?;
     let mut filled = 0;
-    for item in &items {
-        let Some(more) = reply::dir_item(out, filled, item, plus) else { break };
+    for item in &mut items {
         if plus {
             vfs.accept(nodeid, item);
         }
+        let Some(more) = reply::dir_item(out, filled, item, plus) else {
+            if plus {
+                vfs.refuse(item);
+            }
+            break;
+        };
         filled = more;
     }
     if filled == 0 && !items.is_empty() {

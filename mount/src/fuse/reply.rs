@@ -25,6 +25,12 @@ pub fn entry(out: &mut [u8], found: &Found) -> Result<usize, Errno> {
     put(out, 0, &entry_out(found))
 }
 
+/// LOOKUP of a name that is not there, which the kernel may remember.
+pub fn absent(out: &mut [u8], valid: ValidFor) -> Result<usize, Errno> {
+    let (entry_valid, entry_valid_nsec) = valid.parts();
+    put(out, 0, &abi::fuse_entry_out { entry_valid, entry_valid_nsec, ..abi::fuse_entry_out::default() })
+}
+
 /// CREATE and TMPFILE.
 pub fn created(out: &mut [u8], found: &Found, opened: &Opened) -> Result<usize, Errno> {
     let offset = put(out, 0, &entry_out(found))?;
@@ -191,6 +197,9 @@ fn open_out(opened: &Opened) -> abi::fuse_open_out {
     if opened.keep_cache {
         open_flags |= abi::fopen::KEEP_CACHE;
     }
+    if opened.direct {
+        open_flags |= abi::fopen::DIRECT_IO;
+    }
     abi::fuse_open_out { fh: opened.fh, open_flags, backing_id: 0 }
 }
 
@@ -249,7 +258,7 @@ mod tests {
             btime: Time::default(),
             version: 1,
         };
-        Found { nodeid: 9, attr, entry_valid: ValidFor::SECOND, attr_valid: ValidFor::SECOND }
+        Found { nodeid: 9, attr, entry_valid: ValidFor::LEASE, attr_valid: ValidFor::NOTHING }
     }
 
     #[test]
@@ -271,7 +280,7 @@ mod tests {
         let mut out = [0; 128];
         assert_eq!(entry(&mut out, &found()), Ok(128));
         let raw = abi::fuse_entry_out::read_from_bytes(&out[..]).unwrap();
-        assert_eq!((raw.attr.atime, raw.attr.atimensec, raw.entry_valid), (u64::MAX, 5, 1));
+        assert_eq!((raw.attr.atime, raw.attr.atimensec, raw.entry_valid), (u64::MAX, 5, 1 << 27));
         assert_eq!(entry(&mut out[..100], &found()), Err(Errno::EIO));
     }
 

@@ -27,6 +27,10 @@ const O_EXCL: u32 = 0o200;
 const O_ACCMODE: u32 = 3;
 /// `O_NOATIME`.
 const O_NOATIME: u32 = 0o1_000_000;
+/// `O_APPEND`.
+const O_APPEND: u32 = 0o2_000;
+/// `O_DIRECT`.
+const O_DIRECT: u32 = 0o40_000;
 /// `O_DSYNC`; `O_SYNC` contains it.
 const O_DSYNC: u32 = 0o10_000;
 
@@ -80,6 +84,7 @@ pub(crate) fn open_args(flags: u32, open_flags: u32) -> OpenFlags {
         exclusive: flags & O_EXCL != 0,
         no_atime: flags & O_NOATIME != 0,
         kill_privileges: open_flags & abi::FUSE_OPEN_KILL_SUIDGID != 0,
+        append: flags & O_APPEND != 0 && flags & O_ACCMODE != 0,
     }
 }
 
@@ -92,6 +97,9 @@ pub(crate) fn write_args(fh: u64, offset: u64, write_flags: u32, flags: u32) -> 
         kill_privileges: write_flags & abi::FUSE_WRITE_KILL_SUIDGID != 0,
         // Writeback of pages carries no flags of a file description; a synced one is followed by FSYNC.
         sync: flags & O_DSYNC != 0 && write_flags & abi::FUSE_WRITE_CACHE == 0,
+        append: flags & O_APPEND != 0 && write_flags & abi::FUSE_WRITE_CACHE == 0,
+        from_pages: write_flags & abi::FUSE_WRITE_CACHE != 0,
+        direct: flags & O_DIRECT != 0 && write_flags & abi::FUSE_WRITE_CACHE == 0,
     }
 }
 

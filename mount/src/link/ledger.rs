@@ -38,7 +38,12 @@ impl Fate {
     fn of(request: &Request) -> Self {
         match request {
             Request::Close { .. } | Request::Unlock { .. } => Self::Done,
-            Request::Heartbeat | Request::CancelWait { .. } | Request::Leave => Self::Drop,
+            Request::Heartbeat
+            | Request::CancelWait { .. }
+            | Request::Leave
+            | Request::Recalled { .. }
+            | Request::GiveBack { .. }
+            | Request::DropLeases { .. } => Self::Drop,
             Request::Sync { .. } => Self::Sync,
             Request::PutBlock { .. } => Self::Unknown,
             request if request.is_mutation() => Self::Unknown,

@@ -10,6 +10,7 @@ use event_listener::Event;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::frame::Header;
 use flexfs_wire::id::RequestId;
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Answer, Call, Caller, Reply, Request};
 
 use super::grant::Grant;
@@ -142,7 +143,7 @@ impl Link {
                 }
                 // A payload nobody asked for is dropped here, and thrown away by the reading task.
                 let payload = payload.filter(|_| waiter.takes_payload);
-                waiter.finish(Outcome { result: answer.result, payload });
+                waiter.finish(Outcome { result: answer.result, payload, leases: header.leases });
             }
             (None, Ok(reply)) if call.abandoned => self.undo(call.effect, reply),
             (None, Ok(_)) => {}
@@ -238,7 +239,7 @@ impl Link {
         self.session.marks.finish(self.shard, ledger.lowest_once());
         drop(ledger);
         for Ended { waiter, result } in ended {
-            waiter.finish(Outcome { result, payload: None });
+            waiter.finish(Outcome { result, payload: None, leases: Leases::NONE });
         }
     }
 

@@ -27,4 +27,4 @@ mod waiter;
 pub use error::LinkError;
 pub use figures::Figures;
 pub use remote::{OpenError, Remote};
-pub use session::{Locate, Target};
+pub use session::{Listener, Locate, Target};

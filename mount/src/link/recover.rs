@@ -95,7 +95,8 @@ async fn resume(session: &Session) -> Result<Conn, LinkError> {
 /// Sends the end of the replay and waits for its answer: all is applied and durable then, up to what comes back.
 async fn declare(session: &Session, conn: &mut Conn) -> Result<Commit, LinkError> {
     let id = session.marks.take();
-    let recovery = Recovery { opens: session.held.opens(), locks: session.held.all_locks() };
+    let exclusive = session.listener.get().map(|listener| listener.exclusive()).unwrap_or_default();
+    let recovery = Recovery { opens: session.held.opens(), locks: session.held.all_locks(), exclusive };
     let mut header = Header::new(Kind::Recovery, id);
     header.mark = session.marks.mark();
     let mut frames = Vec::new();

@@ -19,6 +19,7 @@ use flexfs_wire::block::check_lengths;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::Granted;
 use flexfs_wire::id::{BlockId, Commit, Ino, RequestId};
+use flexfs_wire::lease::Leases;
 use flexfs_wire::limits::REQUESTS_PER_LINK_MAX;
 use flexfs_wire::message::{Caller, Reply, Request, Segment};
 use flexfs_wire::seal::Node;
@@ -28,10 +29,11 @@ use super::figures::Figures;
 use super::first;
 use super::incoming::Incoming;
 use super::local::{Link, NOBODY};
-use super::session::{Session, Target};
+use super::session::{Listener, Session, Target};
 use super::task;
 use super::waiter::{Outcome, Waiter};
 use crate::cancel::{Cancel, or_cancel};
+use crate::lease::Recalls;
 
 /// Calls of one link without an answer beyond which new ones wait: a little below what the server takes, so that
 /// heartbeats and cancellations always get through.
@@ -170,6 +172,36 @@ impl Remote {
         }
         let outcome = self.ask(&link, caller, request, None, false, cancel).await?;
         outcome.result
+    }
+
+    /// As [`Remote::call`], and what the answer grants: an error may grant something too (the names of a directory).
+    pub async fn call_leased(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> (Result<Reply, Errno>, Leases) {
+        let asked = async {
+            let link = self.link()?;
+            self.admit(&link, request.is_mutation(), cancel).await?;
+            self.ask(&link, caller, request, None, false, cancel).await
+        };
+        match asked.await {
+            Ok(outcome) => (outcome.result, outcome.leases),
+            Err(errno) => (Err(errno), Leases::NONE),
+        }
+    }
+
+    /// What was recalled lately.
+    #[must_use]
+    pub fn recalls(&self) -> &Arc<Recalls> {
+        &self.session.recalls
+    }
+
+    /// Tells, from now on, of recalls and of what becomes of the session. Called on shards; must not block. The first
+    /// listener counts.
+    pub fn listen(&self, listener: Box<dyn Listener>) {
+        drop(self.session.listener.set(listener));
     }
 
     /// Waits for a lock, with a call after the other: one that is never answered would have the server keep the answers

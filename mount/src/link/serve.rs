@@ -142,6 +142,15 @@ fn read_notice(link: &Link, notice: Notice) {
         Notice::Closing => {
             tracing::debug!(shard = link.shard, "the server stops; the link will reconnect");
         }
+        Notice::Recall { recalls } => match link.session.listener.get() {
+            Some(listener) => listener.handle_recalls(recalls),
+            // Nothing is cached yet.
+            None => {
+                let ids = recalls.iter().map(|recall| recall.id).collect();
+                // It fails only when the session has ended.
+                let _ = link.begin(NOBODY, Request::Recalled { ids }, None, None);
+            }
+        },
     }
 }
 

@@ -9,7 +9,9 @@ use event_listener::Event;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{self, Granted, Hello, Open};
 use flexfs_wire::id::{Commit, Epoch, RequestId, SessionId};
+use flexfs_wire::lease::Recall;
 use flexfs_wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Flags;
 use flexfs_wire::time::Time;
 use flexfs_wire::token::Secret;
@@ -19,6 +21,7 @@ use super::first::First;
 use super::held::Held;
 use super::mark::Marks;
 use super::unstable::Unstable;
+use crate::lease::Recalls;
 
 /// How often an outage is mentioned again.
 const AWAY_LOG_EVERY: Duration = Duration::from_secs(60);
@@ -185,6 +188,20 @@ pub(crate) struct Session {
     away: Mutex<Away>,
     /// Zero of the session's clock.
     began: Instant,
+    pub(crate) recalls: Arc<Recalls>,
+    pub(crate) listener: OnceLock<Box<dyn Listener>>,
+}
+
+/// Who holds what leases allow. Called on shards: must not block.
+pub trait Listener: Send + Sync + std::fmt::Debug {
+    /// The server wants leases back. Answered with `Request::Recalled`.
+    fn handle_recalls(&self, recalls: Vec<Recall>);
+    /// The server restarted: it knows of no lease but those named by `exclusive`.
+    fn handle_recovered(&self);
+    /// The session was lost; all leases are void already.
+    fn handle_lost(&self);
+    /// Files with unwritten data under an exclusive lease.
+    fn exclusive(&self) -> Vec<Node>;
 }
 
 #[derive(Debug, Default)]
@@ -222,6 +239,8 @@ impl Session {
             ended: OnceLock::new(),
             away: Mutex::new(Away::default()),
             began: flexfs_uring::clock::now(),
+            recalls: Arc::default(),
+            listener: OnceLock::new(),
             target,
             granted,
         }
@@ -286,6 +305,9 @@ impl Session {
         self.settle(durable);
         lock(&self.keys).epoch = epoch;
         self.push(Turn::Recovered);
+        if let Some(listener) = self.listener.get() {
+            listener.handle_recovered();
+        }
     }
 
     /// A new session stands in place of one the server did not know any more. Returns the answered calls lost for good,
@@ -297,6 +319,10 @@ impl Session {
         let locks = self.held.handle_lost();
         *lock(&self.keys) = Keys::new(granted);
         self.generation.fetch_add(1, Ordering::SeqCst);
+        self.recalls.void();
+        if let Some(listener) = self.listener.get() {
+            listener.handle_lost();
+        }
         self.push(Turn::Lost { commits_lost: unstable > 0, durable });
         (unstable, locks)
     }

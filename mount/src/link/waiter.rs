@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use flexfs_wire::errno::Errno;
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::Reply;
 
 use super::incoming::Incoming;
@@ -17,6 +18,8 @@ pub(crate) struct Outcome {
     pub(crate) result: Result<Reply, Errno>,
     /// The payload behind the answer.
     pub(crate) payload: Option<Incoming>,
+    /// What the answer grants.
+    pub(crate) leases: Leases,
 }
 
 /// See the module.

@@ -2,17 +2,32 @@
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Commit};
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 
 use crate::cancel::Cancel;
 use crate::data::Server;
+use crate::lease::Recalls;
 use crate::link::Remote;
 use crate::store::{self, Place};
 
 impl Server for Remote {
     async fn call(&self, caller: Caller, request: Request, cancel: Option<&Cancel>) -> Result<Reply, Errno> {
         Self::call(self, caller, request, cancel).await
+    }
+
+    async fn call_leased(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> (Result<Reply, Errno>, Leases) {
+        Self::call_leased(self, caller, request, cancel).await
+    }
+
+    fn recalls(&self) -> &Recalls {
+        Self::recalls(self)
     }
 
     fn check(&self) -> Result<(), Errno> {

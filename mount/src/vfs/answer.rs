@@ -3,7 +3,9 @@
 use flexfs_wire::attr::Attr;
 use flexfs_wire::seal::Node;
 
-/// How long the kernel may use something without asking. The one place leases will replace.
+use super::state::Grant;
+
+/// How long the kernel may use something without asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidFor {
     secs: u64,
@@ -13,8 +15,14 @@ pub struct ValidFor {
 impl ValidFor {
     /// Ask every time.
     pub const NOTHING: Self = Self { secs: 0, nanos: 0 };
-    /// What is known without a lease. Changes made on this machine pass through its kernel and are seen at once.
-    pub const SECOND: Self = Self { secs: 1, nanos: 0 };
+    /// Until it is told otherwise: a lease holds it. Some years, far from the bounds of the kernel's jiffies.
+    pub const LEASE: Self = Self { secs: 1 << 27, nanos: 0 };
+
+    /// As long as the lease, if there is one.
+    #[must_use]
+    pub const fn lease(held: bool) -> Self {
+        if held { Self::LEASE } else { Self::NOTHING }
+    }
 
     /// Seconds and nanoseconds.
     #[must_use]
@@ -36,6 +44,15 @@ pub struct Found {
     pub attr_valid: ValidFor,
 }
 
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// An inode.
+    Found(Found),
+    /// Nothing, for so long.
+    Absent(ValidFor),
+}
+
 /// An open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
@@ -43,6 +60,8 @@ pub struct Opened {
     pub fh: u64,
     /// The pages the kernel has are still the file's.
     pub keep_cache: bool,
+    /// Reads and writes do not go through the kernel's pages.
+    pub direct: bool,
 }
 
 /// One line of a directory listing.
@@ -57,8 +76,8 @@ pub struct DirItem {
     pub offset: u64,
     /// The inode, in a listing with attributes; never of `.` and `..`.
     pub found: Option<Found>,
-    /// Its handle, for `Vfs::accept`.
-    pub(crate) node: Option<Node>,
+    /// Its handle and what was granted with it, for `Vfs::accept`.
+    pub(crate) node: Option<(Node, Grant)>,
 }
 
 impl DirItem {

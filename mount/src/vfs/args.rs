@@ -13,10 +13,12 @@ pub struct OpenFlags {
     pub no_atime: bool,
     /// Set-uid and set-gid are to be cleared with the truncation.
     pub kill_privileges: bool,
+    /// Every write goes to the end.
+    pub append: bool,
 }
 
 /// A range to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteArgs {
     /// Handle; a guess when the write comes from the page cache.
     pub fh: u64,
@@ -26,6 +28,12 @@ pub struct WriteArgs {
     pub kill_privileges: bool,
     /// The bytes are to be durable when answered (`O_SYNC`, `O_DSYNC`).
     pub sync: bool,
+    /// The bytes go to the end of the file, wherever that is.
+    pub append: bool,
+    /// The bytes come from the kernel's pages.
+    pub from_pages: bool,
+    /// The kernel holds no pages for it.
+    pub direct: bool,
 }
 
 /// A new inode.

@@ -5,19 +5,22 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::FILE_BYTES_MAX;
 use flexfs_wire::message::{Reply, Request, StatFs};
 
-use super::state::{Ctx, Vfs, misfit};
+use super::answer::ValidFor;
+use super::state::{Ctx, Grant, Vfs, misfit};
 
 impl Vfs {
     /// `stat(2)`.
     ///
     /// # Errors
     /// `ESTALE` when the inode is gone.
-    pub async fn get_attr(&self, ctx: Ctx<'_>, nodeid: u64) -> Result<Attr, Errno> {
+    pub async fn get_attr(&self, ctx: Ctx<'_>, nodeid: u64) -> Result<(Attr, ValidFor), Errno> {
         let inode = self.inodes.get(nodeid)?;
-        match self.call(ctx, Request::GetAttr { node: inode.node }).await? {
+        let (result, grant) = self.call_granted(ctx, Request::GetAttr { node: inode.node }).await;
+        match result? {
             Reply::Attr(mut attr) => {
                 self.settle(&inode, &mut attr);
-                Ok(attr)
+                let valid = self.attr_valid(&inode, grant);
+                Ok((attr, valid))
             }
             other => Err(misfit(&other)),
         }
@@ -27,7 +30,12 @@ impl Vfs {
     ///
     /// # Errors
     /// Those of the system calls.
-    pub async fn set_attr(&self, ctx: Ctx<'_>, nodeid: u64, change: SetAttr) -> Result<Attr, Errno> {
+    pub async fn set_attr(
+        &self,
+        ctx: Ctx<'_>,
+        nodeid: u64,
+        change: SetAttr,
+    ) -> Result<(Attr, ValidFor), Errno> {
         let inode = self.inodes.get(nodeid)?;
         if change.size.is_some_and(|size| size > FILE_BYTES_MAX) {
             return Err(Errno::EFBIG);
@@ -36,9 +44,12 @@ impl Vfs {
             // What somebody sets wins over what was read before.
             inode.settle_atime(None);
         }
-        let mut attr = self.files.set_attr(ctx.caller, inode.node, change, Some(ctx.cancel)).await?;
+        let asked = self.remote.recalls().asked();
+        let (mut attr, leases) =
+            self.files.set_attr(ctx.caller, inode.node, change, Some(ctx.cancel)).await?;
         inode.note_times(&mut attr);
-        Ok(attr)
+        let valid = self.attr_valid(&inode, Grant { leases, asked });
+        Ok((attr, valid))
     }
 
     /// `statfs(2)`.

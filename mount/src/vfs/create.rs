@@ -6,11 +6,11 @@ use flexfs_wire::id::Ino;
 use flexfs_wire::message::{Entry, Make, Request};
 use flexfs_wire::name::Name;
 
-use super::answer::{Found, Opened};
+use super::answer::{Found, Looked, Opened};
 use super::args::{MakeArgs, OpenFlags};
 use super::handle::Handle;
 use super::inode::Inode;
-use super::state::{Ctx, Vfs};
+use super::state::{Ctx, Grant, Vfs};
 
 impl Vfs {
     /// `mknod(2)`: regular files, FIFOs, sockets, device nodes.
@@ -76,13 +76,14 @@ impl Vfs {
         loop {
             let make = self.make(S_IFREG, args, true);
             match self.make_in(ctx, &parent, Some(name.clone()), make).await {
-                Ok(entry) => return self.open_made(ctx, Some(&parent), &entry, flags).await,
+                Ok(made) => return self.open_made(ctx, Some((&parent, &name)), made, flags).await,
                 // Another client made it since the kernel looked.
                 Err(Errno::EEXIST) if !flags.exclusive => {}
                 Err(errno) => return Err(errno),
             }
             match self.lookup(ctx, parent.nodeid, name.clone()).await {
-                Ok(found) => match self.open(ctx, found.nodeid, flags).await {
+                Ok(Looked::Absent(_)) => {}
+                Ok(Looked::Found(found)) => match self.open(ctx, found.nodeid, flags).await {
                     Ok(opened) => return Ok((found, opened)),
                     Err(errno) => {
                         // The kernel will not hear of this lookup.
@@ -110,14 +111,14 @@ impl Vfs {
     ) -> Result<(Found, Opened), Errno> {
         let parent = self.inodes.get(parent)?;
         let make = self.make(S_IFREG, args, true);
-        let entry = self.make_in(ctx, &parent, None, make).await?;
-        self.open_made(ctx, None, &entry, flags).await
+        let made = self.make_in(ctx, &parent, None, make).await?;
+        self.open_made(ctx, None, made, flags).await
     }
 
     async fn make_named(&self, ctx: Ctx<'_>, parent: u64, name: Name, make: Make) -> Result<Found, Errno> {
         let parent = self.inodes.get(parent)?;
-        let entry = self.make_in(ctx, &parent, Some(name), make).await?;
-        self.found(Some(&parent), &entry)
+        let (entry, grant) = self.make_in(ctx, &parent, Some(name.clone()), make).await?;
+        self.found(Some((&parent, &name)), &entry, grant)
     }
 
     async fn make_in(
@@ -126,7 +127,7 @@ impl Vfs {
         parent: &Inode,
         name: Option<Name>,
         mut make: Make,
-    ) -> Result<Entry, Errno> {
+    ) -> Result<(Entry, Grant), Errno> {
         make.ino = self.remote.next_ino(Some(ctx.cancel)).await?;
         self.call_entry(ctx, Request::Make { parent: parent.node, name, make }).await
     }
@@ -135,15 +136,15 @@ impl Vfs {
     async fn open_made(
         &self,
         ctx: Ctx<'_>,
-        parent: Option<&Inode>,
-        entry: &Entry,
+        place: Option<(&Inode, &Name)>,
+        (entry, grant): (Entry, Grant),
         flags: OpenFlags,
     ) -> Result<(Found, Opened), Errno> {
-        self.files.created(entry.node, &entry.attr);
-        let found = self.found(parent, entry)?;
+        self.files.created(entry.node, &entry.attr, grant.leases, grant.asked);
+        let found = self.found(place, &entry, grant)?;
         let inode = self.inodes.get(found.nodeid)?;
-        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime }) {
-            Ok(fh) => Ok((found, Opened { fh, keep_cache: true })),
+        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime, direct: flags.append }) {
+            Ok(fh) => Ok((found, Opened { fh, keep_cache: true, direct: flags.append })),
             Err(errno) => {
                 // Neither the open nor the lookup reaches the kernel.
                 self.files.close(ctx.caller, entry.node);

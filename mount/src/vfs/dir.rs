@@ -4,10 +4,11 @@
 use flexfs_wire::attr::S_IFDIR;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::message::{DirEntry, Entry, Reply, Request};
+use flexfs_wire::name::Name;
 
-use super::answer::DirItem;
+use super::answer::{DirItem, Found, ValidFor};
 use super::inode::Inode;
-use super::state::{Ctx, Vfs, misfit};
+use super::state::{Ctx, Grant, Vfs, misfit};
 
 /// Offset behind `.`.
 const BEHIND_DOT: u64 = 1;
@@ -45,9 +46,10 @@ impl Vfs {
         let ask = if plus { size / 4 * 3 } else { size }.max(ASK_BYTES_MIN);
         let bytes_max = u32::try_from(ask).unwrap_or(u32::MAX);
         let request = Request::ReadDir { node: inode.node, cookie, bytes_max, plus };
-        match self.call(ctx, request).await? {
+        let (result, grant) = self.call_granted(ctx, request).await;
+        match result? {
             Reply::Entries { entries, .. } => {
-                items.extend(entries.into_iter().map(|entry| self.line(entry)));
+                items.extend(entries.into_iter().map(|entry| line(entry, grant)));
             }
             other => return Err(misfit(&other)),
         }
@@ -57,15 +59,24 @@ impl Vfs {
         Ok(items)
     }
 
-    /// The kernel gets this line: if it brings attributes, that is a lookup.
-    pub fn accept(&self, parent: u64, item: &DirItem) {
-        let (Some(found), Some(node)) = (&item.found, item.node) else { return };
-        if let Ok(inode) = self.inodes.remember(&Entry { node, attr: found.attr }) {
-            if let Ok(parent) = self.inodes.get(parent) {
-                inode.set_parent(parent.ino());
+    /// The kernel is about to get this line: if it brings attributes, that is a lookup, to be taken back with
+    /// [`Vfs::refuse`] when the line does not fit.
+    pub fn accept(&self, parent: u64, item: &mut DirItem) {
+        let (Some(found), Some((node, grant))) = (item.found, item.node) else { return };
+        let name = Name::new(item.name());
+        let found = match (self.inodes.get(parent), name) {
+            (Ok(parent), Ok(name)) => {
+                self.found(Some((&parent, &name)), &Entry { node, attr: found.attr }, grant)
             }
-            let mut attr = found.attr;
-            inode.note_times(&mut attr);
+            (Err(errno), _) | (_, Err(errno)) => Err(errno),
+        };
+        item.found = found.ok();
+    }
+
+    /// It does not get it after all.
+    pub fn refuse(&self, item: &DirItem) {
+        if let Some(found) = item.found {
+            self.unlook(found.nodeid);
         }
     }
 
@@ -77,23 +88,20 @@ impl Vfs {
         let inode = self.inodes.get(nodeid)?;
         self.sync(ctx, &inode).await
     }
+}
 
-    fn line(&self, entry: DirEntry) -> DirItem {
-        let name = entry.name.as_bytes();
-        let mut item = DirItem::new(name, entry.ino.0, entry.kind, entry.cookie, None);
-        // A mount point of a scope cannot be found below itself, so the number is the kernel's name.
-        if let Some(Entry { node, mut attr }) = entry.entry
-            && node.ino.0 > super::inode::ROOT_NODEID
-        {
-            match self.inodes.known(node.ino) {
-                Some(inode) => self.settle(&inode, &mut attr),
-                None => drop(attr.is_file() && self.files.observe(&mut attr)),
-            }
-            item.found = Some(Self::answer(node.ino.0, attr));
-            item.node = Some(node);
-        }
-        item
+fn line(entry: DirEntry, grant: Grant) -> DirItem {
+    let name = entry.name.as_bytes();
+    let mut item = DirItem::new(name, entry.ino.0, entry.kind, entry.cookie, None);
+    // A mount point of a scope cannot be found below itself, so the number is the kernel's name.
+    if let Some(Entry { node, attr }) = entry.entry
+        && node.ino.0 > super::inode::ROOT_NODEID
+    {
+        let (entry_valid, attr_valid) = (ValidFor::NOTHING, ValidFor::NOTHING);
+        item.found = Some(Found { nodeid: node.ino.0, attr, entry_valid, attr_valid });
+        item.node = Some((node, grant));
     }
+    item
 }
 
 /// `.` and `..`, as far as they are behind `offset`.

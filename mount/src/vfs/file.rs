@@ -8,7 +8,7 @@ use super::answer::Opened;
 use super::args::{CopyArgs, OpenFlags, WriteArgs};
 use super::handle::Handle;
 use super::state::{Ctx, Vfs};
-use crate::data::OpenMode;
+use crate::data::{OpenMode, WriteMode};
 
 /// `SEEK_DATA` of `lseek(2)`.
 const SEEK_DATA: u32 = 3;
@@ -30,8 +30,8 @@ impl Vfs {
         inode.note_times(&mut info.attr);
         let keep_cache = info.keep_cache && !stale && !inode.has_stale_pages();
         let node = inode.node;
-        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime }) {
-            Ok(fh) => Ok(Opened { fh, keep_cache }),
+        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime, direct: flags.append }) {
+            Ok(fh) => Ok(Opened { fh, keep_cache, direct: flags.append }),
             Err(errno) => {
                 self.files.close(ctx.caller, node);
                 Err(errno)
@@ -64,7 +64,14 @@ impl Vfs {
         if end > FILE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
-        self.files.write(ctx.caller, node, args.offset, data, args.kill_privileges, Some(ctx.cancel)).await?;
+        let how = WriteMode {
+            kill_privileges: args.kill_privileges,
+            // A description that became an appending one only later goes through the kernel's pages.
+            append: args.append && handle.direct,
+            from_pages: args.from_pages,
+            direct: args.direct || handle.direct && !args.from_pages,
+        };
+        self.files.write(ctx.caller, node, args.offset, data, how, Some(ctx.cancel)).await?;
         if args.sync {
             self.sync(ctx, inode).await?;
         }

@@ -19,6 +19,8 @@ pub(crate) struct Handle {
     pub(crate) inode: Arc<Inode>,
     /// Reads change its access time.
     pub(crate) touches_atime: bool,
+    /// The kernel keeps no pages for it.
+    pub(crate) direct: bool,
 }
 
 /// The table of handles. A handle's number holds its shard and its place; 0 is none.
@@ -93,7 +95,11 @@ mod tests {
         let table = InodeTable::new(Node { ino: Ino(1), seal: 0 });
         let handles = Handles::new();
         let numbers: Vec<u64> = (0..1000)
-            .map(|_| handles.insert(Handle { inode: table.get(1).unwrap(), touches_atime: true }).unwrap())
+            .map(|_| {
+                handles
+                    .insert(Handle { inode: table.get(1).unwrap(), touches_atime: true, direct: false })
+                    .unwrap()
+            })
             .collect();
         let distinct: std::collections::HashSet<_> = numbers.iter().collect();
         assert_eq!((distinct.len(), handles.count()), (1000, 1000));

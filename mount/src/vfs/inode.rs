@@ -12,6 +12,8 @@ use flexfs_wire::message::{Caller, Entry, LockFamily};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
+use super::known::Known;
+
 /// What the kernel calls the root of a mount (`FUSE_ROOT_ID`).
 pub(crate) const ROOT_NODEID: u64 = 1;
 /// Locks of the table; a power of two, several times the cores of large machines.
@@ -33,6 +35,8 @@ pub struct Inode {
     /// The last of them after which the kernel dropped its pages.
     changes_told: AtomicU64,
     state: Mutex<State>,
+    /// Names of this directory that the kernel may know.
+    pub(crate) names: Known,
 }
 
 /// What changes about an inode.
@@ -77,6 +81,7 @@ impl Inode {
             changes_seen: AtomicU64::new(0),
             changes_told: AtomicU64::new(0),
             state: Mutex::default(),
+            names: Known::default(),
         }
     }
 
@@ -280,6 +285,16 @@ impl InodeTable {
         let held = shard.remove(&nodeid)?;
         self.count.fetch_sub(1, Ordering::Relaxed);
         Some(held.inode)
+    }
+
+    /// All of them, the root too.
+    pub(crate) fn all(&self) -> Vec<Arc<Inode>> {
+        let mut all = vec![Arc::clone(&self.root)];
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(shard.values().map(|held| Arc::clone(&held.inode)));
+        }
+        all
     }
 
     /// Inodes in it, the root aside.

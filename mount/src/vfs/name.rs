@@ -1,21 +1,30 @@
 //! Names: looking up, removing, moving, linking.
 
 use flexfs_wire::errno::Errno;
-use flexfs_wire::message::{RENAME_EXCHANGE, RENAME_NOREPLACE, Request};
+use flexfs_wire::message::{RENAME_EXCHANGE, RENAME_NOREPLACE, Reply, Request};
 use flexfs_wire::name::Name;
 
-use super::answer::Found;
-use super::state::{Ctx, Vfs};
+use super::answer::{Found, Looked, ValidFor};
+use super::state::{Ctx, Vfs, misfit};
 
 impl Vfs {
-    /// Finds `name` in a directory. Absent names are not remembered: another client may make them.
+    /// Finds `name` in a directory.
     ///
     /// # Errors
-    /// `ENOENT`, `ENOTDIR`, `ESTALE`.
-    pub async fn lookup(&self, ctx: Ctx<'_>, parent: u64, name: Name) -> Result<Found, Errno> {
+    /// `ENOENT` when nobody can say for how long, `ENOTDIR`, `ESTALE`.
+    pub async fn lookup(&self, ctx: Ctx<'_>, parent: u64, name: Name) -> Result<Looked, Errno> {
         let parent = self.inodes.get(parent)?;
-        let entry = self.call_entry(ctx, Request::Lookup { parent: parent.node, name }).await?;
-        self.found(Some(&parent), &entry)
+        let request = Request::Lookup { parent: parent.node, name: name.clone() };
+        let (result, grant) = self.call_granted(ctx, request).await;
+        match result {
+            Ok(Reply::Entry(entry)) => self.found(Some((&parent, &name)), &entry, grant).map(Looked::Found),
+            Ok(other) => Err(misfit(&other)),
+            Err(Errno::ENOENT) => match self.name_valid(&parent, &name, grant) {
+                ValidFor::NOTHING => Err(Errno::ENOENT),
+                valid => Ok(Looked::Absent(valid)),
+            },
+            Err(errno) => Err(errno),
+        }
     }
 
     /// `unlink(2)`, or with `dir` `rmdir(2)`.
@@ -60,9 +69,9 @@ impl Vfs {
     pub async fn link(&self, ctx: Ctx<'_>, nodeid: u64, parent: u64, name: Name) -> Result<Found, Errno> {
         let inode = self.inodes.get(nodeid)?;
         let parent = self.inodes.get(parent)?;
-        let request = Request::Link { node: inode.node, parent: parent.node, name };
-        let entry = self.call_entry(ctx, request).await?;
-        self.found(Some(&parent), &entry)
+        let request = Request::Link { node: inode.node, parent: parent.node, name: name.clone() };
+        let (entry, grant) = self.call_entry(ctx, request).await?;
+        self.found(Some((&parent, &name)), &entry, grant)
     }
 
     /// `readlink(2)`.

@@ -1,10 +1,14 @@
 //! The file system of one mount.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flexfs_wire::attr::Attr;
 use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Entry, Reply, Request};
+use flexfs_wire::name::Name;
 use flexfs_wire::settings::Flags;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +20,7 @@ use super::inode::{Inode, InodeTable};
 use super::notice::{Notice, Notices};
 use crate::cancel::Cancel;
 use crate::data;
+use crate::lease::Asked;
 use crate::link::Remote;
 
 /// Who asks, and whether he still waits.
@@ -37,6 +42,17 @@ pub struct Vfs {
     pub(crate) atimes: Atimes,
     pub(crate) notices: Notices,
     pub(crate) flags: Flags,
+    /// Numbers that the kernel forgot and that are to be given back.
+    pub(crate) forgotten: Mutex<Vec<Ino>>,
+    /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
+    pub(crate) keeps_names: AtomicBool,
+}
+
+/// What an answer grants, and when it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) leases: Leases,
+    pub(crate) asked: Asked,
 }
 
 /// Figures for `status`.
@@ -63,6 +79,8 @@ impl Vfs {
             files,
             notices,
             flags,
+            forgotten: Mutex::default(),
+            keeps_names: AtomicBool::new(false),
         }
     }
 
@@ -83,25 +101,38 @@ impl Vfs {
         for one in forgotten {
             if let Some(inode) = self.inodes.forget(one.nodeid, one.lookups) {
                 self.files.forget(inode.ino());
+                self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).push(inode.ino());
             }
         }
     }
 
     /// Asks the server.
     pub(crate) async fn call(&self, ctx: Ctx<'_>, request: Request) -> Result<Reply, Errno> {
+        if matches!(request, Request::Lock { .. }) {
+            return self.remote.call(ctx.caller, request, Some(ctx.cancel)).await;
+        }
+        self.call_granted(ctx, request).await.0
+    }
+
+    /// Asks the server, for something that may be kept.
+    pub(crate) async fn call_granted(&self, ctx: Ctx<'_>, request: Request) -> (Result<Reply, Errno>, Grant) {
+        let asked = self.remote.recalls().asked();
         let changed = if request.is_mutation() { request.nodes() } else { [None; 2] };
-        let reply = self.remote.call(ctx.caller, request, Some(ctx.cancel)).await?;
+        let (result, leases) = self.remote.call_leased(ctx.caller, request, Some(ctx.cancel)).await;
+        let grant = Grant { leases, asked };
+        let Ok(reply) = result else { return (result, grant) };
         let stands = (self.remote.last_commit(), self.remote.generation());
         for inode in changed.iter().flatten().filter_map(|node| self.inodes.known(node.ino)) {
             inode.note_commit(stands);
         }
-        Ok(reply)
+        (Ok(reply), grant)
     }
 
     /// Asks the server for an inode.
-    pub(crate) async fn call_entry(&self, ctx: Ctx<'_>, request: Request) -> Result<Entry, Errno> {
-        match self.call(ctx, request).await? {
-            Reply::Entry(entry) => Ok(entry),
+    pub(crate) async fn call_entry(&self, ctx: Ctx<'_>, request: Request) -> Result<(Entry, Grant), Errno> {
+        let (result, grant) = self.call_granted(ctx, request).await;
+        match result? {
+            Reply::Entry(entry) => Ok((entry, grant)),
             other => Err(misfit(&other)),
         }
     }
@@ -146,20 +177,43 @@ impl Vfs {
         self.forget(&[Forget { nodeid, lookups: 1 }]);
     }
 
-    /// Counts a lookup of `entry` and makes the answer.
-    pub(crate) fn found(&self, parent: Option<&Inode>, entry: &Entry) -> Result<Found, Errno> {
+    /// Counts a lookup of `entry`, found under a name, and makes the answer.
+    pub(crate) fn found(
+        &self,
+        place: Option<(&Inode, &Name)>,
+        entry: &Entry,
+        grant: Grant,
+    ) -> Result<Found, Errno> {
         let inode = self.inodes.remember(entry)?;
-        if let Some(parent) = parent {
-            inode.set_parent(parent.ino());
-        }
+        let entry_valid = match place {
+            Some((parent, name)) => {
+                inode.set_parent(parent.ino());
+                self.name_valid(parent, name, grant)
+            }
+            None => ValidFor::NOTHING,
+        };
         let mut attr = entry.attr;
         self.settle(&inode, &mut attr);
-        Ok(Self::answer(inode.nodeid, attr))
+        let attr_valid = self.attr_valid(&inode, grant);
+        Ok(Found { nodeid: inode.nodeid, attr, entry_valid, attr_valid })
     }
 
-    /// The answer for an inode.
-    pub(crate) fn answer(nodeid: u64, attr: Attr) -> Found {
-        Found { nodeid, attr, entry_valid: ValidFor::SECOND, attr_valid: ValidFor::SECOND }
+    /// How long the kernel may keep attributes that came with this grant. The inode must be in the table already: a recall
+    /// that comes now tells the kernel of it, one that came is seen here.
+    pub(crate) fn attr_valid(&self, inode: &Inode, grant: Grant) -> ValidFor {
+        let ino = inode.ino();
+        let held = self.files.may_keep(ino, grant.leases) && self.remote.recalls().is_good(ino, grant.asked);
+        ValidFor::lease(held)
+    }
+
+    /// How long the kernel may keep a name, present or absent, and notes that it does.
+    pub(crate) fn name_valid(&self, parent: &Inode, name: &Name, grant: Grant) -> ValidFor {
+        if !grant.leases.has(Leases::NAMES) || !self.keeps_names.load(Ordering::Relaxed) {
+            return ValidFor::NOTHING;
+        }
+        // In this order: a recall that comes now finds the name, one that came is seen here.
+        parent.names.add(name);
+        ValidFor::lease(self.remote.recalls().is_good(parent.ino(), grant.asked))
     }
 
     /// Attributes came from the server: lays over them what it does not know yet, and has the kernel drop pages

@@ -1,4 +1,4 @@
-//! Golden bytes: `golden.txt` holds the encoding of every variant. The table is the protocol of version 1: a changed
+//! Golden bytes: `golden.txt` holds the encoding of every variant. The table is the protocol of version 2: a changed
 //! line means that an older peer misreads this build. Appending lines is fine; to write the table anew after
 //! adding a variant: `FLEXFS_GOLDEN=write cargo nextest run -p flexfs-wire golden`, then read the diff.
 

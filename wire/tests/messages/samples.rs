@@ -6,6 +6,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::{Extent, Layout, NewBlock};
 use flexfs_wire::hello::{Granted, Hello, Open, Reason, Refused, Welcome};
 use flexfs_wire::id::{BlockId, Commit, Epoch, Ino, Range, RequestId, SessionId};
+use flexfs_wire::lease::{Keep, Recall};
 use flexfs_wire::message::{
     Answer, Call, Caller, DirEntry, Entry, Inline, Lock, LockFamily, LockKind, Make, Notice, Recovery,
     Replay, Reply, Request, Segment, StatFs, Write, XattrMode,
@@ -27,10 +28,11 @@ macro_rules! variants {
 
 variants!(request_name, REQUESTS, Request: Lookup, GetAttr, ReadLink, ReadDir, GetXattr, ListXattr, StatFs,
     ReadLayout, ReadBlock, TestLock, Heartbeat, GrantInodes, GrantBlocks, Sync, PutBlock, CancelWait, Leave, Open,
-    Close, Make, Link, Remove, Rename, SetAttr, SetXattr, RemoveXattr, Write, Fallocate, CopyRange, Lock, Unlock);
+    Close, Make, Link, Remove, Rename, SetAttr, SetXattr, RemoveXattr, Write, Fallocate, CopyRange, Lock, Unlock,
+    Acquire, Recalled, GiveBack, DropLeases);
 variants!(reply_name, REPLIES, Reply: Done, Entry, Attr, Bytes, Entries, StatFs, Layout, Segments, Locked, Granted,
     Opened, Copied);
-variants!(notice_name, NOTICES, Notice: Durable, Revoked, Closing);
+variants!(notice_name, NOTICES, Notice: Durable, Revoked, Closing, Recall);
 variants!(hello_name, HELLOS, Hello: Open, Attach, Resume);
 variants!(welcome_name, WELCOMES, Welcome: Granted, Attached, Recovering, Refused);
 variants!(reason_name, REASONS, Reason: Version, TokenMalformed, TokenKind, TokenUnknown, TokenExpired, Volume,
@@ -154,6 +156,10 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::CopyRange { source: n, source_offset: 1, target: m, target_offset: 2, length: 3 },
         Request::Lock { node: n, lock: lock(), wait: true },
         Request::Unlock { node: n, family: LockFamily::Posix, owner: 9 },
+        Request::Acquire { node: n },
+        Request::Recalled { ids: vec![1, 300] },
+        Request::GiveBack { inos: vec![Ino(42), Ino(1 << 40)] },
+        Request::DropLeases { epoch: Epoch(3) },
     ]
 }
 
@@ -179,7 +185,16 @@ pub(crate) fn replies() -> Vec<Reply> {
 }
 
 pub(crate) fn notices() -> Vec<Notice> {
-    vec![Notice::Durable, Notice::Revoked { text: "the token was deleted".into() }, Notice::Closing]
+    let recalls = vec![
+        Recall { id: 1, ino: Ino(42), keep: Keep::Nothing, name: None },
+        Recall { id: 300, ino: Ino(1), keep: Keep::All, name: Some(name("é")) },
+    ];
+    vec![
+        Notice::Durable,
+        Notice::Revoked { text: "the token was deleted".into() },
+        Notice::Closing,
+        Notice::Recall { recalls },
+    ]
 }
 
 pub(crate) fn hellos() -> Vec<Hello> {
@@ -271,5 +286,5 @@ pub(crate) fn replay() -> Replay {
 }
 
 pub(crate) fn recovery() -> Recovery {
-    Recovery { opens: vec![(node(42), 2)], locks: vec![(node(42), lock())] }
+    Recovery { opens: vec![(node(42), 2)], locks: vec![(node(42), lock())], exclusive: vec![node(42)] }
 }

@@ -5,6 +5,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::{Extent, Layout, NewBlock};
 use flexfs_wire::hello::{Granted, Hello, Open, Reason, Refused, Welcome};
 use flexfs_wire::id::{BlockId, Commit, Epoch, Ino, Range, RequestId, SessionId};
+use flexfs_wire::lease::{Keep, Recall};
 use flexfs_wire::message::{
     Answer, Call, Caller, DirEntry, Entry, Inline, Lock, LockFamily, LockKind, Make, Notice, Recovery,
     Replay, Reply, Request, Segment, StatFs, Write, XattrMode,
@@ -220,8 +221,25 @@ fn changes() -> BoxedStrategy<Request> {
     .boxed()
 }
 
+fn leases() -> BoxedStrategy<Request> {
+    prop_oneof![
+        node().prop_map(|node| Request::Acquire { node }),
+        vec(any::<u64>(), 0..5).prop_map(|ids| Request::Recalled { ids }),
+        vec(any::<u64>().prop_map(Ino), 0..5).prop_map(|inos| Request::GiveBack { inos }),
+        any::<u64>().prop_map(|epoch| Request::DropLeases { epoch: Epoch(epoch) }),
+    ]
+    .boxed()
+}
+
+fn recall() -> BoxedStrategy<Recall> {
+    let keep = prop_oneof![Just(Keep::All), Just(Keep::Shared), Just(Keep::Nothing)];
+    (any::<u64>(), any::<u64>(), keep, option::of(name()))
+        .prop_map(|(id, ino, keep, name)| Recall { id, ino: Ino(ino), keep, name })
+        .boxed()
+}
+
 pub(crate) fn request() -> BoxedStrategy<Request> {
-    prop_oneof![reads(), business(), names(), changes()].boxed()
+    prop_oneof![reads(), business(), names(), changes(), leases()].boxed()
 }
 
 pub(crate) fn call() -> BoxedStrategy<Call> {
@@ -275,6 +293,7 @@ pub(crate) fn notice() -> BoxedStrategy<Notice> {
         Just(Notice::Durable),
         ".{0,40}".prop_map(|text| Notice::Revoked { text }),
         Just(Notice::Closing),
+        vec(recall(), 0..4).prop_map(|recalls| Notice::Recall { recalls }),
     ]
     .boxed()
 }
@@ -350,7 +369,7 @@ pub(crate) fn replay() -> BoxedStrategy<Replay> {
 }
 
 pub(crate) fn recovery() -> BoxedStrategy<Recovery> {
-    (vec((node(), any::<u32>()), 0..5), vec((node(), lock()), 0..5))
-        .prop_map(|(opens, locks)| Recovery { opens, locks })
+    (vec((node(), any::<u32>()), 0..5), vec((node(), lock()), 0..5), vec(node(), 0..5))
+        .prop_map(|(opens, locks, exclusive)| Recovery { opens, locks, exclusive })
         .boxed()
 }

@@ -69,7 +69,7 @@ fn reply_entry() -> Box<dyn FnMut()> {
 fn reply_attr() -> Box<dyn FnMut()> {
     let (attr, mut out) = (crate::attr::file_attr(42), vec![0; 4_096]);
     repeated(MANY, move || {
-        black_box(reply::attr(black_box(&mut out), black_box(&attr), ValidFor::SECOND).unwrap());
+        black_box(reply::attr(black_box(&mut out), black_box(&attr), ValidFor::LEASE).unwrap());
     })
 }
 

@@ -12,9 +12,9 @@ use flexfs_wire::seal::Node;
 
 use super::{CALLER, Mount, pattern, run, turns};
 use crate::cancel::Cancel;
-use crate::data::OpenMode;
 use crate::data::file::Progress;
 use crate::data::model::Model;
+use crate::data::{OpenMode, WriteMode};
 
 const KIB: usize = 1024;
 
@@ -35,7 +35,10 @@ fn a_failed_writeback_is_reported_once_to_a_writer_and_once_to_a_flush() {
             mount.write(node, 100 * KIB as u64, &pattern(2, 100 * KIB)).await;
             mount.server.world().write_errors.push(sent);
             mount.files.core().write_back_old(Duration::ZERO).await;
-            assert_eq!(mount.files.write(CALLER, node, 0, b"x", false, None).await, Err(errno));
+            assert_eq!(
+                mount.files.write(CALLER, node, 0, b"x", WriteMode::default(), None).await,
+                Err(errno)
+            );
             assert_eq!(mount.attr(node).await.size, 100 * KIB as u64, "lost bytes are gone");
             mount.write(node, 3, b"y").await;
             assert_eq!(mount.files.fsync(node, None).await, Err(errno));
@@ -60,7 +63,10 @@ fn a_failed_put_loses_its_own_block_only() {
         mount.write(node, 256 * KIB as u64, &pattern(2, 256 * KIB)).await;
         turns(60).await;
         let mut out = [0; 1];
-        assert_eq!(mount.files.write(CALLER, node, 0, &[1], false, None).await, Err(Errno::EIO));
+        assert_eq!(
+            mount.files.write(CALLER, node, 0, &[1], WriteMode::default(), None).await,
+            Err(Errno::EIO)
+        );
         mount.write(node, 512 * KIB as u64, &pattern(3, 256 * KIB)).await;
         assert_eq!(mount.files.flush(node, None).await, Err(Errno::EIO));
         let content = mount.server.content(1);
@@ -149,7 +155,7 @@ fn every_wait_can_be_stopped() {
         mount.files.core().file(other).state().map = None;
         for operation in 0..12 {
             // Something is on its way already, and its file's order is held.
-            mount.files.write(CALLER, node, 0, b"dirty", false, None).await.unwrap();
+            mount.files.write(CALLER, node, 0, b"dirty", WriteMode::default(), None).await.unwrap();
             let cancel = Rc::new(Cancel::new());
             cancel.arm(8);
             let task = {
@@ -173,7 +179,9 @@ fn every_wait_can_be_stopped() {
                         _ => loop {
                             let end = files.core().file(node).state().size();
                             let data = pattern(1, 50 * KIB);
-                            if let Err(errno) = files.write(CALLER, node, end, &data, false, cancel).await {
+                            if let Err(errno) =
+                                files.write(CALLER, node, end, &data, WriteMode::default(), cancel).await
+                            {
                                 break Some(errno);
                             }
                         },

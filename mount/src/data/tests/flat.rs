@@ -90,7 +90,7 @@ impl World {
             }
             Step::Truncate(size) => {
                 let change = SetAttr { size: Some(size as u64), ..SetAttr::default() };
-                let attr = files.set_attr(CALLER, node, change, None).await.unwrap();
+                let (attr, _) = files.set_attr(CALLER, node, change, None).await.unwrap();
                 assert_eq!(attr.size, size as u64);
                 flat.resize(size, 0);
             }

@@ -3,6 +3,7 @@
 mod errors;
 mod flat;
 mod growth;
+mod leases;
 mod shared;
 mod times;
 
@@ -11,13 +12,14 @@ use std::sync::Arc;
 
 use flexfs_uring::{Shard, ShardConfig, yield_now};
 use flexfs_wire::attr::Attr;
+use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Compression;
 
 use super::model::Model;
 use super::server::Server;
-use super::{Config, Files};
+use super::{Config, Files, WriteMode};
 
 const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
 
@@ -36,12 +38,13 @@ impl Mount {
     /// A new file, open.
     fn create(&self, ino: u64) -> Node {
         let (node, attr) = self.server.make(ino);
-        self.files.created(node, &attr);
+        let recalls = self.server.recalls();
+        self.files.created(node, &attr, Leases::ALL, recalls.asked());
         node
     }
 
     async fn write(&self, node: Node, offset: u64, data: &[u8]) {
-        self.files.write(CALLER, node, offset, data, false, None).await.unwrap();
+        self.files.write(CALLER, node, offset, data, WriteMode::default(), None).await.unwrap();
     }
 
     async fn read(&self, node: Node, offset: u64, length: usize) -> Vec<u8> {

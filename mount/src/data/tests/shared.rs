@@ -110,7 +110,7 @@ fn a_change_of_another_client_is_seen_and_the_kernel_told_once() {
         here.write(node, 5, b"own").await;
         here.files.flush(node, None).await.unwrap();
         let change = SetAttr { size: Some(100), ..SetAttr::default() };
-        let mut attr = here.files.set_attr(CALLER, node, change, None).await.unwrap();
+        let (mut attr, _) = here.files.set_attr(CALLER, node, change, None).await.unwrap();
         assert!(!here.files.observe(&mut attr));
         let info = here.files.open(CALLER, node, OpenMode::default(), None).await.unwrap();
         assert!(info.keep_cache);

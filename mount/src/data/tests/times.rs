@@ -6,6 +6,7 @@ use flexfs_wire::attr::{SetAttr, SetTime};
 use flexfs_wire::time::Time;
 
 use super::{CALLER, Mount, pattern, run};
+use crate::data::WriteMode;
 use crate::data::model::Model;
 
 fn mount() -> Mount {
@@ -40,7 +41,7 @@ fn a_set_mtime_outlives_the_bytes_written_before() {
         mount.write(node, 0, &pattern(1, 9_000)).await;
         let time = Time { secs: 1_000_000_000, nanos: 5 };
         let change = SetAttr { mtime: Some(SetTime::At(time)), ..SetAttr::default() };
-        let attr = mount.files.set_attr(CALLER, node, change, None).await.unwrap();
+        let (attr, _) = mount.files.set_attr(CALLER, node, change, None).await.unwrap();
         assert_eq!((attr.mtime, attr.size), (time, 9_000));
         mount.files.close(CALLER, node);
         assert_eq!(mount.attr(node).await.mtime, time);
@@ -57,7 +58,7 @@ fn a_truncation_that_overtakes_bytes_does_not_turn_time_back() {
         let node = mount.create(1);
         mount.write(node, 0, &pattern(1, 3_000)).await;
         let change = SetAttr { size: Some(1_000), ..SetAttr::default() };
-        let attr = mount.files.set_attr(CALLER, node, change, None).await.unwrap();
+        let (attr, _) = mount.files.set_attr(CALLER, node, change, None).await.unwrap();
         assert_eq!(mount.server.world().writes, 0, "nothing had to be sent first");
         mount.files.flush(node, None).await.unwrap();
         let sent = mount.attr(node).await;
@@ -73,7 +74,11 @@ fn set_uid_goes_at_once() {
         let node = mount.create(1);
         let change = SetAttr { mode: Some(0o6755), ..SetAttr::default() };
         mount.files.set_attr(CALLER, node, change, None).await.unwrap();
-        mount.files.write(CALLER, node, 0, b"x", true, None).await.unwrap();
+        mount
+            .files
+            .write(CALLER, node, 0, b"x", WriteMode { kill_privileges: true, ..WriteMode::default() }, None)
+            .await
+            .unwrap();
         assert_eq!(mount.attr(node).await.mode & 0o7777, 0o755);
     });
 }

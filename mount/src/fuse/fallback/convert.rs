@@ -12,7 +12,7 @@ use fuser::{
 
 use crate::fuse::reply;
 use crate::fuse::request;
-use crate::vfs::{DirItem, Found, Opened, ValidFor};
+use crate::vfs::{DirItem, Found, Looked, Opened, ValidFor};
 
 /// Numbers are never reused in a volume, so every inode has the same generation.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -38,26 +38,28 @@ pub(super) fn xattr(reply: ReplyXattr, value: &[u8], room: u32) {
 /// Attributes of a line; `.` and `..` have none the kernel looks at.
 pub(super) fn plus(item: &DirItem) -> (FileAttr, Duration) {
     match &item.found {
-        Some(found) => (file_attr(&found.attr), ttl(found.entry_valid)),
-        None => {
-            let blank = Attr {
-                ino: flexfs_wire::id::Ino(item.ino),
-                mode: item.kind,
-                nlink: 1,
-                uid: 0,
-                gid: 0,
-                rdev: 0,
-                size: 0,
-                blocks: 0,
-                atime: Time::default(),
-                mtime: Time::default(),
-                ctime: Time::default(),
-                btime: Time::default(),
-                version: 0,
-            };
-            (file_attr(&blank), Duration::ZERO)
-        }
+        Some(found) => (file_attr(&found.attr), shorter(found)),
+        // No inode comes along: the kernel looks it up when it needs it.
+        None => (blank(item.kind), Duration::ZERO),
     }
+}
+
+fn blank(mode: u32) -> FileAttr {
+    file_attr(&Attr {
+        ino: flexfs_wire::id::Ino(0),
+        mode,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        size: 0,
+        blocks: 0,
+        atime: Time::default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
+        btime: Time::default(),
+        version: 0,
+    })
 }
 
 pub(super) fn posix_lock(
@@ -71,6 +73,21 @@ pub(super) fn posix_lock(
     Ok(Lock { family: LockFamily::Posix, kind, owner: owner.0, pid, start, end })
 }
 
+/// Where fuser has one time for name and attributes.
+pub(super) fn shorter(found: &Found) -> Duration {
+    ttl(found.entry_valid).min(ttl(found.attr_valid))
+}
+
+pub(super) fn looked(reply: ReplyEntry, looked: &Looked) {
+    match looked {
+        Looked::Found(found) => entry(reply, found),
+        Looked::Absent(valid) => {
+            // Number 0 stands for no inode; the rest is not looked at.
+            reply.entry_with_ttls(&Duration::ZERO, &ttl(*valid), &blank(0), GENERATION);
+        }
+    }
+}
+
 pub(super) fn ttl(valid: ValidFor) -> Duration {
     let (secs, nanos) = valid.parts();
     Duration::new(secs, nanos)
@@ -79,6 +96,7 @@ pub(super) fn ttl(valid: ValidFor) -> Duration {
 pub(super) fn fopen(opened: &Opened) -> FopenFlags {
     let mut flags = FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
     flags
 }
 

@@ -19,13 +19,14 @@ use fuser::{
 };
 
 use super::convert::{
-    GENERATION, code, entry, file_attr, file_type, fopen, plus, posix_lock, set_time, ttl, xattr,
+    GENERATION, code, entry, file_attr, file_type, fopen, looked, plus, posix_lock, set_time, shorter, ttl,
+    xattr,
 };
 use super::post::Fallback;
 use crate::fuse::init;
 use crate::fuse::reply::lock_code;
 use crate::fuse::request;
-use crate::vfs::{CopyArgs, DirItem, Forget, MakeArgs, ValidFor};
+use crate::vfs::{CopyArgs, DirItem, Forget, MakeArgs};
 
 /// Bytes of listing fetched per request: fuser does not say how much room the kernel has left.
 const LIST_BYTES: usize = 32 * 1024;
@@ -73,7 +74,7 @@ impl Filesystem for Fallback {
         self.post(
             req,
             move |at| async move { at.vfs.lookup(at.ctx(), parent.0, name).await },
-            answer!(reply, found => entry(reply, &found)),
+            answer!(reply, found => looked(reply, &found)),
         );
     }
 
@@ -85,7 +86,7 @@ impl Filesystem for Fallback {
         self.post(
             req,
             move |at| async move { at.vfs.get_attr(at.ctx(), ino.0).await },
-            answer!(reply, attr => reply.attr(&ttl(ValidFor::SECOND), &file_attr(&attr))),
+            answer!(reply, (attr, valid) => reply.attr(&ttl(valid), &file_attr(&attr))),
         );
     }
 
@@ -120,7 +121,7 @@ impl Filesystem for Fallback {
         self.post(
             req,
             move |at| async move { at.vfs.set_attr(at.ctx(), ino.0, change).await },
-            answer!(reply, attr => reply.attr(&ttl(ValidFor::SECOND), &file_attr(&attr))),
+            answer!(reply, (attr, valid) => reply.attr(&ttl(valid), &file_attr(&attr))),
         );
     }
 
@@ -247,7 +248,7 @@ impl Filesystem for Fallback {
             req,
             move |at| async move { at.vfs.create(at.ctx(), parent.0, name, args, flags).await },
             answer!(reply, (found, opened) => {
-                let (ttl, attr) = (ttl(found.entry_valid), file_attr(&found.attr));
+                let (ttl, attr) = (shorter(&found), file_attr(&found.attr));
                 reply.created(&ttl, &attr, GENERATION, FileHandle(opened.fh), fopen(&opened));
             }),
         );
@@ -378,14 +379,15 @@ impl Filesystem for Fallback {
             req,
             move |at| async move { at.vfs.read_dir(at.ctx(), ino.0, offset, LIST_BYTES, true).await },
             move |outcome: Result<Vec<DirItem>, Errno>| match outcome {
-                Ok(items) => {
-                    for item in &items {
+                Ok(mut items) => {
+                    for item in &mut items {
+                        vfs.accept(ino.0, item);
                         let name = OsStr::from_bytes(item.name());
                         let (attr, ttl) = plus(item);
                         if reply.add(INodeNo(item.ino), item.offset, name, &ttl, &attr, GENERATION) {
+                            vfs.refuse(item);
                             break;
                         }
-                        vfs.accept(ino.0, item);
                     }
                     reply.ok();
                 }

@@ -1,0 +1,527 @@
+//! Who may cache what: the leases of one volume's sessions. Without I/O and without a clock.
+//!
+//! Three things are leased. The *inode*: its attributes and data, shared by any number of sessions, or exclusive to one,
+//! which may then keep writes. The *names* of a directory, present and absent, shared only. A change of an inode takes
+//! its leases away from all other sessions before it is applied; a change of a name takes only that name out of what
+//! they cache, so a directory that many sessions look at is not forgotten by all of them with every new file.
+//!
+//! ```text
+//! wants of a call -> block() -> recalls to send, ids to wait for -> finish(id) ... -> apply -> grant()
+//! ```
+//! Nothing is granted of an inode that a waiting call has reserved, nor to a session that has not answered a recall of
+//! it: so no grant is under way when a recall is answered, and waiting calls get on.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use flexfs_wire::id::{Epoch, Ino, SessionId};
+use flexfs_wire::lease::{Keep, Leases as Granted, Recall};
+use flexfs_wire::name::Name;
+
+/// Leases of one volume, about 100 bytes each. Beyond it nothing is granted, and clients ask every time.
+const LEASES_MAX: usize = 2_000_000;
+
+/// What a call needs of the leases of others before it may be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want<'a> {
+    /// What others wrote to this inode is here.
+    Read(Ino),
+    /// Nobody else caches this inode.
+    Change(Ino),
+    /// Nobody else caches this name of a directory.
+    Name(Ino, &'a Name),
+}
+
+/// What one session was asked and has not answered.
+#[derive(Debug)]
+pub(crate) struct Outstanding {
+    pub(crate) session: SessionId,
+    pub(crate) recall: Recall,
+}
+
+/// A recall that a waiting call need not ask for again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    session: SessionId,
+    ino: Ino,
+    name: Option<Name>,
+}
+
+/// Sessions that hold one thing; nearly always one.
+#[derive(Debug)]
+enum Holders {
+    One(SessionId),
+    Many(Vec<SessionId>),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    /// Shared leases of inodes.
+    shared: HashMap<Ino, Holders>,
+    /// Exclusive ones; such an inode is not in `shared`.
+    exclusive: HashMap<Ino, SessionId>,
+    /// Leases of the names of directories.
+    names: HashMap<Ino, Holders>,
+    /// Sessions that may cache anything: they were granted it by an earlier life of the server.
+    wild: HashSet<SessionId>,
+    /// Inodes that waiting calls want, and how many do.
+    reserved: HashMap<Ino, u32>,
+    recalls: BTreeMap<u64, Outstanding>,
+    /// Ids in `recalls`.
+    asked: HashMap<(SessionId, Ino), Vec<u64>>,
+    last: u64,
+    count: usize,
+    orders: Vec<(SessionId, Recall)>,
+}
+
+impl Leases {
+    /// No leases; recalls get numbers that no earlier start of the server gave: an answer may come late.
+    pub(crate) fn new(epoch: Epoch) -> Self {
+        Self { last: epoch.0 << 40, ..Self::default() }
+    }
+
+    /// Asks the sessions that are in the way of `wants` for what they hold. The ids to wait for; none: nobody is.
+    /// `done` names what was answered to this very call before.
+    pub(crate) fn block(&mut self, session: SessionId, wants: &[Want<'_>], done: &[Done]) -> Vec<u64> {
+        let mut asks: Vec<(SessionId, Ino, Keep, Option<Name>)> = Vec::new();
+        for want in wants {
+            self.each_in_the_way(session, *want, done, &mut |holder, ino, keep, name| {
+                let open = asks
+                    .iter_mut()
+                    .find(|ask| (ask.0, ask.1) == (holder, ino) && (ask.3.is_none() || name.is_none()));
+                match open {
+                    Some(ask) => {
+                        ask.2 = stronger(ask.2, keep);
+                        ask.3 = ask.3.take().or_else(|| name.cloned());
+                    }
+                    None => asks.push((holder, ino, keep, name.cloned())),
+                }
+            });
+        }
+        asks.into_iter().map(|(holder, ino, keep, name)| self.ask(holder, ino, keep, name)).collect()
+    }
+
+    /// Whether any session but this one is in the way.
+    pub(crate) fn is_free(&self, session: SessionId, wants: &[Want<'_>]) -> bool {
+        let mut free = true;
+        for want in wants {
+            self.each_in_the_way(session, *want, &[], &mut |_, _, _, _| free = false);
+        }
+        free
+    }
+
+    fn each_in_the_way(
+        &self,
+        session: SessionId,
+        want: Want<'_>,
+        done: &[Done],
+        each: &mut impl FnMut(SessionId, Ino, Keep, Option<&Name>),
+    ) {
+        let is_done = |holder: SessionId, ino: Ino, name: Option<&Name>| {
+            done.iter().any(|done| (done.session, done.ino, done.name.as_ref()) == (holder, ino, name))
+        };
+        match want {
+            Want::Read(ino) => {
+                if let Some(holder) = self.exclusive.get(&ino).filter(|holder| **holder != session) {
+                    each(*holder, ino, Keep::Shared, None);
+                }
+            }
+            Want::Change(ino) => {
+                let exclusive = self.exclusive.get(&ino).map(std::slice::from_ref).unwrap_or_default();
+                let shared = self.shared.get(&ino).map(Holders::all).unwrap_or_default();
+                for holder in exclusive.iter().chain(shared).filter(|holder| **holder != session) {
+                    each(*holder, ino, Keep::Nothing, None);
+                }
+                for wild in self.wild.iter().filter(|wild| **wild != session) {
+                    if !exclusive.contains(wild) && !shared.contains(wild) && !is_done(*wild, ino, None) {
+                        each(*wild, ino, Keep::Nothing, None);
+                    }
+                }
+            }
+            Want::Name(dir, name) => {
+                let holders = self.names.get(&dir).map(Holders::all).unwrap_or_default();
+                let wild = self.wild.iter().filter(|wild| !holders.contains(wild));
+                for holder in holders.iter().chain(wild).filter(|holder| **holder != session) {
+                    if !is_done(*holder, dir, Some(name)) {
+                        each(*holder, dir, Keep::All, Some(name));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A recall that was sent already and asks for no less, or a new one.
+    fn ask(&mut self, session: SessionId, ino: Ino, keep: Keep, name: Option<Name>) -> u64 {
+        let known = self.asked.get(&(session, ino)).into_iter().flatten().find(|id| {
+            self.recalls.get(id).is_some_and(|known| {
+                let recall = &known.recall;
+                stronger(recall.keep, keep) == recall.keep && (name.is_none() || recall.name == name)
+            })
+        });
+        if let Some(id) = known {
+            return *id;
+        }
+        self.last += 1;
+        let id = self.last;
+        let recall = Recall { id, ino, keep, name };
+        self.asked.entry((session, ino)).or_default().push(id);
+        self.orders.push((session, recall.clone()));
+        self.recalls.insert(id, Outstanding { session, recall });
+        id
+    }
+
+    /// Recalls to be sent.
+    pub(crate) fn take_orders(&mut self) -> Vec<(SessionId, Recall)> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// Recalls that a session has not answered: to be sent again when its link broke.
+    pub(crate) fn outstanding(&self, session: SessionId) -> Vec<Recall> {
+        let mine = self.recalls.values().filter(|one| one.session == session);
+        mine.map(|one| one.recall.clone()).collect()
+    }
+
+    /// Whether a session has not answered a recall of the inode.
+    pub(crate) fn is_asked(&self, session: SessionId, ino: Ino) -> bool {
+        let mut ids = self.asked.get(&(session, ino)).into_iter().flatten();
+        ids.any(|id| self.recalls.get(id).is_some_and(|one| one.recall.keep != Keep::All))
+    }
+
+    /// Who was asked for what, and has not answered.
+    pub(crate) fn asked(&self, id: u64) -> Option<&Outstanding> {
+        self.recalls.get(&id)
+    }
+
+    /// Whether a session other than this one has an exclusive lease of anything.
+    pub(crate) fn has_exclusive(&self) -> bool {
+        !self.exclusive.is_empty()
+    }
+
+    /// A session did as it was asked. `None` for ids it was not asked, or answered before.
+    pub(crate) fn finish(&mut self, session: SessionId, id: u64) -> Option<Done> {
+        if self.recalls.get(&id)?.session != session {
+            return None;
+        }
+        let Outstanding { recall, .. } = self.recalls.remove(&id)?;
+        let place = (session, recall.ino);
+        if let Some(ids) = self.asked.get_mut(&place) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.asked.remove(&place);
+            }
+        }
+        match recall.keep {
+            Keep::All => {}
+            Keep::Shared => {
+                if self.exclusive.get(&recall.ino) == Some(&session) {
+                    self.exclusive.remove(&recall.ino);
+                    self.shared.insert(recall.ino, Holders::One(session));
+                }
+            }
+            Keep::Nothing => self.drop_inode(session, recall.ino),
+        }
+        Some(Done { session, ino: recall.ino, name: recall.name })
+    }
+
+    /// A waiting call wants these. Given back with `unreserve`.
+    pub(crate) fn reserve(&mut self, wants: &[Want<'_>]) -> Vec<Ino> {
+        let inos: Vec<Ino> = wants.iter().map(Want::ino).collect();
+        for ino in &inos {
+            *self.reserved.entry(*ino).or_default() += 1;
+        }
+        inos
+    }
+
+    /// It waits no more.
+    pub(crate) fn unreserve(&mut self, inos: &[Ino]) {
+        for ino in inos {
+            if let Some(count) = self.reserved.get_mut(ino) {
+                *count -= 1;
+                if *count == 0 {
+                    self.reserved.remove(ino);
+                }
+            }
+        }
+    }
+
+    /// Grants the shared lease of an inode, or says again what the session has of it.
+    pub(crate) fn grant(&mut self, session: SessionId, ino: Ino) -> Granted {
+        if !self.may_grant(session, ino) {
+            return Granted::NONE;
+        }
+        match self.exclusive.get(&ino) {
+            Some(holder) if *holder == session => return Granted::ATTR.and(Granted::EXCLUSIVE),
+            Some(_) => return Granted::NONE,
+            None => {}
+        }
+        if add(&mut self.shared, ino, session) {
+            self.count += 1;
+        }
+        Granted::ATTR
+    }
+
+    /// Grants the exclusive lease where nobody else holds any, else as `grant`.
+    pub(crate) fn grant_exclusive(&mut self, session: SessionId, ino: Ino) -> Granted {
+        if !self.may_grant(session, ino) {
+            return Granted::NONE;
+        }
+        if self.exclusive.get(&ino) != Some(&session) && self.is_free(session, &[Want::Change(ino)]) {
+            if self.shared.remove(&ino).is_none() {
+                self.count += 1;
+            }
+            self.exclusive.insert(ino, session);
+        }
+        self.grant(session, ino)
+    }
+
+    /// Grants the names of a directory.
+    pub(crate) fn grant_names(&mut self, session: SessionId, dir: Ino) -> Granted {
+        if !self.may_grant(session, dir) {
+            return Granted::NONE;
+        }
+        if add(&mut self.names, dir, session) {
+            self.count += 1;
+        }
+        Granted::NAMES
+    }
+
+    fn may_grant(&self, session: SessionId, ino: Ino) -> bool {
+        self.count < LEASES_MAX
+            && (self.reserved.is_empty() || !self.reserved.contains_key(&ino))
+            && (self.asked.is_empty() || !self.asked.contains_key(&(session, ino)))
+    }
+
+    /// A session declares, after a restart, that it has unwritten data of this file.
+    pub(crate) fn declare(&mut self, session: SessionId, ino: Ino) {
+        if self.exclusive.insert(ino, session).is_none() {
+            self.count += 1;
+        }
+    }
+
+    /// A session of the server's last life may cache anything.
+    pub(crate) fn set_wild(&mut self, session: SessionId) {
+        self.wild.insert(session);
+    }
+
+    /// It no longer does.
+    pub(crate) fn set_tame(&mut self, session: SessionId) {
+        self.wild.remove(&session);
+    }
+
+    /// The session caches nothing of the inode any more. A recall of it is still to be answered.
+    pub(crate) fn give_back(&mut self, session: SessionId, ino: Ino) {
+        self.drop_inode(session, ino);
+        if remove(&mut self.names, ino, session) {
+            self.count -= 1;
+        }
+    }
+
+    /// The session has ended. Its recalls, which nobody has to wait for any more.
+    pub(crate) fn end_session(&mut self, session: SessionId) -> Vec<u64> {
+        let mut dropped = 0;
+        for map in [&mut self.shared, &mut self.names] {
+            map.retain(|_, holders| {
+                dropped += usize::from(holders.remove(session));
+                !holders.all().is_empty()
+            });
+        }
+        let before = self.exclusive.len();
+        self.exclusive.retain(|_, holder| *holder != session);
+        self.count -= dropped + before - self.exclusive.len();
+        self.wild.remove(&session);
+        self.asked.retain(|(asked, _), _| *asked != session);
+        self.orders.retain(|(to, _)| *to != session);
+        let gone: Vec<u64> =
+            self.recalls.iter().filter(|(_, one)| one.session == session).map(|(id, _)| *id).collect();
+        for id in &gone {
+            self.recalls.remove(id);
+        }
+        gone
+    }
+
+    /// Leases granted, for the figures.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    fn drop_inode(&mut self, session: SessionId, ino: Ino) {
+        let was_exclusive = self.exclusive.get(&ino) == Some(&session);
+        if was_exclusive {
+            self.exclusive.remove(&ino);
+        }
+        if remove(&mut self.shared, ino, session) || was_exclusive {
+            self.count -= 1;
+        }
+    }
+}
+
+impl Want<'_> {
+    /// The inode it is about.
+    pub(crate) fn ino(&self) -> Ino {
+        match self {
+            Self::Read(ino) | Self::Change(ino) | Self::Name(ino, _) => *ino,
+        }
+    }
+}
+
+impl Holders {
+    fn all(&self) -> &[SessionId] {
+        match self {
+            Self::One(session) => std::slice::from_ref(session),
+            Self::Many(sessions) => sessions,
+        }
+    }
+
+    fn remove(&mut self, session: SessionId) -> bool {
+        match self {
+            Self::One(one) if *one == session => {
+                *self = Self::Many(Vec::new());
+                true
+            }
+            Self::One(_) => false,
+            Self::Many(sessions) => {
+                let before = sessions.len();
+                sessions.retain(|other| *other != session);
+                sessions.len() < before
+            }
+        }
+    }
+}
+
+/// True when it was not there.
+fn add(map: &mut HashMap<Ino, Holders>, ino: Ino, session: SessionId) -> bool {
+    let Some(holders) = map.get_mut(&ino) else {
+        map.insert(ino, Holders::One(session));
+        return true;
+    };
+    if holders.all().contains(&session) {
+        return false;
+    }
+    match holders {
+        Holders::One(one) => *holders = Holders::Many(vec![*one, session]),
+        Holders::Many(sessions) => sessions.push(session),
+    }
+    true
+}
+
+/// True when it was there.
+fn remove(map: &mut HashMap<Ino, Holders>, ino: Ino, session: SessionId) -> bool {
+    let Some(holders) = map.get_mut(&ino) else { return false };
+    let removed = holders.remove(session);
+    if holders.all().is_empty() {
+        map.remove(&ino);
+    }
+    removed
+}
+
+/// What leaves less.
+fn stronger(one: Keep, other: Keep) -> Keep {
+    match (one, other) {
+        (Keep::Nothing, _) | (_, Keep::Nothing) => Keep::Nothing,
+        (Keep::Shared, _) | (_, Keep::Shared) => Keep::Shared,
+        (Keep::All, Keep::All) => Keep::All,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: SessionId = SessionId(1);
+    const B: SessionId = SessionId(2);
+    const C: SessionId = SessionId(3);
+    const X: Ino = Ino(10);
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_change_takes_shared_leases_from_all_others() {
+        let mut leases = Leases::default();
+        for session in [A, B, C] {
+            assert_eq!(leases.grant(session, X), Granted::ATTR);
+        }
+        assert!(leases.block(A, &[Want::Read(X)], &[]).is_empty(), "readers do not disturb each other");
+        let ids = leases.block(A, &[Want::Change(X)], &[]);
+        assert_eq!(ids.len(), 2);
+        assert_eq!(leases.block(A, &[Want::Change(X)], &[]), ids, "asked once");
+        assert_eq!(leases.take_orders().len(), 2);
+        assert_eq!(leases.grant(B, X), Granted::NONE, "not while it has not answered");
+        assert!(leases.finish(C, ids[0]).is_none(), "another's recall");
+        for (session, id) in [(B, ids[0]), (C, ids[1])] {
+            assert!(leases.finish(session, id).is_some());
+            assert!(leases.finish(session, id).is_none(), "once");
+        }
+        assert!(leases.block(A, &[Want::Change(X)], &[]).is_empty());
+        assert_eq!(leases.count(), 1);
+    }
+
+    #[test]
+    fn an_exclusive_lease_goes_down_for_readers_and_away_for_writers() {
+        let mut leases = Leases::default();
+        let exclusive = Granted::ATTR.and(Granted::EXCLUSIVE);
+        assert_eq!(leases.grant_exclusive(A, X), exclusive);
+        assert_eq!(leases.grant(A, X), exclusive, "said again");
+        assert_eq!(leases.grant(B, X), Granted::NONE, "a listing does not ask others");
+        let ids = leases.block(B, &[Want::Read(X)], &[]);
+        assert_eq!(leases.take_orders()[0].1.keep, Keep::Shared);
+        leases.finish(A, ids[0]).unwrap();
+        assert_eq!(leases.grant(B, X), Granted::ATTR);
+        assert_eq!(leases.grant_exclusive(A, X), Granted::ATTR, "B is there");
+        let ids = leases.block(A, &[Want::Change(X)], &[]);
+        leases.finish(B, ids[0]).unwrap();
+        assert_eq!(leases.grant_exclusive(A, X), exclusive);
+        assert_eq!(leases.count(), 1);
+    }
+
+    #[test]
+    fn one_name_is_recalled_and_the_others_stay() {
+        let mut leases = Leases::default();
+        leases.grant_names(B, X);
+        leases.grant(B, X);
+        let (one, two) = (name("one"), name("two"));
+        let wants = [Want::Change(X), Want::Name(X, &one)];
+        let ids = leases.block(A, &wants, &[]);
+        assert_eq!(ids.len(), 1, "one question for both");
+        let order = leases.take_orders().remove(0).1;
+        assert_eq!((order.keep, order.name), (Keep::Nothing, Some(one.clone())));
+        let reserved = leases.reserve(&wants);
+        let done = leases.finish(B, ids[0]).unwrap();
+        assert_eq!(leases.grant_names(B, X), Granted::NONE, "reserved for A");
+        assert!(leases.block(A, &wants, &[done]).is_empty());
+        leases.unreserve(&reserved);
+        assert_eq!(leases.grant_names(B, X), Granted::NAMES);
+        let ids = leases.block(A, &[Want::Name(X, &two)], &[]);
+        assert_eq!(ids.len(), 1, "B still has the names");
+        assert_eq!(leases.end_session(B), ids);
+        assert!(leases.is_free(A, &[Want::Name(X, &two)]) && leases.count() == 0);
+    }
+
+    #[test]
+    fn sessions_of_the_last_life_are_asked_about_everything_once() {
+        let mut leases = Leases::default();
+        leases.set_wild(B);
+        let wants = [Want::Change(X)];
+        let ids = leases.block(A, &wants, &[]);
+        assert_eq!(ids.len(), 1);
+        assert_eq!(leases.grant_exclusive(A, X), Granted::ATTR, "not exclusive while B may have it");
+        let done = leases.finish(B, ids[0]).unwrap();
+        assert!(leases.block(A, &wants, &[done]).is_empty(), "not asked twice for one call");
+        assert_eq!(leases.block(A, &wants, &[]).len(), 1, "but for the next");
+        leases.set_tame(B);
+        leases.take_orders();
+        assert!(leases.is_free(A, &wants));
+    }
+
+    #[test]
+    fn what_is_given_back_is_not_recalled() {
+        let mut leases = Leases::default();
+        leases.grant(B, X);
+        leases.grant_names(B, X);
+        leases.give_back(B, X);
+        leases.give_back(B, X);
+        assert_eq!(leases.count(), 0);
+        assert!(leases.is_free(A, &[Want::Change(X), Want::Name(X, &name("n"))]));
+    }
+}

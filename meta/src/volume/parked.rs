@@ -1,0 +1,341 @@
+//! Calls that wait until others have given back their leases of what the call changes or reads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
+use flexfs_wire::lease::{Keep, Leases, Recall};
+use flexfs_wire::limits::RECALL_MS_MAX;
+use flexfs_wire::message::{Answer, Notice, Reply, Request};
+
+use super::host::{Host, Now};
+use super::message::{Item, Job};
+use crate::engine::Store;
+use crate::lease::{Done, Want};
+
+/// A call that waits.
+#[derive(Debug)]
+struct Parked {
+    job: Job,
+    /// Recalls without an answer.
+    missing: Vec<u64>,
+    /// Recalls answered to this call.
+    done: Vec<Done>,
+    reserved: Vec<Ino>,
+}
+
+/// All of them, in the order they came in; they go on in that order.
+#[derive(Debug, Default)]
+pub(super) struct Parking {
+    calls: BTreeMap<u64, Parked>,
+    places: HashMap<(SessionId, RequestId), u64>,
+    /// Which calls wait for a recall, and since when it waits.
+    recalls: BTreeMap<u64, Waited>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Waited {
+    since: Instant,
+    calls: Vec<u64>,
+}
+
+impl Parking {
+    /// Calls that wait.
+    pub(super) fn count(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// The session of this recall has made a step towards it.
+    fn touch(&mut self, id: u64, now: Instant) {
+        if let Some(waited) = self.recalls.get_mut(&id) {
+            waited.since = now;
+        }
+    }
+}
+
+impl<S: Store> Host<S> {
+    /// Applies a call, now, or when those who cache what it is about have given it back.
+    pub(super) fn admit_job(&mut self, job: Job, now: Now) {
+        if let Some(place) = self.parked.places.get(&(job.session, job.request)) {
+            // The same call over a new link takes the place of the old one.
+            if let Some(parked) = self.parked.calls.get_mut(place) {
+                parked.job = job;
+            }
+            return;
+        }
+        // One session alone is in nobody's way.
+        if self.sessions.len() == 1 {
+            return self.go_on(job, now);
+        }
+        self.park(job, Vec::new(), now);
+    }
+
+    fn park(&mut self, job: Job, done: Vec<Done>, now: Now) {
+        let wants = self.wants(&job.call.request);
+        if let Some(ino) = self.answers_recall(&job) {
+            // What is written because of a recall must not wait for others: they may wait for it. They are asked, but not
+            // waited for: who writes to a file of which his own session holds pages, at the same time as another session,
+            // sees the other's bytes a moment late.
+            let ids = self.leases.block(job.session, &wants, &done);
+            self.note_asked(&ids, None, now);
+            let mine: Vec<u64> =
+                self.leases.outstanding(job.session).iter().map(|recall| recall.id).collect();
+            for id in mine {
+                self.parked.touch(id, now.mono);
+            }
+            return match job.call.request {
+                Request::Acquire { .. } => self.answer_acquired(&job, ino, Leases::NONE),
+                _ => self.apply(job, now),
+            };
+        }
+        let missing = self.leases.block(job.session, &wants, &done);
+        if missing.is_empty() {
+            return self.go_on(job, now);
+        }
+        let reserved = self.leases.reserve(&wants);
+        drop(wants);
+        self.parked.last += 1;
+        let place = self.parked.last;
+        self.note_asked(&missing, Some(place), now);
+        self.parked.places.insert((job.session, job.request), place);
+        self.parked.calls.insert(place, Parked { job, missing, done, reserved });
+    }
+
+    /// Nobody is in the way.
+    fn go_on(&mut self, job: Job, now: Now) {
+        match job.call.request {
+            Request::Acquire { node } => {
+                let leases = self.leases.grant_exclusive(job.session, node.ino);
+                self.answer_acquired(&job, node.ino, leases);
+            }
+            _ => self.apply(job, now),
+        }
+    }
+
+    fn answer_acquired(&mut self, job: &Job, ino: Ino, leases: Leases) {
+        let result = match self.namespace.attr(ino) {
+            Ok(attr) if attr.is_file() => Ok(Reply::Attr(attr)),
+            Ok(_) => Err(Errno::EINVAL),
+            Err(errno) => Err(errno),
+        };
+        let answer = Answer { commit: Commit(0), at: flexfs_wire::time::Time::default(), result };
+        self.outs.push(job.from, Item::Answer { request: job.request, stamp: job.stamp, answer, leases });
+    }
+
+    /// The file of a write that comes from a session which was asked to give that very file back.
+    fn answers_recall(&self, job: &Job) -> Option<Ino> {
+        match &job.call.request {
+            Request::Write { node, .. } | Request::Acquire { node }
+                if self.leases.is_asked(job.session, node.ino) =>
+            {
+                Some(node.ino)
+            }
+            _ => None,
+        }
+    }
+
+    fn note_asked(&mut self, ids: &[u64], place: Option<u64>, now: Now) {
+        for id in ids {
+            let waited = self.parked.recalls.entry(*id);
+            let waited = waited.or_insert_with(|| Waited { since: now.mono, calls: Vec::new() });
+            waited.calls.extend(place);
+        }
+    }
+
+    /// What a call needs of others.
+    fn wants<'a>(&mut self, request: &'a Request) -> Vec<Want<'a>> {
+        let mut wants = Vec::with_capacity(6);
+        match request {
+            Request::Lookup { parent, name } if self.leases.has_exclusive() => {
+                wants.extend(self.namespace.child(parent.ino, name).map(Want::Read));
+            }
+            Request::GetAttr { node } | Request::ReadLayout { node, .. } => wants.push(Want::Read(node.ino)),
+            Request::Open { node, truncate, .. } => {
+                wants.push(if *truncate { Want::Change(node.ino) } else { Want::Read(node.ino) });
+            }
+            Request::Make { parent, name: Some(name), .. } => {
+                wants.extend([Want::Change(parent.ino), Want::Name(parent.ino, name)]);
+            }
+            Request::Link { node, parent, name } => {
+                wants.extend([
+                    Want::Change(parent.ino),
+                    Want::Name(parent.ino, name),
+                    Want::Change(node.ino),
+                ]);
+            }
+            Request::Remove { parent, name, .. } => {
+                wants.extend([Want::Change(parent.ino), Want::Name(parent.ino, name)]);
+                wants.extend(self.namespace.child(parent.ino, name).map(Want::Change));
+            }
+            Request::Rename { parent, name, new_parent, new_name, .. } => {
+                for (dir, name) in [(parent.ino, name), (new_parent.ino, new_name)] {
+                    wants.extend([Want::Change(dir), Want::Name(dir, name)]);
+                    wants.extend(self.namespace.child(dir, name).map(Want::Change));
+                }
+            }
+            // That somebody read is no news to others.
+            Request::SetAttr { change, .. } if change.is_mere_access() => {}
+            Request::SetAttr { node, .. }
+            | Request::SetXattr { node, .. }
+            | Request::RemoveXattr { node, .. }
+            | Request::Write { node, .. }
+            | Request::Fallocate { node, .. }
+            | Request::Acquire { node } => wants.push(Want::Change(node.ino)),
+            Request::CopyRange { source, target, .. } => {
+                wants.extend([Want::Read(source.ino), Want::Change(target.ino)]);
+            }
+            _ => {}
+        }
+        wants
+    }
+
+    /// What the answer to a call that was just applied grants.
+    pub(super) fn grant(
+        &mut self,
+        session: SessionId,
+        request: &Request,
+        result: &mut Result<Reply, Errno>,
+    ) -> Leases {
+        match (request, result) {
+            (Request::Lookup { parent, .. }, Err(Errno::ENOENT)) => {
+                self.leases.grant_names(session, parent.ino)
+            }
+            (Request::Lookup { parent, .. } | Request::Link { parent, .. }, Ok(Reply::Entry(entry))) => {
+                self.leases.grant_names(session, parent.ino).and(self.leases.grant(session, entry.attr.ino))
+            }
+            (Request::Make { parent, .. }, Ok(Reply::Entry(entry))) => {
+                let names = self.leases.grant_names(session, parent.ino);
+                names.and(match entry.attr.is_file() {
+                    true => self.leases.grant_exclusive(session, entry.attr.ino),
+                    false => self.leases.grant(session, entry.attr.ino),
+                })
+            }
+            (Request::Open { node, write: true, .. }, Ok(_)) => {
+                self.leases.grant_exclusive(session, node.ino)
+            }
+            (
+                Request::GetAttr { node }
+                | Request::Open { node, .. }
+                | Request::SetAttr { node, .. }
+                | Request::Write { node, .. }
+                | Request::Fallocate { node, .. }
+                | Request::CopyRange { target: node, .. },
+                Ok(_),
+            ) => self.leases.grant(session, node.ino),
+            (Request::ReadDir { node, plus: true, .. }, Ok(Reply::Entries { entries, .. })) => {
+                for line in entries {
+                    let granted = self.leases.grant(session, line.ino).has(Leases::ATTR);
+                    if !granted {
+                        // Others write to it, or it was recalled: whoever wants to know looks it up.
+                        line.entry = None;
+                    }
+                }
+                self.leases.grant_names(session, node.ino).and(Leases::ATTR)
+            }
+            _ => Leases::NONE,
+        }
+    }
+
+    /// A session did as it was asked.
+    pub(super) fn handle_recalled(&mut self, session: SessionId, ids: &[u64], now: Now) {
+        let mut ready = Vec::new();
+        for id in ids {
+            if let Some(done) = self.leases.finish(session, *id) {
+                self.settle_recall(*id, Some(&done), &mut ready);
+            }
+        }
+        self.unpark(ready, now);
+    }
+
+    fn settle_recall(&mut self, id: u64, done: Option<&Done>, ready: &mut Vec<u64>) {
+        let Some(waited) = self.parked.recalls.remove(&id) else { return };
+        for place in waited.calls {
+            let Some(parked) = self.parked.calls.get_mut(&place) else { continue };
+            parked.missing.retain(|other| *other != id);
+            parked.done.extend(done.cloned());
+            if parked.missing.is_empty() {
+                ready.push(place);
+            }
+        }
+    }
+
+    fn unpark(&mut self, mut ready: Vec<u64>, now: Now) {
+        ready.sort_unstable();
+        for place in ready {
+            let Some(parked) = self.parked.calls.remove(&place) else { continue };
+            self.parked.places.remove(&(parked.job.session, parked.job.request));
+            self.leases.unreserve(&parked.reserved);
+            // Somebody may be in the way of what it has become.
+            self.park(parked.job, parked.done, now);
+        }
+    }
+
+    /// The session is gone: nobody waits for it, and nothing of it waits.
+    pub(super) fn end_leases(&mut self, session: SessionId, now: Now) {
+        let mine: Vec<u64> = self
+            .parked
+            .calls
+            .iter()
+            .filter(|(_, parked)| parked.job.session == session)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in mine {
+            if let Some(parked) = self.parked.calls.remove(&place) {
+                self.parked.places.remove(&(session, parked.job.request));
+                self.leases.unreserve(&parked.reserved);
+            }
+        }
+        let mut ready = Vec::new();
+        for id in self.leases.end_session(session) {
+            self.settle_recall(id, None, &mut ready);
+        }
+        self.unpark(ready, now);
+    }
+
+    /// Sends what the calls of this batch need.
+    pub(super) fn send_recalls(&mut self) {
+        let mut orders = self.leases.take_orders();
+        orders.sort_by_key(|(session, _)| *session);
+        for group in orders.chunk_by(|one, other| one.0 == other.0) {
+            let recalls = group.iter().map(|(_, recall)| recall.clone()).collect();
+            self.send_to(group[0].0, recalls);
+        }
+    }
+
+    /// A session has a new link, or lost one: what it may not have heard is said again.
+    pub(super) fn resend_recalls(&mut self, session: SessionId) {
+        let recalls = self.leases.outstanding(session);
+        if !recalls.is_empty() {
+            self.send_to(session, recalls);
+        }
+    }
+
+    fn send_to(&mut self, session: SessionId, recalls: Vec<Recall>) {
+        // Without a link it waits for the next one, or for the end of the session.
+        if let Some(link) = self.sessions.get(&session).and_then(|found| found.links.last()) {
+            self.outs.push(*link, Item::Notice(Notice::Recall { recalls }));
+        }
+    }
+
+    /// Ends sessions that live and do not answer recalls.
+    pub(super) fn end_deaf(&mut self, now: Now) -> Result<(), Errno> {
+        let limit = Duration::from_millis(RECALL_MS_MAX);
+        let is_late = |waited: &Waited| now.mono.saturating_duration_since(waited.since) > limit;
+        let late: Vec<u64> =
+            self.parked.recalls.iter().filter(|(_, waited)| is_late(waited)).map(|(id, _)| *id).collect();
+        for id in late {
+            let Some(asked) = self.leases.asked(id) else { continue };
+            let (session, ino, keep) = (asked.session, asked.recall.ino, asked.recall.keep);
+            let client = self.sessions.get(&session).map(|found| found.shared.info.client.clone());
+            tracing::warn!(
+                volume = %self.volume.id, %session, client = client.unwrap_or_default(), ino = ino.0,
+                wrote = keep != Keep::All,
+                "session ended: it did not give back a lease within {RECALL_MS_MAX} ms; others wait for it"
+            );
+            self.end(session, now, None)?;
+        }
+        Ok(())
+    }
+}

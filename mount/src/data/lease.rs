@@ -1,0 +1,230 @@
+//! Leases of files: getting them before bytes are read or written, and giving them back.
+//!
+//! The order of a recall that leaves nothing: unwritten bytes go to the server; the kernel drops its pages; whatever got
+//! into them meanwhile is dropped too, with new reads held back; then the lease is gone, and the recall may be answered.
+//! Reads and writes under way never wait for a recall (the kernel holds pages locked for them, which the recall needs):
+//! until it is answered the lease stands. What is written meanwhile goes to the server before the writer is answered.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_listener::Listener as _;
+use flexfs_uring::{clock, timer};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::lease::Leases;
+use flexfs_wire::message::Request;
+use flexfs_wire::seal::Node;
+
+use super::core::{Core, NOBODY, attr_of};
+use super::file::{File, Recalling};
+use super::server::Server;
+use crate::cancel::{Cancel, or_cancel};
+
+/// Times a lease is asked for that others keep the server from granting, before bytes are read without one.
+const ASKS_MAX: u32 = 20;
+/// First pause between two of them; each is longer by this.
+const ASK_PAUSE: Duration = Duration::from_millis(1);
+
+/// A read or write that the kernel may keep pages of. Ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy<'a> {
+    file: &'a File,
+    range: Range<u64>,
+}
+
+impl<'a> Busy<'a> {
+    /// One that was counted under the state's lock.
+    pub(crate) fn new(file: &'a File, range: Range<u64>) -> Self {
+        Self { file, range }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let mut state = self.file.state();
+        state.lease.busy -= 1;
+        if state.lease.recall != Recalling::No {
+            let range = self.range.clone();
+            state.lease.tainted.push(range);
+            drop(state);
+            self.file.moved.notify(usize::MAX);
+        }
+    }
+}
+
+impl<S: Server> Core<S> {
+    /// Begins a read: what is known of the file is true now, and stays true until the value is dropped, or somebody
+    /// waits for the recall. `false`: it was true now, and no lease holds it.
+    pub(crate) async fn begin_read<'a>(
+        &self,
+        file: &'a File,
+        range: Range<u64>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(Busy<'a>, bool), Errno> {
+        let mut asks = 0;
+        loop {
+            let shut = {
+                let mut state = file.state();
+                match state.lease.recall {
+                    Recalling::Shut => Some(file.moved.listen()),
+                    Recalling::No | Recalling::Open => {
+                        let held = state.lease.holds(self.server.recalls().life());
+                        if state.known.is_some() && (held || asks >= ASKS_MAX) {
+                            state.lease.busy += 1;
+                            return Ok((Busy { file, range }, held));
+                        }
+                        None
+                    }
+                }
+            };
+            match shut {
+                Some(moved) => or_cancel(moved, cancel).await?,
+                None => {
+                    if asks > 0 {
+                        or_cancel(timer::sleep(ASK_PAUSE * asks), cancel).await?;
+                    }
+                    asks += 1;
+                    let request = Request::GetAttr { node: file.node };
+                    let attr = attr_of(self.call(NOBODY, request, file, cancel).await?)?;
+                    file.state().learn(&attr);
+                }
+            }
+        }
+    }
+
+    /// Makes sure that what is known is true now.
+    pub(crate) async fn know(&self, file: &File, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        self.begin_read(file, 0..0, cancel).await.map(|_| ())
+    }
+
+    /// Asks for the exclusive lease. False: it was not granted, this client is asked to give the file back itself.
+    pub(crate) async fn acquire(&self, file: &File, cancel: Option<&Cancel>) -> Result<bool, Errno> {
+        let request = Request::Acquire { node: file.node };
+        let attr = attr_of(self.call(NOBODY, request, file, cancel).await?)?;
+        let mut state = file.state();
+        state.learn(&attr);
+        Ok(state.lease.is_exclusive(self.server.recalls().life()))
+    }
+
+    /// Before bytes go out that were written under leases which are void since: if somebody else has changed the file
+    /// meanwhile, they are lost. Writes of this client that the server had applied count as somebody else's when their
+    /// answers were lost as well: what became of the file is then not known.
+    pub(crate) async fn prove(&self, file: &File) {
+        let life = self.server.recalls().life();
+        let (needed, version) = {
+            let state = file.state();
+            (!state.is_clean() && state.written_in != life, state.version())
+        };
+        if !needed {
+            return;
+        }
+        let request = Request::GetAttr { node: file.node };
+        match self.call(NOBODY, request, file, None).await.and_then(attr_of) {
+            Ok(attr) if attr.version > version => {
+                file.state().learn(&attr);
+                self.lose_all(file);
+            }
+            // The inode is gone, or will be asked for again: its writes fail by themselves.
+            Ok(_) | Err(_) => file.state().written_in = life,
+        }
+    }
+
+    fn lose_all(&self, file: &File) {
+        tracing::error!(
+            ino = file.node.ino.0,
+            "this client was cut off for longer than its lease, and another has changed the file since: what was \
+             written here and not stored is lost, and its programs get EIO"
+        );
+        let freed = {
+            let mut state = file.state();
+            let before = state.dirty.cost();
+            state.dirty.cut(self.block_bytes, 0);
+            let freed = before - state.dirty.cost();
+            state.flush_error = Some(Errno::EIO);
+            state.write_error = Some(Errno::EIO);
+            state.settle();
+            freed
+        };
+        self.budget.give(freed);
+        self.lose(file, Errno::EIO, |_| true);
+    }
+
+    // ---- recalls
+
+    /// A recall that leaves a shared lease: what is written from now on goes to the server at once.
+    pub(crate) async fn recall_shared(self: &Arc<Self>, file: &Arc<File>) {
+        file.state().lease.share();
+        self.clean_recalled(file).await;
+    }
+
+    /// First step of a recall that leaves nothing: unwritten bytes go to the server.
+    pub(crate) async fn recall_begin(self: &Arc<Self>, file: &Arc<File>) {
+        {
+            let mut state = file.state();
+            state.lease.recall = Recalling::Open;
+            state.lease.tainted.clear();
+        }
+        self.clean_recalled(file).await;
+    }
+
+    /// What the kernel may have got since; new reads wait from here on. Blocks until those under way have ended.
+    pub(crate) fn recall_shut(file: &File, within: Duration) -> Vec<Range<u64>> {
+        let deadline = clock::now() + within;
+        loop {
+            let moved = file.moved.listen();
+            {
+                let mut state = file.state();
+                state.lease.recall = Recalling::Shut;
+                if state.lease.busy == 0 {
+                    return std::mem::take(&mut state.lease.tainted);
+                }
+            }
+            let left = clock::until(deadline);
+            if left.is_zero() || moved.wait_timeout(left).is_none() {
+                return std::mem::take(&mut file.state().lease.tainted);
+            }
+        }
+    }
+
+    /// Lets reads go on that the kernel's answer depends on.
+    pub(crate) fn recall_open(file: &File) {
+        file.state().lease.recall = Recalling::Open;
+        file.moved.notify(usize::MAX);
+    }
+
+    /// Last step. What mapped pages brought since goes to the server; then nothing is left.
+    pub(crate) async fn recall_end(self: &Arc<Self>, file: &Arc<File>) {
+        self.clean_recalled(file).await;
+        {
+            let mut state = file.state();
+            state.lease.recall = Recalling::No;
+            state.lease.drop_all();
+            state.lease.tainted.clear();
+            // Whoever changes the file now makes another version of it. That is no news then: the kernel has dropped
+            // what it had, and to tell it once more would void the very attributes it is about to ask for.
+            state.map = None;
+            if state.is_clean() {
+                state.known = None;
+            }
+        }
+        self.weigh_layout(file);
+        file.moved.notify(usize::MAX);
+    }
+
+    async fn clean_recalled(self: &Arc<Self>, file: &Arc<File>) {
+        // Without a cancellation it cannot end early; errors are kept for the file's programs.
+        let _ = self.clean(file, None).await;
+    }
+
+    /// Files with bytes that are not at the server.
+    pub(crate) fn dirty_nodes(&self) -> Vec<Node> {
+        self.dirty_files().iter().map(|file| file.node).collect()
+    }
+
+    /// Whether attributes of the inode that came with `leases` may be kept: not while this client changes them itself.
+    pub(crate) fn may_keep(&self, ino: Ino, leases: Leases) -> bool {
+        leases.has(Leases::ATTR) && self.find(ino).is_none_or(|file| file.state().is_clean())
+    }
+}

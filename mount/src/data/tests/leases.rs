@@ -1,0 +1,128 @@
+//! Leases: what is asked for before bytes are read or written, and what a recall leaves.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flexfs_uring::spawn;
+use flexfs_wire::errno::Errno;
+use flexfs_wire::lease::Leases;
+
+use super::{CALLER, Mount, pattern, run, turns};
+use crate::data::model::Model;
+use crate::data::server::Server as _;
+use crate::data::{OpenMode, WriteMode};
+
+fn mount() -> Mount {
+    Mount::new(Arc::new(Model::new(1, 2)), 4096, 1 << 20)
+}
+
+#[test]
+fn a_shared_recall_brings_what_was_written_and_later_writes_ask() {
+    run(async {
+        let mount = mount();
+        let node = mount.create(1);
+        mount.write(node, 0, b"one").await;
+        assert_eq!(mount.server.content(1), b"");
+        // As to a client that is asked to give it back.
+        mount.server.world().leases = Leases::NONE;
+        mount.files.recalled(node.ino).unwrap().share().await;
+        assert_eq!(mount.server.content(1), b"one");
+        mount.write(node, 3, b"two").await;
+        assert_eq!(mount.server.content(1), b"onetwo");
+        mount.server.world().leases = Leases::ALL;
+        mount.write(node, 6, b"kept").await;
+        assert_eq!(mount.server.content(1), b"onetwo", "granted again");
+    });
+}
+
+#[test]
+fn after_a_recall_nothing_is_believed() {
+    run(async {
+        let server = Arc::new(Model::new(1, 2));
+        let here = Mount::new(Arc::clone(&server), 4096, 1 << 20);
+        let there = Mount::new(server, 4096, 1 << 20);
+        let node = here.create(1);
+        here.write(node, 0, &pattern(1, 10_000)).await;
+        let recalled = here.files.recalled(node.ino).unwrap();
+        recalled.clone().begin().await;
+        assert_eq!(here.server.content(1), pattern(1, 10_000));
+        // Reads go on until the recall is answered, and are known to have brought old pages.
+        assert_eq!(here.read(node, 4096, 100).await, pattern(1, 10_000)[4096..4196]);
+        assert_eq!(recalled.shut(Duration::from_secs(9)), [4096..4196]);
+        assert_eq!(recalled.shut(Duration::from_secs(9)), []);
+        recalled.end().await;
+        there.files.open(CALLER, node, OpenMode { write: true, ..OpenMode::default() }, None).await.unwrap();
+        there.write(node, 5000, &pattern(2, 10_000)).await;
+        there.files.flush(node, None).await.unwrap();
+        let mut expected = pattern(1, 5000);
+        expected.extend(pattern(2, 10_000));
+        assert_eq!(here.read(node, 0, 20_000).await, expected);
+    });
+}
+
+#[test]
+fn reads_wait_while_the_last_pages_go() {
+    run(async {
+        let mount = Rc::new(mount());
+        let node = mount.create(1);
+        mount.write(node, 0, b"text").await;
+        let recalled = mount.files.recalled(node.ino).unwrap();
+        recalled.clone().begin().await;
+        assert_eq!(recalled.shut(Duration::from_secs(9)), []);
+        let reader = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.read(node, 0, 9).await })
+        };
+        turns(20).await;
+        assert!(!reader.is_finished());
+        // What the kernel writes back because of the recall does not wait, and goes out with it.
+        let how = WriteMode { from_pages: true, ..WriteMode::default() };
+        mount.files.write(CALLER, node, 4, b"mapped", how, None).await.unwrap();
+        assert_eq!(recalled.shut(Duration::from_secs(9)), [4..10]);
+        recalled.end().await;
+        assert_eq!(reader.await, b"textmappe");
+        assert_eq!(mount.server.content(1), b"textmapped");
+    });
+}
+
+#[test]
+fn bytes_of_a_lost_lease_go_out_only_if_nobody_wrote_since() {
+    run(async {
+        let server = Arc::new(Model::new(1, 2));
+        let here = Mount::new(Arc::clone(&server), 4096, 1 << 20);
+        let there = Mount::new(server, 4096, 1 << 20);
+        let node = here.create(1);
+        here.write(node, 0, b"one").await;
+        here.server.recalls().void();
+        here.files.flush(node, None).await.unwrap();
+        assert_eq!(here.server.content(1), b"one", "nobody was there meanwhile");
+        here.write(node, 0, b"here").await;
+        here.server.recalls().void();
+        there.write(node, 0, b"there").await;
+        there.files.flush(node, None).await.unwrap();
+        assert_eq!(here.files.flush(node, None).await, Err(Errno::EIO));
+        assert_eq!(here.files.flush(node, None).await, Ok(()), "told once");
+        assert_eq!(here.server.content(1), b"there");
+        assert_eq!(here.read(node, 0, 9).await, b"there");
+        assert_eq!(here.files.figures().dirty_bytes, 0);
+    });
+}
+
+#[test]
+fn appends_go_to_the_end_wherever_that_is() {
+    run(async {
+        let server = Arc::new(Model::new(1, 2));
+        let here = Mount::new(Arc::clone(&server), 4096, 1 << 20);
+        let there = Mount::new(server, 4096, 1 << 20);
+        let node = here.create(1);
+        let how = WriteMode { append: true, direct: true, ..WriteMode::default() };
+        for (mount, bytes) in [(&here, b"a"), (&there, b"b"), (&here, b"c")] {
+            // Offset 0: a kernel that does not know of the other's bytes.
+            mount.files.write(CALLER, node, 0, bytes, how, None).await.unwrap();
+            mount.files.recalled(node.ino).unwrap().begin().await;
+            mount.files.recalled(node.ino).unwrap().end().await;
+        }
+        assert_eq!(here.server.content(1), b"abc");
+    });
+}

@@ -1,0 +1,487 @@
+//! Giving leases back: what the kernel caches is taken from it, what is unwritten goes to the server, then the recall is
+//! answered.
+//!
+//! # Order, and why nothing waits for itself
+//!
+//! A recall may wait for the kernel; the kernel may wait for answers to requests that are under way. So:
+//!
+//! 1. Nothing here runs on a shard but what never waits: requests are always served.
+//! 2. Attributes are dropped without a lock the kernel holds while it waits for an answer (`INVAL_INODE` without pages).
+//! 3. Pages are locked while the kernel waits for a READ or a WRITE of them. Those never wait for a recall of their own
+//!    file (`data::lease`), nor does the server make them: so `INVAL_INODE` with pages ends.
+//! 4. A name cannot be dropped (`INVAL_ENTRY`) while a process waits for an answer in that directory, and that answer may
+//!    wait for another client's, which waits for ours. So after [`PATIENCE`] all names of this mount are declared old
+//!    instead (`INC_EPOCH`, Linux 6.16), which takes no lock; the kernel then looks each up again when it is used.
+//!    Without `INC_EPOCH` it is given no name to keep.
+//! 5. What is on its way to the kernel when a recall comes: the kernel drops attributes that were asked for before an
+//!    `INVAL_INODE`; a lookup holds its directory until the name is in place. Only an inode that the kernel does not know
+//!    yet is asked for again until it does.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use flexfs_uring::ShardHandle;
+use flexfs_wire::id::{Epoch, Ino};
+use flexfs_wire::lease::{Keep, LEASE_BATCH_MAX, Recall};
+use flexfs_wire::limits::LEASE_TRUST_MS;
+use flexfs_wire::message::{Caller, Request};
+use flexfs_wire::name::Name;
+use flexfs_wire::seal::Node;
+
+use super::inode::Inode;
+use super::state::Vfs;
+use super::watched::Watched;
+use crate::data::Recalled;
+use crate::link::Listener;
+
+/// The client itself.
+const NOBODY: Caller = Caller { uid: 0, gid: 0 };
+/// How long the kernel may take to drop one name, or pages of ranges whose readers are held back.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// How long reads under way may take to end.
+const READS_MAX: Duration = Duration::from_secs(10);
+/// How often pages are dropped once more because reads came in between.
+const ROUNDS_MAX: u32 = 20;
+/// How long the kernel may take to know an inode that it was told of.
+const KNOWN_MAX: Duration = Duration::from_secs(1);
+/// Pause between two looks at that.
+const KNOWN_PAUSE: Duration = Duration::from_micros(200);
+/// Threads that process recalls at once.
+const THREADS_MAX: usize = 64;
+/// A thread without work ends after this.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Recalls remembered, to know them when they come again.
+const HEARD_MAX: usize = 65_536;
+/// How often is looked at what was forgotten, and at the server's silence.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What the kernel made of being told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It knows.
+    Yes,
+    /// It does not know the inode or name.
+    Unknown,
+    /// The mount is gone, or the kernel cannot do this.
+    Not,
+}
+
+/// The kernel's caches.
+pub trait Kernel: Send + Sync + std::fmt::Debug {
+    /// Drops attributes. Waits for nothing that waits for us.
+    fn forget_attr(&self, nodeid: u64) -> Told;
+    /// Drops attributes, and pages of a range or all. Waits for reads and writes of them.
+    fn forget_pages(&self, nodeid: u64, range: Option<Range<u64>>) -> Told;
+    /// Drops a name. Waits for whoever looks something up or changes names in the directory.
+    fn forget_name(&self, dir: u64, name: &Name) -> Told;
+    /// Has the kernel look up every name again. Waits for nothing.
+    fn forget_names(&self) -> Told;
+}
+
+/// Something to do off the shards.
+#[derive(Debug)]
+pub enum Task {
+    /// Recalls, processed one after the other and answered together.
+    Recalls(Vec<Recall>),
+    /// Nothing may be cached any more; after a restart of the server it is told so.
+    DropAll {
+        /// The start to be told.
+        restarted: Option<Epoch>,
+    },
+}
+
+/// Takes recalls on shards; what may wait is passed on.
+#[derive(Debug)]
+struct Ear {
+    vfs: Arc<Vfs>,
+    tasks: Sender<Task>,
+    /// Numbers of the last recalls: the server says again what it does not know to have been heard.
+    heard: Mutex<BTreeSet<u64>>,
+}
+
+impl Ear {
+    /// False when it was heard before.
+    fn hear(&self, id: u64) -> bool {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() > HEARD_MAX {
+            heard.pop_first();
+        }
+        heard.insert(id)
+    }
+}
+
+impl Listener for Ear {
+    fn handle_recalls(&self, recalls: Vec<Recall>) {
+        let (mut done, mut quick) = (Vec::new(), Vec::new());
+        for recall in recalls {
+            if !self.hear(recall.id) {
+                continue;
+            }
+            self.vfs.remote.recalls().note(recall.ino);
+            if self.vfs.has_nothing_of(&recall) {
+                done.push(recall.id);
+            } else if recall.keep != Keep::All && self.vfs.files.recalled(recall.ino).is_some() {
+                // Unwritten bytes may have to go out: others do not wait for them. The receiver lives as long as the process.
+                drop(self.tasks.send(Task::Recalls(vec![recall])));
+            } else {
+                quick.push(recall);
+            }
+        }
+        if !quick.is_empty() {
+            drop(self.tasks.send(Task::Recalls(quick)));
+        }
+        if !done.is_empty() {
+            self.vfs.remote.call_later(NOBODY, Request::Recalled { ids: done });
+        }
+    }
+
+    fn handle_recovered(&self) {
+        let restarted = Some(Epoch(self.vfs.remote.figures().epoch));
+        drop(self.tasks.send(Task::DropAll { restarted }));
+    }
+
+    fn handle_lost(&self) {
+        drop(self.tasks.send(Task::DropAll { restarted: None }));
+    }
+
+    fn exclusive(&self) -> Vec<Node> {
+        self.vfs.files.dirty_nodes()
+    }
+}
+
+impl Vfs {
+    /// Listens to recalls. The receiver is for [`Recaller::run`].
+    pub fn listen(self: &Arc<Self>) -> (Sender<Task>, Receiver<Task>) {
+        let (tasks, receiver) = unbounded();
+        self.remote.listen(Box::new(Ear {
+            vfs: Arc::clone(self),
+            tasks: tasks.clone(),
+            heard: Mutex::default(),
+        }));
+        (tasks, receiver)
+    }
+
+    /// Whether nothing that is recalled is cached here.
+    fn has_nothing_of(&self, recall: &Recall) -> bool {
+        let inode = self.inodes.known(recall.ino);
+        let names = match (&recall.name, &inode) {
+            (Some(name), Some(inode)) => inode.names.has(name),
+            _ => false,
+        };
+        let file = recall.keep != Keep::All && (inode.is_some() || self.files.recalled(recall.ino).is_some());
+        !names && !file
+    }
+
+    /// Gives back what the kernel forgot, and lets go of everything when the server is silent for too long. For ever;
+    /// one shard runs it.
+    pub async fn run_leases(self: Arc<Self>, tasks: Sender<Task>) {
+        let mut trusted = true;
+        loop {
+            flexfs_uring::timer::sleep(LOOK_EVERY).await;
+            self.give_back().await;
+            let quiet = self.quiet_for() >= Duration::from_millis(LEASE_TRUST_MS);
+            if quiet && trusted {
+                tracing::warn!(
+                    "nothing was heard of the metadata server for {LEASE_TRUST_MS} ms: what is cached is not trusted any \
+                     more, and asked for anew"
+                );
+                self.remote.recalls().void();
+                drop(tasks.send(Task::DropAll { restarted: None }));
+            }
+            trusted = !quiet;
+        }
+    }
+
+    async fn give_back(&self) {
+        let mut waiting = {
+            let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *forgotten)
+        };
+        waiting.sort_unstable();
+        waiting.dedup();
+        let recalls = self.remote.recalls();
+        let mut inos = Vec::new();
+        let mut later = Vec::new();
+        for ino in waiting {
+            if inos.len() == LEASE_BATCH_MAX || self.files.recalled(ino).is_some() {
+                // Something here still needs it, or there are too many.
+                later.push(ino);
+                continue;
+            }
+            recalls.begin_giving_back(ino);
+            // Looked up again meanwhile, it stays; what was granted since does not count.
+            if self.inodes.known(ino).is_some() {
+                recalls.note(ino);
+            } else {
+                inos.push(ino);
+            }
+        }
+        if !later.is_empty() {
+            self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).append(&mut later);
+        }
+        if inos.is_empty() {
+            return;
+        }
+        let request = Request::GiveBack { inos: inos.clone() };
+        if let Err(errno) = self.remote.call(NOBODY, request, None).await {
+            tracing::debug!(%errno, "leases were not given back");
+        }
+        for ino in inos {
+            recalls.note(ino);
+        }
+    }
+}
+
+/// Processes recalls, on threads of its own: one that waits in the kernel holds up no other.
+#[derive(Debug)]
+pub struct Recaller {
+    vfs: Arc<Vfs>,
+    kernel: Arc<dyn Kernel>,
+    shard: ShardHandle,
+    tasks: Receiver<Task>,
+    threads: AtomicUsize,
+    idle: AtomicUsize,
+    watched: Watched,
+}
+
+/// The answer to some recalls, given once.
+#[derive(Debug)]
+struct Answer {
+    ids: Vec<u64>,
+    given: AtomicBool,
+}
+
+impl Recaller {
+    /// Starts the threads. They end when nobody can send tasks any more. `shard` is where unwritten bytes are sent from.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(
+        vfs: Arc<Vfs>,
+        kernel: Arc<dyn Kernel>,
+        shard: ShardHandle,
+        tasks: Receiver<Task>,
+    ) -> io::Result<()> {
+        let keeps_names = kernel.forget_names() == Told::Yes;
+        if !keeps_names {
+            tracing::info!(
+                "this kernel cannot be told to forget names without a lock (Linux 6.16 or newer can): it is given none \
+                 to keep, and asks for each"
+            );
+        }
+        vfs.keeps_names.store(keeps_names, Ordering::SeqCst);
+        let this = Arc::new(Self {
+            vfs,
+            kernel,
+            shard,
+            tasks,
+            threads: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            watched: Watched::default(),
+        });
+        let watcher = Arc::clone(&this);
+        let watch = move || watcher.watched.watch(|| watcher.threads.load(Ordering::SeqCst) == 0);
+        this.add_thread()?;
+        std::thread::Builder::new().name("recall-watch".to_owned()).spawn(watch)?;
+        Ok(())
+    }
+
+    fn add_thread(self: &Arc<Self>) -> io::Result<()> {
+        self.threads.fetch_add(1, Ordering::SeqCst);
+        let this = Arc::clone(self);
+        let started = std::thread::Builder::new().name("recall".to_owned()).spawn(move || this.work());
+        if started.is_err() {
+            self.threads.fetch_sub(1, Ordering::SeqCst);
+        }
+        started.map(|_| ())
+    }
+
+    fn work(self: &Arc<Self>) {
+        loop {
+            self.idle.fetch_add(1, Ordering::SeqCst);
+            let task = self.tasks.recv_timeout(IDLE_MAX);
+            let others = self.idle.fetch_sub(1, Ordering::SeqCst) - 1;
+            match task {
+                Ok(task) => {
+                    // Somebody must be there for the next one.
+                    if others == 0
+                        && self.threads.load(Ordering::SeqCst) < THREADS_MAX
+                        && let Err(error) = self.add_thread()
+                    {
+                        tracing::warn!(%error, "no more threads for recalls");
+                    }
+                    match task {
+                        Task::Recalls(recalls) => self.recall_all(&recalls),
+                        Task::DropAll { restarted } => self.drop_all(restarted),
+                    }
+                }
+                // The last one stays.
+                Err(RecvTimeoutError::Timeout) if others == 0 => {}
+                Err(_) => {
+                    self.threads.fetch_sub(1, Ordering::SeqCst);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What cannot wait comes first, names last: there somebody may be in the way.
+    fn recall_all(self: &Arc<Self>, recalls: &[Recall]) {
+        for recall in recalls {
+            self.recall_inode(recall);
+        }
+        let answer =
+            Answer { ids: recalls.iter().map(|recall| recall.id).collect(), given: AtomicBool::new(false) };
+        let answer = Arc::new(answer);
+        for recall in recalls {
+            if let Some(name) = &recall.name
+                && let Some(dir) = self.vfs.inodes.known(recall.ino)
+                && dir.names.has(name)
+            {
+                self.forget_name(dir.nodeid, name, &answer);
+            }
+        }
+        self.answer(&answer);
+    }
+
+    fn recall_inode(self: &Arc<Self>, recall: &Recall) {
+        let inode = self.vfs.inodes.known(recall.ino);
+        match (recall.keep, self.vfs.files.recalled(recall.ino)) {
+            (Keep::All, _) | (Keep::Shared, None) => {}
+            (Keep::Shared, Some(file)) => self.on_shard(move || file.share()),
+            (Keep::Nothing, Some(file)) => self.recall_file(recall.ino, inode.as_deref(), file),
+            (Keep::Nothing, None) => {
+                if let Some(inode) = &inode {
+                    self.forget_attr(inode);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, answer: &Answer) {
+        if !answer.given.swap(true, Ordering::SeqCst) {
+            self.call_later(Request::Recalled { ids: answer.ids.clone() });
+        }
+    }
+
+    /// See `data::lease` for the steps.
+    fn recall_file(self: &Arc<Self>, ino: Ino, inode: Option<&Inode>, file: Recalled) {
+        let first = file.clone();
+        self.on_shard(move || first.begin());
+        if let Some(inode) = inode {
+            self.forget_attr(inode);
+            // What it does not know has no pages.
+            let _ = self.kernel.forget_pages(inode.nodeid, None);
+            let mut rounds = 0;
+            loop {
+                let tainted = file.shut(READS_MAX);
+                if tainted.is_empty() {
+                    break;
+                }
+                rounds += 1;
+                if rounds > ROUNDS_MAX {
+                    tracing::warn!(ino = ino.0, "a file is read so much that its old pages go a moment late");
+                    file.open();
+                    let _ = self.kernel.forget_pages(inode.nodeid, None);
+                    break;
+                }
+                self.forget_ranges(inode.nodeid, tainted, &file);
+            }
+        }
+        self.on_shard(move || file.end());
+    }
+
+    /// Drops pages of ranges. When that waits for reads which are held back, they are let go on.
+    fn forget_ranges(&self, nodeid: u64, ranges: Vec<Range<u64>>, file: &Recalled) {
+        let held_back = file.clone();
+        self.watched.run(PATIENCE, Box::new(move || held_back.open()), || {
+            for range in ranges {
+                // The kernel may have forgotten it by itself.
+                let _ = self.kernel.forget_pages(nodeid, Some(range));
+            }
+        });
+    }
+
+    fn forget_attr(&self, inode: &Inode) {
+        let deadline = flexfs_uring::clock::now() + KNOWN_MAX;
+        while self.kernel.forget_attr(inode.nodeid) == Told::Unknown
+            && self.vfs.inodes.known(inode.ino()).is_some()
+            && before(deadline)
+        {
+            // Its answer is on the way to the kernel.
+            std::thread::sleep(KNOWN_PAUSE);
+        }
+    }
+
+    /// Drops a name. When that waits for somebody who changes names there, and who may wait for us, all names are declared
+    /// old and the recalls answered; this thread goes on when the kernel lets it.
+    fn forget_name(self: &Arc<Self>, dir: u64, name: &Name, answer: &Arc<Answer>) {
+        if answer.given.load(Ordering::SeqCst) {
+            return;
+        }
+        let (this, late) = (Arc::clone(self), Arc::clone(answer));
+        let late = Box::new(move || {
+            this.forget_names();
+            this.answer(&late);
+        });
+        self.watched.run(PATIENCE, late, || {
+            // The kernel may have forgotten it by itself.
+            let _ = self.kernel.forget_name(dir, name);
+        });
+    }
+
+    fn forget_names(&self) {
+        if self.kernel.forget_names() == Told::Yes {
+            for inode in self.vfs.inodes.all() {
+                inode.names.clear();
+            }
+        }
+    }
+
+    /// Everything cached goes; names and attributes first, which waits for nothing.
+    fn drop_all(self: &Arc<Self>, restarted: Option<Epoch>) {
+        if restarted.is_some() {
+            self.vfs.remote.recalls().void();
+        }
+        let inodes = self.vfs.inodes.all();
+        let _ = self.kernel.forget_names();
+        for inode in &inodes {
+            let _ = self.kernel.forget_attr(inode.nodeid);
+        }
+        for inode in inodes.iter().filter(|inode| inode.is_file()) {
+            let _ = self.kernel.forget_pages(inode.nodeid, None);
+        }
+        if let Some(epoch) = restarted {
+            self.call_later(Request::DropLeases { epoch });
+        }
+    }
+
+    fn call_later(&self, request: Request) {
+        let vfs = Arc::clone(&self.vfs);
+        self.shard.spawn_with(move || async move { vfs.remote.call_later(NOBODY, request) });
+    }
+
+    /// Runs something on the shard and waits for its end.
+    fn on_shard<F, Fut>(&self, work: F)
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        let (done, ended) = bounded::<()>(1);
+        self.shard.spawn_with(move || async move {
+            work().await;
+            drop(done);
+        });
+        // It ends by the end of the work, or of the shard.
+        let _: Result<(), _> = ended.recv();
+    }
+}
+
+fn before(deadline: Instant) -> bool {
+    flexfs_uring::clock::now() < deadline
+}
