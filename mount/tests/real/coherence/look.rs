@@ -193,9 +193,14 @@ impl Look<'_> {
         self.compare(id, &stat.into(), &says);
         let range = self.range(id);
         let size = self.model.bytes(id).len();
-        let Hand { file, map, .. } = &self.side.hands[index];
+        let file = &self.side.hands[index].file;
         let found = read(file, range.0, range.1);
         self.expect(id, range, &found, &format!("mount {}, read of open file (node {id})", self.side.name));
+        if self.random.once_in(3) {
+            let from = self.random.below(size + 1);
+            self.seek(index, id, from);
+        }
+        let Hand { file: _, map, .. } = &self.side.hands[index];
         // fstat has shown that this mount knows the size: nothing beyond it is touched.
         let Some(map) = map else { return };
         let (from, to) = (range.0.min(map.bytes).min(size), (range.0 + range.1).min(map.bytes).min(size));
@@ -206,6 +211,20 @@ impl Look<'_> {
             &found,
             &format!("mount {}, mapping of open file (node {id})", self.side.name),
         );
+    }
+
+    /// `lseek(2)`: the end is where it is now, and what is not zero is no hole.
+    fn seek(&self, hand: usize, id: Id, from: usize) {
+        let (file, bytes) = (&self.side.hands[hand].file, self.model.bytes(id));
+        let says = format!("mount {}, lseek of open file (node {id})", self.side.name);
+        assert_eq!(rustix::fs::seek(file, SeekFrom::End(0)), Ok(as_u64(bytes.len())), "{says}: end");
+        let data = bytes[from..].iter().position(|byte| *byte != 0).map(|at| as_u64(from + at));
+        match (rustix::fs::seek(file, SeekFrom::Data(as_u64(from))), data) {
+            (Ok(found), Some(data)) => assert!(found <= data, "{says}: data at {data}, found at {found}"),
+            (found, Some(data)) => panic!("{says}: data at {data}, but {found:?} behind {from}"),
+            // Zeros may be data or none.
+            (_, None) => {}
+        }
     }
 
     /// Attributes by name: values, absence, and sometimes the list of them.

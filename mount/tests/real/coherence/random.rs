@@ -35,11 +35,11 @@ impl Random {
     /// 16 KiB, page 4 KiB, segment 64 KiB).
     pub(super) fn size(&mut self) -> usize {
         match self.below(20) {
-            0..=9 => self.below(600),
-            10..=14 => self.below(9_000),
-            15 => 4_096 * self.below(5),
-            16 => 16_384 - 20 + self.below(40),
-            17 => self.below(40_000),
+            0..=11 => self.below(600),
+            12..=15 => self.below(9_000),
+            16 => 4_096 * self.below(5),
+            17 => 16_384 - 20 + self.below(40),
+            18 if self.once_in(2) => self.below(40_000),
             18 => 65_536 - 20 + self.below(40),
             _ => self.below(120_000),
         }

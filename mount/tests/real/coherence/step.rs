@@ -188,8 +188,8 @@ impl Choice<'_> {
             }
             39..=42 => self.space()?,
             43..=44 => self.copy()?,
-            45..=47 => self.map()?,
-            48..=49 => {
+            45..=46 => self.map()?,
+            47..=49 => {
                 let (start, length) = (self.random.below(1000), 1 + self.random.below(1000));
                 Step::Lock { file: self.file(false)?, start, length }
             }
