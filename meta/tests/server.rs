@@ -8,6 +8,8 @@ mod client;
 #[path = "cases"]
 mod cases {
     mod blocks;
+    mod floods;
+    mod hostile;
     mod locks;
     mod namespace;
     mod process;

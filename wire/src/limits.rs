@@ -24,6 +24,12 @@ pub const FILE_BYTES_MAX: u64 = 0x7fff_ffff_ffff_f000;
 pub const FRAME_BYTES_MAX: usize = 9 * 1024 * 1024;
 /// Largest message body in bytes; the rest of a frame is raw payload.
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Largest body of a request or a replay in bytes: a write of the most extents, each with a block of its own, and inline bytes
+/// fit. Only answers and the end of a recovery may have more.
+pub const REQUEST_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Calls a client keeps that are answered and not durable, bytes of their bodies; then it waits. So much may come back as
+/// replays after a restart.
+pub const UNSTABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes read from a peer before it was granted a session.
 pub const HELLO_BYTES_MAX: usize = 4096;
 /// Time for a handshake to finish, milliseconds.
@@ -70,6 +76,9 @@ pub const METRICS_PORT: u16 = 7442;
 
 const _: () = {
     assert!(BODY_BYTES_MAX < FRAME_BYTES_MAX);
+    // Numbers of 64 bits take ten bytes, of 32 bits five.
+    assert!(EXTENTS_PER_WRITE_MAX * (30 + 20) + INLINE_BYTES_MAX + 1024 <= REQUEST_BODY_BYTES_MAX);
+    assert!(XATTR_VALUE_BYTES_MAX + XATTR_NAME_BYTES_MAX + 1024 <= REQUEST_BODY_BYTES_MAX);
     assert!(BLOCK_BYTES_MIN.is_multiple_of(SEGMENT_BYTES));
     assert!(INLINE_BYTES_MAX <= SEGMENT_BYTES as usize);
     assert!(HEARTBEAT_MS * 3 < LEASE_MS);

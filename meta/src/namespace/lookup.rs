@@ -199,6 +199,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_replaced_while_listing_is_met_once() {
+        for first in ["new", "old"] {
+            let mut t = Fixture::new();
+            for name in [first, if first == "new" { "old" } else { "new" }, "last"] {
+                t.file(ROOT, name);
+            }
+            let dir = t.dir(ROOT, "dir");
+            t.file(dir, "other");
+            let names = list(&mut t, 0, |t, entry| {
+                if entry.name.as_bytes() == first.as_bytes() {
+                    t.rename((ROOT, "new"), (ROOT, "old"), 0).unwrap();
+                    t.rename((dir, "other"), (ROOT, "last"), 0).unwrap();
+                }
+            });
+            let met = |name: &str| names.iter().filter(|met| *met == name).count();
+            assert_eq!((met("old"), met("last")), (1, 1), "{names:?}");
+            assert_eq!(t.attr(ROOT).size, 3);
+            t.verify();
+        }
+    }
+
+    #[test]
     fn paths_are_walked_and_names_found() {
         let mut t = Fixture::new();
         let dir = t.dir(ROOT, "a");

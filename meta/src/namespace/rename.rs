@@ -103,6 +103,8 @@ impl<S: Store> Namespace<S> {
         Ok(true)
     }
 
+    /// A name that is replaced is there all the time: what takes it takes its place in the directory too, so that one who
+    /// is reading the directory meets it once.
     fn move_entry(
         &mut self,
         context: &Context,
@@ -116,23 +118,33 @@ impl<S: Store> Namespace<S> {
             let inode = self.named_inode(txn, dentry.ino)?;
             context.check_removal(&ends.target_dir, &inode)?;
             check_victim(&inode, is_dir)?;
-            txn.strike(&mut ends.target_dir, ends.target, &dentry);
             victim = Some(inode);
         } else {
             context.check(&ends.target_dir, WRITE | SEARCH)?;
         }
         if ends.source_dir.ino == ends.target_dir.ino {
-            let dir = &mut ends.target_dir;
-            // It keeps its place: see `read_dir`.
-            txn.dentries.insert((dir.ino, ends.source.clone()), None);
-            txn.place(dir.ino, ends.target, ends.moved);
-            txn.touch_dir(dir);
+            let (dir, mut entry) = (&mut ends.target_dir, ends.moved);
+            if let Some(other) = replaced {
+                txn.strike(dir, ends.source, &ends.moved);
+                entry.cookie = other.cookie;
+            } else {
+                // It keeps its place: see `read_dir`.
+                txn.dentries.insert((dir.ino, ends.source.clone()), None);
+                txn.touch_dir(dir);
+            }
+            txn.place(dir.ino, ends.target, entry);
             if is_dir && victim.is_some() {
                 dir.nlink -= 1;
             }
         } else {
             txn.strike(&mut ends.source_dir, ends.source, &ends.moved);
-            txn.enter(&mut ends.target_dir, ends.target, ends.moved.ino, ends.moved.kind);
+            if let Some(other) = replaced {
+                let entry = Dentry { cookie: other.cookie, ..ends.moved };
+                txn.place(ends.target_dir.ino, ends.target, entry);
+                txn.touch_dir(&mut ends.target_dir);
+            } else {
+                txn.enter(&mut ends.target_dir, ends.target, ends.moved.ino, ends.moved.kind);
+            }
             if is_dir {
                 ends.source_dir.nlink -= 1;
                 ends.target_dir.nlink += u32::from(victim.is_none());

@@ -22,6 +22,11 @@ use crate::volume::{Rules, Shared};
 
 /// uid and gid that root is mapped to.
 const NOBODY: u32 = 65_534;
+/// Answers by their length, bytes: attributes; an open with inline bytes or extents; values, lists, layouts; a listing.
+const SHORT_BYTES: u32 = 256;
+const OPENED_BYTES: u32 = 20 * 1024;
+const LONG_BYTES: u32 = 64 * 1024;
+const LISTING_BYTES: u32 = 1024 * 1024;
 
 /// Requests of one link gathered for one send.
 #[derive(Debug, Default)]
@@ -68,15 +73,16 @@ impl Dispatch {
                     request: header.request,
                     squashed,
                     umask: rules.umask,
+                    bytes: header.body_bytes,
                     replay: Box::new(replay),
                 });
             }
             Kind::Recovery => {
                 let recovery: Recovery = frame::decode(header.kind, body)?;
-                link.begin();
+                link.begin(header.body_bytes);
                 self.flush(&session);
-                let end = end_of_replay(link, &session, header.request, recovery)
-                    .ok_or(FrameError::Body(header.kind))?;
+                let end =
+                    end_of_replay(link, &session, header, recovery).ok_or(FrameError::Body(header.kind))?;
                 session.volume.send(ToVolume::Recovery(Box::new(end)));
             }
             other @ (Kind::Hello | Kind::Welcome | Kind::Reply | Kind::Notice) => {
@@ -106,8 +112,9 @@ impl Dispatch {
         payload: Vec<u8>,
         room: Vec<OwnedSemaphorePermit>,
     ) {
-        let stamp = Stamp { started: clock::now(), kind: metrics::kind_of(&call.request) };
-        link.begin();
+        let cost = header.body_bytes.saturating_add(answer_bytes(&call.request));
+        let stamp = Stamp { started: clock::now(), kind: metrics::kind_of(&call.request), cost };
+        link.begin(cost);
         let rules = session.rules();
         let refusal = if session.has_ended() {
             Some(Errno::EACCES)
@@ -155,6 +162,16 @@ fn nodes_are_good(session: &Shared, request: &Request) -> bool {
     request.nodes().iter().flatten().all(|node| session.sealer.verify(*node))
 }
 
+/// About the longest answer to a request, bytes. Segments of blocks have a bound of their own (`Core::block_room`).
+fn answer_bytes(request: &Request) -> u32 {
+    match request {
+        Request::ReadDir { bytes_max, .. } => (*bytes_max).clamp(SHORT_BYTES, LISTING_BYTES),
+        Request::GetXattr { .. } | Request::ListXattr { .. } | Request::ReadLayout { .. } => LONG_BYTES,
+        Request::Open { .. } => OPENED_BYTES,
+        _ => SHORT_BYTES,
+    }
+}
+
 /// What a read-only session may not do.
 fn refused_by(rules: Rules, request: &Request) -> bool {
     let writes = match request {
@@ -179,12 +196,7 @@ fn squash(rules: Rules, caller: &mut Caller) -> bool {
     true
 }
 
-fn end_of_replay(
-    link: &Link,
-    session: &Shared,
-    request: RequestId,
-    recovery: Recovery,
-) -> Option<EndOfReplay> {
+fn end_of_replay(link: &Link, session: &Shared, header: Header, recovery: Recovery) -> Option<EndOfReplay> {
     let good = |node: &Node| session.sealer.verify(*node);
     if !recovery.opens.iter().all(|(node, _)| good(node))
         || !recovery.locks.iter().all(|(node, _)| good(node))
@@ -195,8 +207,8 @@ fn end_of_replay(
     Some(EndOfReplay {
         session: session.info.id,
         link: link.key,
-        request,
-        stamp: Stamp { started: clock::now(), kind: metrics::KIND_RECOVERY },
+        request: header.request,
+        stamp: Stamp { started: clock::now(), kind: metrics::KIND_RECOVERY, cost: header.body_bytes },
         opens: recovery.opens.into_iter().map(|(node, count)| (node.ino, count)).collect(),
         locks: recovery.locks.into_iter().map(|(node, lock)| (node.ino, lock)).collect(),
         exclusive: recovery.exclusive.into_iter().map(|node| node.ino).collect(),

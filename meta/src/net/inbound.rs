@@ -3,6 +3,7 @@
 
 use flexfs_wire::block::STORED_BYTES_MAX;
 use flexfs_wire::frame::{FrameError, HEADER_BYTES, Header, Kind};
+use flexfs_wire::limits::REQUEST_BODY_BYTES_MAX;
 use flexfs_wire::record::OVERHEAD_BYTES;
 
 /// What the assembler has for its owner.
@@ -179,8 +180,12 @@ impl Assembler {
     }
 }
 
-/// Only a request carries a payload, and no more than a block has.
+/// Only a request carries a payload, and no more than a block has. Calls have short bodies: many of them may wait.
 fn check(header: Header) -> Result<Header, InboundError> {
+    let is_call = matches!(header.kind, Kind::Request | Kind::Replay);
+    if is_call && header.body_bytes as usize > REQUEST_BODY_BYTES_MAX {
+        return Err(FrameError::TooLarge(header.body_bytes.into()).into());
+    }
     let allowed = match header.kind {
         Kind::Request => STORED_BYTES_MAX,
         Kind::Hello | Kind::Welcome | Kind::Reply | Kind::Notice | Kind::Replay | Kind::Recovery => 0,
@@ -260,6 +265,17 @@ mod tests {
         assembler.filled(3_616);
         let mut nothing: &[u8] = &[];
         assert!(matches!(assembler.next(&mut nothing).unwrap(), Event::Frame { .. }));
+    }
+
+    #[test]
+    fn calls_are_short() {
+        for (kind, fits) in [(Kind::Request, false), (Kind::Replay, false), (Kind::Recovery, true)] {
+            let mut header = Header::new(kind, RequestId(1));
+            header.body_bytes = u32::try_from(REQUEST_BODY_BYTES_MAX).unwrap();
+            assert!(Assembler::new().next(&mut header.encode().as_slice()).is_ok());
+            header.body_bytes += 1;
+            assert_eq!(Assembler::new().next(&mut header.encode().as_slice()).is_ok(), fits, "{kind:?}");
+        }
     }
 
     #[test]

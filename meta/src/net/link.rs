@@ -29,6 +29,9 @@ use crate::volume::{Item, LinkKey, Stamp, ToVolume};
 
 /// Requests in flight beyond which reading stops. Some above what a client may use, so that a `CancelWait` gets through.
 const IN_FLIGHT_MAX: u32 = REQUESTS_PER_LINK_MAX + 64;
+/// Bytes that requests in flight may take, with the longest answers they can have, beyond which reading stops: a client that
+/// reads no answers has them all made at once. Four listings as long as they can be; a thousand calls of the usual kind.
+const IN_FLIGHT_COST_MAX: u64 = 4 * 1024 * 1024;
 /// Plaintext waiting to be written beyond which reading stops.
 const OUT_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 /// Block payloads of one link in memory at once, KiB, both directions.
@@ -85,6 +88,8 @@ pub(crate) struct Link {
     /// Room for more requests.
     room: Notify,
     in_flight: Cell<u32>,
+    /// Bytes that what is in flight may take.
+    cost: Cell<u64>,
     closing: Cell<bool>,
     /// Bounds block payloads of this link.
     pub(crate) blocks: Arc<Semaphore>,
@@ -101,14 +106,16 @@ impl Link {
             written: Notify::new(),
             room: Notify::new(),
             in_flight: Cell::new(0),
+            cost: Cell::new(0),
             closing: Cell::new(false),
             blocks: Arc::new(Semaphore::new(BLOCK_KIB_MAX)),
         }
     }
 
-    /// A request was read.
-    pub(crate) fn begin(&self) {
+    /// A request was read. `cost`: see `Stamp::cost`.
+    pub(crate) fn begin(&self, cost: u32) {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.cost.set(self.cost.get() + u64::from(cost));
     }
 
     /// Something from the volume thread.
@@ -146,6 +153,7 @@ impl Link {
         room: Vec<OwnedSemaphorePermit>,
     ) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        self.cost.set(self.cost.get().saturating_sub(stamp.cost.into()));
         self.room.notify_one();
         let Some(session) = self.session.get() else { return };
         if self.closing.get() {
@@ -200,7 +208,9 @@ impl Link {
     }
 
     fn is_full(&self) -> bool {
-        self.in_flight.get() >= IN_FLIGHT_MAX || self.outbound.borrow().bytes() >= OUT_BYTES_MAX
+        self.in_flight.get() >= IN_FLIGHT_MAX
+            || self.cost.get() >= IN_FLIGHT_COST_MAX
+            || self.outbound.borrow().bytes() >= OUT_BYTES_MAX
     }
 
     async fn wait_for_room(&self) -> Result<(), LinkError> {

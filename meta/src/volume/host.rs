@@ -174,8 +174,8 @@ impl<S: Store> Host<S> {
             held @ ToVolume::Open(_) => self.held.push(held),
             ToVolume::Claim(claim) => self.handle_claim(claim, now),
             ToVolume::LinkGone { session, link } => self.handle_link_gone(session, link, now),
-            ToVolume::Replay { session, link, request, squashed, umask, replay } => {
-                let replayed = Replayed { session, request, squashed, umask, replay: *replay };
+            ToVolume::Replay { session, link, request, squashed, umask, bytes, replay } => {
+                let replayed = Replayed { session, request, squashed, umask, bytes, replay: *replay };
                 self.handle_replay(link, replayed, now);
             }
             ToVolume::Recovery(end) => self.handle_end_of_replay(*end, now)?,

@@ -34,6 +34,8 @@ pub(crate) struct Stamp {
     pub(crate) started: Instant,
     /// `metrics::kind_of`.
     pub(crate) kind: u8,
+    /// Bytes it may take while it is on its way: its body and the longest answer there can be. Given back with the answer.
+    pub(crate) cost: u32,
 }
 
 /// One request on its way to the volume thread; nodes checked, caller squashed.
@@ -70,6 +72,8 @@ pub(crate) enum ToVolume {
         request: RequestId,
         squashed: bool,
         umask: u16,
+        /// Bytes of its body.
+        bytes: u32,
         replay: Box<Replay>,
     },
     /// The end of a session's replay.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use flexfs_wire::id::{Commit, RequestId, SessionId};
-use flexfs_wire::limits::LEASE_MS;
+use flexfs_wire::limits::{LEASE_MS, UNSTABLE_BYTES_MAX};
 use flexfs_wire::message::Replay;
 
 use super::message::EndOfReplay;
@@ -21,6 +21,8 @@ const STRETCH: Duration = Duration::from_secs(2);
 const WINDOW_MAX: Duration = Duration::from_secs(60);
 /// Replays kept in memory per volume: 10 s of 100 k calls a second.
 const REPLAYS_MAX: usize = 1_000_000;
+/// Memory that the replays of one session may take, bytes: twice what a client keeps of bodies, for calls take room too.
+const BYTES_PER_SESSION_MAX: usize = 2 * UNSTABLE_BYTES_MAX;
 
 /// A call to apply anew.
 #[derive(Debug)]
@@ -29,7 +31,15 @@ pub(crate) struct Replayed {
     pub(crate) request: RequestId,
     pub(crate) squashed: bool,
     pub(crate) umask: u16,
+    /// Bytes of its body.
+    pub(crate) bytes: u32,
     pub(crate) replay: Replay,
+}
+
+impl Replayed {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.bytes as usize
+    }
 }
 
 /// Too much is replayed; the session cannot recover.
@@ -46,6 +56,8 @@ pub(crate) struct Recovery {
     /// Sessions that have come back, done or not.
     present: HashSet<SessionId>,
     replays: HashMap<(SessionId, RequestId), Replayed>,
+    /// What the replays of each session weigh.
+    bytes: HashMap<SessionId, usize>,
     ends: Vec<EndOfReplay>,
 }
 
@@ -69,6 +81,7 @@ impl Recovery {
             awaited: sessions.collect(),
             present: HashSet::new(),
             replays: HashMap::new(),
+            bytes: HashMap::new(),
             ends: Vec::new(),
         }
     }
@@ -89,10 +102,14 @@ impl Recovery {
 
     /// A call. The same call again (the link broke, the client began anew) takes the place of the first.
     pub(crate) fn handle_replay(&mut self, replayed: Replayed, now: Instant) -> Result<(), TooMuch> {
-        if self.replays.len() >= REPLAYS_MAX {
+        let bytes = self.bytes.entry(replayed.session).or_default();
+        if self.replays.len() >= REPLAYS_MAX || *bytes + replayed.weight() > BYTES_PER_SESSION_MAX {
             return Err(TooMuch);
         }
-        self.replays.insert((replayed.session, replayed.request), replayed);
+        *bytes += replayed.weight();
+        if let Some(old) = self.replays.insert((replayed.session, replayed.request), replayed) {
+            *bytes -= old.weight();
+        }
         self.deadline = self.deadline.max(now + STRETCH).min(self.started + WINDOW_MAX);
         Ok(())
     }
@@ -148,6 +165,7 @@ mod tests {
             request: RequestId(request),
             squashed: false,
             umask: 0,
+            bytes: 10,
             replay: Replay { commit: Commit(commit), at: Time::default(), call },
         }
     }
@@ -157,11 +175,25 @@ mod tests {
             session: SessionId(session),
             link: LinkKey { core: 0, slot: 0, generation: 0 },
             request: RequestId(99),
-            stamp: Stamp { started: now, kind: 0 },
+            stamp: Stamp { started: now, kind: 0, cost: 0 },
             opens: Vec::new(),
             locks: Vec::new(),
             exclusive: Vec::new(),
         }
+    }
+
+    #[test]
+    fn replays_of_a_session_are_bounded_in_bytes() {
+        let now = Instant::now();
+        let mut recovery = Recovery::new([1, 2].map(SessionId).into_iter(), now);
+        let large = |session, request| Replayed { bytes: 1 << 20, ..call(session, request, 1) };
+        let taken =
+            (0..).take_while(|request| recovery.handle_replay(large(1, *request), now).is_ok()).count();
+        assert!((UNSTABLE_BYTES_MAX..BYTES_PER_SESSION_MAX).contains(&(taken << 20)), "{taken}");
+        // The same again takes no more, and others have their own share.
+        recovery.handle_replay(call(1, 0, 1), now).unwrap();
+        recovery.handle_replay(large(1, 0), now).unwrap();
+        recovery.handle_replay(large(2, 0), now).unwrap();
     }
 
     #[test]

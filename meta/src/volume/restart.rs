@@ -68,7 +68,11 @@ impl<S: Store> Host<S> {
     pub(super) fn handle_end_of_replay(&mut self, end: EndOfReplay, now: Now) -> Result<(), Errno> {
         match &mut self.phase {
             Phase::Recovering(recovery) if recovery.is_present(end.session) => recovery.handle_end(end),
-            Phase::Fencing { present, ends } if present.contains(&end.session) => ends.push(end),
+            Phase::Fencing { present, ends } if present.contains(&end.session) => {
+                // The last word counts.
+                ends.retain(|other| other.session != end.session);
+                ends.push(end);
+            }
             // It was over when the client's link broke; the client asks again and is told.
             Phase::Open => self.answer(end.link, end.request, end.stamp, Ok(Reply::Done)),
             Phase::Recovering(_) | Phase::Fencing { .. } => self.outs.push(end.link, Item::Close),
@@ -123,7 +127,7 @@ impl<S: Store> Host<S> {
     }
 
     fn apply_replay(&mut self, replayed: &Replayed) -> Commit {
-        let Replayed { session, request, squashed, umask, replay } = replayed;
+        let Replayed { session, request, squashed, umask, bytes: _, replay } = replayed;
         let context = Context {
             now: replay.at,
             session: *session,

@@ -149,6 +149,14 @@ impl Cluster {
         read("meta.log.old") + &read("meta.log")
     }
 
+    /// Memory of meta in use (`VmRSS`), KiB.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let pid = self.meta.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// kill -9.
     pub(crate) fn kill_meta(&mut self) {
         let mut child = self.meta.take().unwrap();

@@ -2,6 +2,7 @@
 //! layer is plain TLS 1.3.
 
 pub(crate) mod cluster;
+pub(crate) mod witness;
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
@@ -147,6 +148,16 @@ impl Link {
             }
             self.pump()?;
         }
+    }
+
+    /// The answer to a request, if it has been read.
+    pub(crate) fn answered(&mut self, id: u64) -> Option<Answer> {
+        self.answers.remove(&id).map(|(answer, _)| answer)
+    }
+
+    /// How long it waits until the server takes what is sent.
+    pub(crate) fn is_patient(&mut self, wait: Duration) {
+        self.stream.sock.set_write_timeout(Some(wait)).unwrap();
     }
 
     /// Whether nothing comes within `wait`.

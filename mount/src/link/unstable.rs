@@ -7,14 +7,12 @@ use std::collections::BTreeMap;
 
 use flexfs_wire::frame::{FrameError, HEADER_BYTES, Header, Kind};
 use flexfs_wire::id::{Commit, RequestId};
-use flexfs_wire::limits::BODY_BYTES_MAX;
+use flexfs_wire::limits::{BODY_BYTES_MAX, UNSTABLE_BYTES_MAX as BYTES_MAX};
 use flexfs_wire::message::Call;
 use flexfs_wire::time::Time;
 
 /// Calls kept before new mutations wait for the disk: a second of the fastest server.
 const COUNT_MAX: usize = 128 * 1024;
-/// Bytes of them.
-const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What one entry takes besides its body: key, lengths, tree node.
 const ENTRY_BYTES: usize = 96;
 

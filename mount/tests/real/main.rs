@@ -23,6 +23,7 @@ macro_rules! both {
 }
 
 mod child;
+mod coherence;
 mod crash;
 mod ends;
 mod files;

@@ -1,12 +1,19 @@
 //! Time, read in one place.
 
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Now.
 #[expect(clippy::disallowed_methods, reason = "tests measure real processes; no protocol logic here")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Calendar time, nanoseconds since 1970, as files carry it.
+#[expect(clippy::disallowed_methods, reason = "tests compare it with what files carry")]
+pub(crate) fn wall() -> i128 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    i128::try_from(since.as_nanos()).unwrap()
 }
 
 /// Asks `probe` again and again until it says yes; whether it did within `limit`.

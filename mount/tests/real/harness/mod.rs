@@ -6,7 +6,7 @@ mod command;
 mod machine;
 mod process;
 
-pub(crate) use clock::{now, soon, within};
+pub(crate) use clock::{now, soon, wall, within};
 pub(crate) use cluster::{Cluster, Options, Transport, VOLUME};
 pub(crate) use command::{Run, Running};
 pub(crate) use machine::{binary, cargo_sources, free_ports, repository, scratch};
