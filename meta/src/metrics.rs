@@ -182,6 +182,8 @@ pub(crate) struct VolumeMetrics {
     opens: Gauge,
     locks: Gauge,
     lock_waits: Gauge,
+    leases: Gauge,
+    lease_waits: Gauge,
     dedup: Gauge,
     disk_free: Gauge,
     disk_reserve: Gauge,
@@ -204,6 +206,8 @@ impl VolumeMetrics {
             opens: gauge("flexfs_meta_opens"),
             locks: gauge("flexfs_meta_locks"),
             lock_waits: gauge("flexfs_meta_lock_waits"),
+            leases: gauge("flexfs_meta_leases"),
+            lease_waits: gauge("flexfs_meta_lease_waits"),
             dedup: gauge("flexfs_meta_dedup_answers"),
             disk_free: gauge!("flexfs_meta_disk_free_bytes"),
             disk_reserve: gauge!("flexfs_meta_disk_reserve_bytes"),
@@ -235,6 +239,13 @@ impl VolumeMetrics {
         self.locks.set(figures.locks as f64);
         self.lock_waits.set(figures.lock_waits as f64);
         self.dedup.set(figures.dedup as f64);
+    }
+
+    /// Sets the gauges of leases: those granted, and calls that wait for others to give some back.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 is exact enough for people")]
+    pub(crate) fn update_leases(&self, granted: usize, waits: usize) {
+        self.leases.set(granted as f64);
+        self.lease_waits.set(waits as f64);
     }
 
     /// Sets the gauges of the disk, which all volumes share. `full`: writes are refused.

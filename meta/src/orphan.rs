@@ -28,6 +28,12 @@ impl Opens {
         self.totals.contains_key(&ino)
     }
 
+    /// Whether a session other than this one has it open.
+    pub(crate) fn is_open_elsewhere(&self, session: SessionId, ino: Ino) -> bool {
+        let mine = self.sessions.get(&session).and_then(|opens| opens.get(&ino)).copied().unwrap_or(0);
+        self.totals.get(&ino).is_some_and(|total| *total > u64::from(mine))
+    }
+
     pub(crate) fn is_full(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|opens| opens.len() >= OPENS_PER_SESSION_MAX)
     }

@@ -40,6 +40,12 @@ impl Leases {
         Self(self.0 | other.0)
     }
 
+    /// `self` without `other`.
+    #[must_use]
+    pub const fn less(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// `self`, if so.
     #[must_use]
     pub const fn when(self, granted: bool) -> Self {

@@ -145,6 +145,11 @@ impl<S: Store> Namespace<S> {
         self.store.durable()
     }
 
+    /// Whether a session other than this one has the inode open.
+    pub fn is_open_elsewhere(&self, session: SessionId, ino: Ino) -> bool {
+        self.opens.is_open_elsewhere(session, ino)
+    }
+
     /// Whether a call was answered before, and is remembered.
     pub fn has_answered(&self, session: SessionId, request: RequestId) -> bool {
         self.dedup.get(session, request).is_some()

@@ -222,6 +222,7 @@ impl<S: Store> Host<S> {
                 };
             }
         }
+        self.break_cycles(now);
         self.send_recalls();
         self.outs.flush();
         Ok(())
@@ -237,7 +238,8 @@ impl<S: Store> Host<S> {
         };
         let notice = if self.undurable.is_empty() { TICK } else { NOTICE_EVERY };
         let background = if self.busy && self.is_open() { Duration::from_millis(1) } else { TICK };
-        recovery.min(notice).min(background).min(TICK)
+        let hurried = if self.parked.is_hurried() { Duration::from_millis(10) } else { TICK };
+        recovery.min(notice).min(background).min(hurried).min(TICK)
     }
 
     /// Whether requests are served.
@@ -344,6 +346,7 @@ impl<S: Store> Host<S> {
         if metrics.is_due(now) {
             let lag = self.last_commit.0.saturating_sub(self.namespace.durable().current().0);
             metrics.update(&self.namespace.figures(), !self.is_open(), self.last_commit, lag);
+            metrics.update_leases(self.leases.count(), self.parked.count());
             metrics.update_disk(self.room.free_bytes(), self.room.held_bytes(), self.room.is_short());
         }
     }

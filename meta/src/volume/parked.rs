@@ -14,6 +14,9 @@ use super::message::{Item, Job};
 use crate::engine::Store;
 use crate::lease::{Done, Want};
 
+/// How long a write waits that was asked for by a recall, when others are in its way.
+const CYCLE_MAX: Duration = Duration::from_millis(50);
+
 /// A call that waits.
 #[derive(Debug)]
 struct Parked {
@@ -23,6 +26,8 @@ struct Parked {
     /// Recalls answered to this call.
     done: Vec<Done>,
     reserved: Vec<Ino>,
+    /// Applied then, whoever is in the way: what it waits for may wait for it.
+    until: Option<Instant>,
 }
 
 /// All of them, in the order they came in; they go on in that order.
@@ -33,6 +38,8 @@ pub(super) struct Parking {
     /// Which calls wait for a recall, and since when it waits.
     recalls: BTreeMap<u64, Waited>,
     last: u64,
+    /// Calls with an `until`.
+    hurried: usize,
 }
 
 #[derive(Debug)]
@@ -45,6 +52,18 @@ impl Parking {
     /// Calls that wait.
     pub(super) fn count(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Whether a call is not to wait long.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried > 0
+    }
+
+    fn remove(&mut self, place: u64) -> Option<Parked> {
+        let parked = self.calls.remove(&place)?;
+        self.places.remove(&(parked.job.session, parked.job.request));
+        self.hurried -= usize::from(parked.until.is_some());
+        Some(parked)
     }
 
     /// The session of this recall has made a step towards it.
@@ -74,21 +93,17 @@ impl<S: Store> Host<S> {
 
     fn park(&mut self, job: Job, done: Vec<Done>, now: Now) {
         let wants = self.wants(&job.call.request);
+        let mut until = None;
         if let Some(ino) = self.answers_recall(&job) {
-            // What is written because of a recall must not wait for others: they may wait for it. They are asked, but not
-            // waited for: who writes to a file of which his own session holds pages, at the same time as another session,
-            // sees the other's bytes a moment late.
-            let ids = self.leases.block(job.session, &wants, &done);
-            self.note_asked(&ids, None, now);
             let mine: Vec<u64> =
                 self.leases.outstanding(job.session).iter().map(|recall| recall.id).collect();
             for id in mine {
                 self.parked.touch(id, now.mono);
             }
-            return match job.call.request {
-                Request::Acquire { .. } => self.answer_acquired(&job, ino, Leases::NONE),
-                _ => self.apply(job, now),
-            };
+            if matches!(job.call.request, Request::Acquire { .. }) {
+                return self.answer_acquired(&job, ino, Leases::NONE);
+            }
+            until = Some(now.mono + CYCLE_MAX);
         }
         let missing = self.leases.block(job.session, &wants, &done);
         if missing.is_empty() {
@@ -100,7 +115,8 @@ impl<S: Store> Host<S> {
         let place = self.parked.last;
         self.note_asked(&missing, Some(place), now);
         self.parked.places.insert((job.session, job.request), place);
-        self.parked.calls.insert(place, Parked { job, missing, done, reserved });
+        self.parked.calls.insert(place, Parked { job, missing, done, reserved, until });
+        self.parked.hurried += usize::from(until.is_some());
     }
 
     /// Nobody is in the way.
@@ -212,8 +228,14 @@ impl<S: Store> Host<S> {
                     false => self.leases.grant(session, entry.attr.ino),
                 })
             }
+            // Without an exclusive lease the client writes past its kernel's pages: so only one of several sessions that
+            // have the file open holds pages locked while it waits.
             (Request::Open { node, write: true, .. }, Ok(_)) => {
-                self.leases.grant_exclusive(session, node.ino)
+                if self.namespace.is_open_elsewhere(session, node.ino) {
+                    self.leases.grant(session, node.ino).less(Leases::EXCLUSIVE)
+                } else {
+                    self.leases.grant_exclusive(session, node.ino)
+                }
             }
             (
                 Request::GetAttr { node }
@@ -264,11 +286,27 @@ impl<S: Store> Host<S> {
     fn unpark(&mut self, mut ready: Vec<u64>, now: Now) {
         ready.sort_unstable();
         for place in ready {
-            let Some(parked) = self.parked.calls.remove(&place) else { continue };
-            self.parked.places.remove(&(parked.job.session, parked.job.request));
+            let Some(parked) = self.parked.remove(place) else { continue };
             self.leases.unreserve(&parked.reserved);
             // Somebody may be in the way of what it has become.
             self.park(parked.job, parked.done, now);
+        }
+    }
+
+    /// Applies what may be waited for by those it waits for: two sessions that write to one file at the same time through
+    /// pages of their kernels, which each holds locked. One of them is then read a moment late at the other.
+    pub(super) fn break_cycles(&mut self, now: Now) {
+        if !self.parked.is_hurried() {
+            return;
+        }
+        let is_due = |parked: &Parked| parked.until.is_some_and(|until| until <= now.mono);
+        let due: Vec<u64> =
+            self.parked.calls.iter().filter(|(_, parked)| is_due(parked)).map(|(place, _)| *place).collect();
+        for place in due {
+            if let Some(parked) = self.parked.remove(place) {
+                self.leases.unreserve(&parked.reserved);
+                self.apply(parked.job, now);
+            }
         }
     }
 
@@ -282,8 +320,7 @@ impl<S: Store> Host<S> {
             .map(|(place, _)| *place)
             .collect();
         for place in mine {
-            if let Some(parked) = self.parked.calls.remove(&place) {
-                self.parked.places.remove(&(session, parked.job.request));
+            if let Some(parked) = self.parked.remove(place) {
                 self.leases.unreserve(&parked.reserved);
             }
         }

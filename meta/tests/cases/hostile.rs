@@ -459,7 +459,8 @@ fn frames_out_of_order_end_the_link_only() {
         session.get(Request::Heartbeat);
     }
     // The end of a replay, where none was: it is over.
-    let recovery = Recovery { opens: vec![(session.root(), u32::MAX); 1000], locks: Vec::new() };
+    let recovery =
+        Recovery { opens: vec![(session.root(), u32::MAX); 1000], locks: Vec::new(), exclusive: Vec::new() };
     let id = session.number();
     session.link.send(Header::new(Kind::Recovery, RequestId(id)), &recovery, &[]);
     assert_eq!(session.link.answer(id).0.result, Ok(Reply::Done));

@@ -64,6 +64,8 @@ pub struct OpenInfo {
     pub attr: Attr,
     /// The data is what it was when the kernel last read it: it may keep its pages.
     pub keep_cache: bool,
+    /// Other sessions use the file: writes must not go through the kernel's pages.
+    pub contended: bool,
 }
 
 /// The bytes of all files of a mount. Any core may call; methods run on a shard.
@@ -125,10 +127,12 @@ impl<S: Server> Files<S> {
         }
         state.overlay(&mut attr);
         let stale = std::mem::take(&mut state.stale_kernel);
-        let keep_cache = before.is_some() && !stale;
+        // What the kernel has it got under the lease, or it was told to drop it.
+        let keep_cache = !stale;
+        let contended = mode.write && !state.lease.is_exclusive(self.core.server.recalls().life());
         drop(state);
         self.core.weigh_layout(&file);
-        Ok(OpenInfo { attr, keep_cache })
+        Ok(OpenInfo { attr, keep_cache, contended })
     }
 
     async fn open_truncated(
@@ -153,13 +157,15 @@ impl<S: Server> Files<S> {
                 }
             }
             result.map(|mut attr| {
-                file.state().overlay(&mut attr);
-                attr
+                let state = file.state();
+                state.overlay(&mut attr);
+                let contended = !state.lease.is_exclusive(core.server.recalls().life());
+                OpenInfo { attr, keep_cache: false, contended }
             })
         };
         let result = to_the_end(work, cancel).await;
         abandoned.set(result.is_err());
-        Ok(OpenInfo { attr: result??, keep_cache: false })
+        result?
     }
 
     /// A file was made with one open counted by the server: it is empty. `leases` came with it, of a call made then.
@@ -222,7 +228,7 @@ impl<S: Server> Files<S> {
         self.core.read(&self.core.file(node), offset, out, cancel).await
     }
 
-    /// Takes all of `data`, or fails.
+    /// Takes all of `data`, or fails. True: the kernel may have pages of the range without these bytes.
     ///
     /// # Errors
     /// `EFBIG`; an earlier write's that could not be stored, once; `EINTR`.
@@ -234,7 +240,7 @@ impl<S: Server> Files<S> {
         data: &[u8],
         how: WriteMode,
         cancel: Option<&Cancel>,
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         self.core.write(caller, &self.core.file(node), (offset, data), how, cancel).await
     }
 

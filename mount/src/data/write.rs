@@ -15,6 +15,8 @@ use super::lease::Busy;
 use super::server::Server;
 use crate::cancel::{Cancel, or_cancel};
 
+/// Bytes that the kernel wrote to its pages before a recall reach us within this.
+const ON_THE_WAY_MAX: Duration = Duration::from_secs(2);
 /// Longest pause before a writer who may wait asks for the lease again.
 const ASK_PAUSE_MAX: Duration = Duration::from_millis(20);
 
@@ -30,10 +32,14 @@ struct Taken<'a> {
     through: bool,
     /// The kernel may have pages of them.
     busy: Option<Busy<'a>>,
+    /// The kernel may have fetched pages of them anew while they were on their way, without them.
+    overtaken: bool,
 }
 
 impl<S: Server> Core<S> {
-    /// Takes all of `data`, or nothing. Waits while the budget is used up, and for the file's exclusive lease.
+    /// Takes all of `data`, or nothing. Waits while the budget is used up, and for the file's exclusive lease. True: the kernel
+    /// may have pages of the range that do not have these bytes. It puts bytes into its pages before it sends them; if a
+    /// recall drops the page in between, it is fetched anew without them.
     pub(crate) async fn write(
         self: &Arc<Self>,
         caller: Caller,
@@ -41,9 +47,9 @@ impl<S: Server> Core<S> {
         (offset, data): (u64, &[u8]),
         how: WriteMode,
         cancel: Option<&Cancel>,
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         if data.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let fits = offset.checked_add(data.len() as u64).is_some_and(|end| end <= FILE_BYTES_MAX);
         if !fits {
@@ -76,7 +82,7 @@ impl<S: Server> Core<S> {
         self.counters.count_written(data.len());
         let result = if taken.through { self.flush(file, cancel).await } else { Ok(()) };
         drop(taken.busy);
-        result
+        result.map(|()| taken.overtaken)
     }
 
     /// Copies the bytes once they may be kept, or must not wait.
@@ -109,6 +115,11 @@ impl<S: Server> Core<S> {
                     let mut taken = self.copy_in(&mut state, caller, (offset, data), how);
                     taken.through = !may_keep && !(recalled && how.from_pages);
                     if !how.direct {
+                        let now = clock::now();
+                        taken.overtaken = state
+                            .lease
+                            .recalled
+                            .is_some_and(|at| now.saturating_duration_since(at) < ON_THE_WAY_MAX);
                         state.lease.busy += 1;
                         drop(state);
                         taken.busy = Some(Busy::new(file, offset..offset + data.len() as u64));
@@ -153,6 +164,6 @@ impl<S: Server> Core<S> {
         state.dirty_since.get_or_insert_with(clock::now);
         state.settle();
         let list = !std::mem::replace(&mut state.listed, true);
-        Taken { full, needed: after - before, list, through: false, busy: None }
+        Taken { full, needed: after - before, list, through: false, busy: None, overtaken: false }
     }
 }

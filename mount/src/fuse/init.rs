@@ -5,8 +5,8 @@
 //! - `ATOMIC_O_TRUNC`: the file would be cut before the kernel finds that it is a running program (`ETXTBSY`); without
 //!   it a truncating open of a file that is there costs one more round trip.
 //! - `PASSTHROUGH`: needs a backing file; blocks are remote, compressed and checked.
-//! - `EXPLICIT_INVAL_DATA`: for the day leases are recalled. Without them nobody says that pages of an open file are
-//!   old, so the kernel has to look (`AUTO_INVAL_DATA`), though that drops pages after own writes, too.
+//! - `AUTO_INVAL_DATA`: recalls say when pages are old. Where the kernel looks at mtime itself it drops pages after every own
+//!   write, and may fetch a page anew while a write of it is on its way: that page then stays old.
 //! - `EXPORT_SUPPORT`: a handle made before a FORGET names an inode without its seal; such handles answer ESTALE.
 //! - `NO_OPEN_SUPPORT`, `NO_OPENDIR_SUPPORT`: opens are counted at the server, for orphans live until the last close.
 //! - `DONT_MASK`, `POSIX_ACL`: go together; default ACLs are not offered yet, so the kernel applies the umask.
@@ -39,7 +39,7 @@ const WANTED: &[(u64, &str)] = &[
     (f::READDIRPLUS_AUTO, "but only where somebody looks at them"),
     (f::ASYNC_DIO, "direct I/O through libaio and io_uring overlaps"),
     (f::CACHE_SYMLINKS, "targets never change"),
-    (f::AUTO_INVAL_DATA, "before reading from its pages the kernel compares mtime, once a second"),
+    (f::EXPLICIT_INVAL_DATA, "pages are kept until a recall drops them, whatever mtime says"),
     (f::HANDLE_KILLPRIV_V2, "the server clears set-uid bits with the write, not in a call before it"),
     (f::SETXATTR_EXT, "the long form of SETXATTR, which the parser expects"),
     (f::INIT_EXT, "flags beyond bit 31"),

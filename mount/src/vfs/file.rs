@@ -30,8 +30,9 @@ impl Vfs {
         inode.note_times(&mut info.attr);
         let keep_cache = info.keep_cache && !stale && !inode.has_stale_pages();
         let node = inode.node;
-        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime, direct: flags.append }) {
-            Ok(fh) => Ok(Opened { fh, keep_cache, direct: flags.append }),
+        let direct = flags.append || info.contended;
+        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime, direct }) {
+            Ok(fh) => Ok(Opened { fh, keep_cache, direct }),
             Err(errno) => {
                 self.files.close(ctx.caller, node);
                 Err(errno)
@@ -71,7 +72,9 @@ impl Vfs {
             from_pages: args.from_pages,
             direct: args.direct || handle.direct && !args.from_pages,
         };
-        self.files.write(ctx.caller, node, args.offset, data, how, Some(ctx.cancel)).await?;
+        if self.files.write(ctx.caller, node, args.offset, data, how, Some(ctx.cancel)).await? {
+            self.forget_pages(inode.nodeid, args.offset..end).await;
+        }
         if args.sync {
             self.sync(ctx, inode).await?;
         }

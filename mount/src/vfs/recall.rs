@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use event_listener::Event;
 use flexfs_uring::ShardHandle;
 use flexfs_wire::id::{Epoch, Ino};
 use flexfs_wire::lease::{Keep, LEASE_BATCH_MAX, Recall};
@@ -43,6 +44,8 @@ use crate::link::Listener;
 const NOBODY: Caller = Caller { uid: 0, gid: 0 };
 /// How long the kernel may take to drop one name, or pages of ranges whose readers are held back.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a write waits for its pages to be dropped.
+const FORGET_MAX: Duration = Duration::from_millis(3);
 /// How long reads under way may take to end.
 const READS_MAX: Duration = Duration::from_secs(10);
 /// How often pages are dropped once more because reads came in between.
@@ -88,6 +91,15 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
 pub enum Task {
     /// Recalls, processed one after the other and answered together.
     Recalls(Vec<Recall>),
+    /// Pages of a range are to be dropped, and somebody waits for it.
+    Forget {
+        /// The inode.
+        nodeid: u64,
+        /// The range.
+        range: Range<u64>,
+        /// Told when they are.
+        done: Arc<Event>,
+    },
     /// Nothing may be cached any more; after a restart of the server it is told so.
     DropAll {
         /// The start to be told.
@@ -158,12 +170,26 @@ impl Vfs {
     /// Listens to recalls. The receiver is for [`Recaller::run`].
     pub fn listen(self: &Arc<Self>) -> (Sender<Task>, Receiver<Task>) {
         let (tasks, receiver) = unbounded();
+        drop(self.tasks.set(tasks.clone()));
         self.remote.listen(Box::new(Ear {
             vfs: Arc::clone(self),
             tasks: tasks.clone(),
             heard: Mutex::default(),
         }));
         (tasks, receiver)
+    }
+
+    /// Drops pages of a range, and waits for it a little: the caller's own request may be what keeps a page locked, and
+    /// then it is dropped behind the answer.
+    pub(crate) async fn forget_pages(&self, nodeid: u64, range: Range<u64>) {
+        let done = Arc::new(Event::new());
+        let listener = done.listen();
+        if let Some(tasks) = self.tasks.get()
+            && tasks.send(Task::Forget { nodeid, range, done }).is_ok()
+        {
+            // Late is what it is meant to be then.
+            let _ = flexfs_uring::timer::timeout(FORGET_MAX, listener).await;
+        }
     }
 
     /// Whether nothing that is recalled is cached here.
@@ -317,6 +343,11 @@ impl Recaller {
                     }
                     match task {
                         Task::Recalls(recalls) => self.recall_all(&recalls),
+                        Task::Forget { nodeid, range, done } => {
+                            // The kernel may have forgotten it by itself.
+                            let _ = self.kernel.forget_pages(nodeid, Some(range));
+                            done.notify(usize::MAX);
+                        }
                         Task::DropAll { restarted } => self.drop_all(restarted),
                     }
                 }

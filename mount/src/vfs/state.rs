@@ -1,8 +1,9 @@
 //! The file system of one mount.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crossbeam::channel::Sender;
 use flexfs_wire::attr::Attr;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
@@ -18,6 +19,7 @@ use super::atime::Atimes;
 use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
 use super::notice::{Notice, Notices};
+use super::recall::Task;
 use crate::cancel::Cancel;
 use crate::data;
 use crate::lease::Asked;
@@ -46,6 +48,8 @@ pub struct Vfs {
     pub(crate) forgotten: Mutex<Vec<Ino>>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
     pub(crate) keeps_names: AtomicBool,
+    /// What the threads that process recalls are to do.
+    pub(crate) tasks: OnceLock<Sender<Task>>,
 }
 
 /// What an answer grants, and when it was asked for.
@@ -81,6 +85,7 @@ impl Vfs {
             flags,
             forgotten: Mutex::default(),
             keeps_names: AtomicBool::new(false),
+            tasks: OnceLock::new(),
         }
     }
 
