@@ -45,7 +45,7 @@ const NOBODY: Caller = Caller { uid: 0, gid: 0 };
 /// How long the kernel may take to drop one name, or pages of ranges whose readers are held back.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// How long a write waits for its pages to be dropped.
-const FORGET_MAX: Duration = Duration::from_millis(3);
+const FORGET_MAX: Duration = Duration::from_millis(20);
 /// How long reads under way may take to end.
 const READS_MAX: Duration = Duration::from_secs(10);
 /// How often pages are dropped once more because reads came in between.
