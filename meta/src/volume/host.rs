@@ -31,6 +31,9 @@ use crate::namespace::{Limits, Namespace};
 const NOTICE_EVERY: Duration = Duration::from_millis(20);
 /// Expired sessions, free space, background work: looked at this often.
 const TICK: Duration = Duration::from_millis(500);
+/// A volume that was not looked at for so long did not run (a stopped process, a paused machine, a disk that hung): it heard
+/// nobody meanwhile, and nobody's silence counts.
+const STALL: Duration = Duration::from_secs(2);
 /// Keys that background work may touch at once: about a millisecond.
 const BACKGROUND_KEYS: usize = 200;
 /// Revoked tokens are remembered this long: a validation may be on its way.
@@ -205,8 +208,12 @@ impl<S: Store> Host<S> {
         self.tick_recovery(now)?;
         if self.is_open() {
             self.send_notices(now);
-            if now.mono.saturating_duration_since(self.ticked_at) >= TICK {
+            let since = now.mono.saturating_duration_since(self.ticked_at);
+            if since >= TICK {
                 self.ticked_at = now.mono;
+                if since >= STALL {
+                    self.sessions.values().for_each(|session| session.shared.touch(now.mono));
+                }
                 self.end_unended(now)?;
                 self.end_silent(now)?;
                 self.end_deaf(now)?;

@@ -435,7 +435,11 @@ impl Remote {
             }
             match number {
                 Some(number) => return Ok(number),
-                None => grant.arrived().await?,
+                None => match grant.arrived().await {
+                    // They were another session's; the one that stands now is asked.
+                    Ok(()) | Err(Errno::ESTALE) => {}
+                    Err(errno) => return Err(errno),
+                },
             }
         }
     }

@@ -22,10 +22,23 @@ macro_rules! both {
     )+};
 }
 
+/// Makes a test of the default transport: what such a test breaks lies behind the server, where no transport shows.
+macro_rules! one {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[test]
+            fn uring() {
+                super::$name(crate::harness::Transport::Uring);
+            }
+        }
+    )+};
+}
+
 mod child;
 mod coherence;
 mod crash;
 mod ends;
+mod faults;
 mod files;
 mod full;
 mod harness;

@@ -159,7 +159,7 @@ fn moved_meta(transport: Transport) {
     let bytes = within(RECOVERY, "read from the moved server", move || fs::read(path).unwrap());
     assert_eq!(bytes, pattern(0, 100_000));
     fs::write(cluster.path("two"), "y").unwrap();
-    assert_eq!(cluster.status()["server"]["metaAddr"].as_str().unwrap_or(&address), address);
+    assert_eq!(cluster.status()["link"]["metaAddr"], address.as_str());
     Run::new("umount").arg(cluster.mnt()).limit(60).ok();
     cluster.wait_mount_gone(cluster.mnt());
     cluster.configure(&["update", "meta-store", &id, "--address", &old]).ok();

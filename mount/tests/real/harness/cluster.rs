@@ -1,5 +1,6 @@
 //! A cluster on loopback with one volume and one mount, made by `configure.flexfs up` as a user would make it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,10 @@ use tempfile::TempDir;
 
 use super::clock::{now, soon};
 use super::command::{Ran, Run, Running};
+use super::host::{Host, Network};
 use super::machine::{self, binary};
 use super::process::Process;
+use super::shell;
 
 /// Name of the volume that `up` makes.
 pub(crate) const VOLUME: &str = "main";
@@ -187,6 +190,17 @@ impl Cluster {
         serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}", ran.out))
     }
 
+    /// A count of the session of a mount, as `status` shows it.
+    pub(crate) fn link_figure(&self, mnt: &Path, name: &str) -> u64 {
+        let status = self.status_of(mnt);
+        status["link"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {status}"))
+    }
+
+    /// What the client behind a mount that [`Self::second_mount`] or [`Self::mount_on`] made has to say.
+    pub(crate) fn log_of(&self, mnt: &Path) -> String {
+        fs::read_to_string(mnt.with_extension("log")).unwrap()
+    }
+
     /// Mounts the volume a second time, as another client.
     pub(crate) fn second_mount(&self) -> PathBuf {
         let mnt = self.root().join(format!("mnt{}", self.more.lock().unwrap().len() + 2));
@@ -195,6 +209,50 @@ impl Cluster {
         self.more.lock().unwrap().push(mnt.clone());
         assert_eq!(self.status_of(&mnt)["transport"], self.transport.name(), "transport in use");
         mnt
+    }
+
+    /// Mounts the volume as a client on a host; `creds` come from [`Self::open_to`].
+    pub(crate) fn mount_on(&self, host: &Host, creds: &Path) -> PathBuf {
+        let mnt = self.root().join(format!("mnt{}", self.more.lock().unwrap().len() + 2));
+        fs::create_dir(&mnt).unwrap();
+        self.start_mount(&mnt, creds, &[]).behind(&host.enter()).ok();
+        self.more.lock().unwrap().push(mnt.clone());
+        mnt
+    }
+
+    /// Has the servers listen to other hosts too, at the address those know them by; credentials for mounts there.
+    pub(crate) fn open_to(&self, network: &Network) -> PathBuf {
+        let creds = self.root().join("creds-hosts");
+        let (admin, meta) = (self.admin(), self.meta());
+        let [old_admin, old_meta] = [&admin, &meta]
+            .map(|server| server.flag("--bindAddr").expect("up names the address").into_string().unwrap());
+        let [admin_port, meta_port] =
+            [&old_admin, &old_meta].map(|address| address.rsplit_once(':').unwrap().1.to_owned());
+        let text = fs::read_to_string(self.volume_creds()).unwrap();
+        assert!(text.contains(&old_admin), "{old_admin} is not where admin is");
+        let address = network.address();
+        write_secret(&creds, &text.replace(&old_admin, &format!("{address}:{admin_port}")));
+        self.move_meta(&format!("{address}:{meta_port}"));
+        for (server, old, port) in [(admin, old_admin, admin_port), (meta, old_meta, meta_port)] {
+            server.kill();
+            server.start_elsewhere(&old, &format!("0.0.0.0:{port}"), &self.root().join("servers.log"));
+        }
+        let back = || self.configure(&["list", "volumes"]).run().status.success();
+        assert!(soon(Duration::from_secs(20), back), "admin does not come back");
+        creds
+    }
+
+    /// Tells admin where clients find the metadata server.
+    pub(crate) fn move_meta(&self, address: &str) {
+        self.configure(&["update", "meta-store", "local", "--address", address]).ok();
+    }
+
+    /// Unmounts the mounts beside the first, and has servers that `up` started: `down` stops no others.
+    pub(crate) fn as_made_by_up(&self) {
+        self.unmount_more();
+        self.meta().kill();
+        self.admin().kill();
+        self.restart();
     }
 
     /// `mount.flexfs start` with a credentials file.
@@ -248,31 +306,49 @@ impl Cluster {
     }
 
     /// Starts again what was killed; an `up` of a running cluster does just that.
+    pub(crate) fn restart(&self) {
+        let words = [binary("configure"), "up".into(), self.mnt.clone()].into_iter().map(Into::into);
+        let words: Vec<OsString> = words.chain(self.up.iter().map(Into::into)).collect();
+        self.by_hand(&shell::line(&words));
+    }
+
+    /// Starts a server that was killed again at once, as a supervisor does; `up` would look at everything else first.
+    pub(crate) fn restart_server(&self, server: &Process) {
+        self.restart_behind(server, &[]);
+    }
+
+    /// The same, started by another program: `words` come before its own.
+    pub(crate) fn restart_behind(&self, server: &Process, words: &[&str]) {
+        let mut line = vec!["setsid".into(), "env".into(), "-i".into()];
+        line.extend(server.environment());
+        line.extend(words.iter().map(Into::into));
+        line.extend(server.command());
+        let log = self.root().join("servers.log");
+        self.by_hand(&format!("{} >>{} 2>&1 &", shell::line(&line), shell::line(&[log])));
+    }
+
+    /// Runs a line of shell.
     ///
     /// Another process does it, started before the test opened any file: a process that execs closes the files it inherited,
     /// and the close of a dirty file would wait for the server for a while.
-    pub(crate) fn restart(&self) {
+    fn by_hand(&self, line: &str) {
         let mut hand = self.hand.lock().unwrap();
         let hand = &mut hand.as_mut().expect("there from the start").child;
         let (log, done) = (self.root().join("restart.log"), self.root().join("restart.done"));
-        writeln!(hand.stdin.as_mut().unwrap(), "go").unwrap();
-        assert!(
-            soon(Duration::from_secs(UP_SECONDS), || done.exists()),
-            "up: {:?}",
-            fs::read_to_string(&log)
-        );
+        writeln!(hand.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let ended = soon(Duration::from_secs(UP_SECONDS), || done.exists());
+        assert!(ended, "{line}: {:?}", fs::read_to_string(&log));
         let code = fs::read_to_string(&done).unwrap();
-        assert_eq!(code, "0\n", "up: {:?}", fs::read_to_string(&log));
+        assert_eq!(code, "0\n", "{line}: {:?}", fs::read_to_string(&log));
         fs::remove_file(&done).unwrap();
     }
 
-    /// A shell that runs `up` for each line it reads.
+    /// A shell that runs each line it reads.
     fn lend_a_hand(&self) -> Running {
-        let script = "log=$1 done=$2; shift 2; while read -r; do \"$@\" >\"$log\" 2>&1 </dev/null; \
+        let script = "log=$1 done=$2; while read -r line; do eval \"$line\" >\"$log\" 2>&1 </dev/null; \
             echo $? >\"$done.new\"; mv \"$done.new\" \"$done\"; done";
         let run = Run::new("bash").arg("-c").arg(script).arg("hand").arg(self.root().join("restart.log"));
-        let run = run.arg(self.root().join("restart.done")).arg(binary("configure")).arg("up").arg(&self.mnt);
-        run.args(&self.up).folder("/").spawn_piped()
+        run.arg(self.root().join("restart.done")).folder("/").spawn_piped()
     }
 
     /// kill -9 of the client.
@@ -297,19 +373,25 @@ impl Cluster {
 
     /// The good end of a test: everything down, the database sound.
     pub(crate) fn finish(mut self) {
-        for mnt in std::mem::take(&mut *self.more.lock().unwrap()) {
-            Run::new("umount").arg(&mnt).limit(60).ok();
-            self.wait_mount_gone(&mnt);
-        }
+        self.unmount_more();
         self.down();
         self.verify();
         self.finished = true;
     }
 
+    fn unmount_more(&self) {
+        for mnt in std::mem::take(&mut *self.more.lock().unwrap()) {
+            Run::new("umount").arg(&mnt).limit(60).ok();
+            self.wait_mount_gone(&mnt);
+        }
+    }
+
     /// Servers and clients that run.
     fn servers(&self) -> Vec<Process> {
-        let names =
-            |process: &Process| ["--stateDir", "verify"].iter().all(|word| process.flag(word).is_none());
+        let names = |process: &Process| {
+            let is_other = process.is("bash") || process.is("strace");
+            !is_other && ["--stateDir", "verify"].iter().all(|word| process.flag(word).is_none())
+        };
         let mut found = Process::of(self.root());
         found.extend(Process::of(&self.state));
         found.retain(|process| names(process) && process.is_alive());
@@ -344,6 +426,13 @@ impl Cluster {
             eprintln!("{}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
         }
     }
+}
+
+/// Writes a file as credentials must be: for its owner alone.
+fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
 }
 
 /// Whether something is mounted there. Reads the kernel's table: a dead mount answers no other question.
@@ -398,14 +487,14 @@ fn watch(root: PathBuf, ended: Arc<AtomicBool>, life: Duration) {
 fn find_logs(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        let is_mount = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("mnt"));
-        if is_mount || path.is_symlink() {
+        if path.extension().is_some_and(|extension| extension == "log") {
+            found.push(path);
             continue;
         }
-        if path.is_dir() {
+        let is_mount = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("mnt"));
+        // A dead mount answers no question.
+        if !is_mount && !path.is_symlink() && path.is_dir() {
             find_logs(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "log") {
-            found.push(path);
         }
     }
 }

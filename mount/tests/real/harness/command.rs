@@ -83,6 +83,23 @@ impl Run {
         self
     }
 
+    /// The same program, started by another one: `words` come before it.
+    pub(crate) fn behind<A: AsRef<OsStr>>(self, words: &[A]) -> Self {
+        let [first, rest @ ..] = words else { return self };
+        let mut run =
+            Self::new(first).args(rest).arg(self.command.get_program()).args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => run.command.env(name, value),
+                None => run.command.env_remove(name),
+            };
+        }
+        if let Some(folder) = self.command.get_current_dir() {
+            run.command.current_dir(folder);
+        }
+        Self { input: self.input, limit: self.limit, ..run }
+    }
+
     pub(crate) fn limit(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
         self

@@ -3,10 +3,18 @@
 mod clock;
 mod cluster;
 mod command;
+mod host;
 mod machine;
 mod process;
+mod proxy;
+mod random;
+mod shell;
 
 pub(crate) use clock::{now, soon, wall, within};
 pub(crate) use cluster::{Cluster, Options, Transport, VOLUME};
 pub(crate) use command::{Run, Running};
+pub(crate) use host::Network;
 pub(crate) use machine::{binary, cargo_sources, free_ports, repository, scratch};
+pub(crate) use process::Process;
+pub(crate) use proxy::{Proxy, Weather};
+pub(crate) use random::Random;

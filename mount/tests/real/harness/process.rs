@@ -36,7 +36,7 @@ impl Process {
 
     /// The one running `program` (`meta-flexfs`) that names `folder`.
     pub(crate) fn find(program: &str, folder: &Path) -> Option<Self> {
-        Self::of(folder).into_iter().find(|process| process.program.ends_with(program))
+        Self::of(folder).into_iter().find(|process| process.is(program))
     }
 
     fn read(number: &str, folder: &Path) -> Option<Self> {
@@ -62,6 +62,11 @@ impl Process {
         })
     }
 
+    /// Whether it runs this program.
+    pub(crate) fn is(&self, program: &str) -> bool {
+        self.program.ends_with(program)
+    }
+
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
@@ -81,6 +86,22 @@ impl Process {
         None
     }
 
+    /// The words that start it again.
+    pub(crate) fn command(&self) -> Vec<OsString> {
+        std::iter::once(self.program.clone().into()).chain(self.arguments.iter().cloned()).collect()
+    }
+
+    /// Its variables, as `env` takes them.
+    pub(crate) fn environment(&self) -> Vec<OsString> {
+        let pair = |(name, value): &(OsString, OsString)| {
+            let mut pair = name.clone();
+            pair.push("=");
+            pair.push(value);
+            pair
+        };
+        self.environment.iter().map(pair).collect()
+    }
+
     /// Its arguments, the program's name left out.
     pub(crate) fn arguments(&self) -> &[OsString] {
         &self.arguments
@@ -89,8 +110,10 @@ impl Process {
     pub(crate) fn is_alive(&self) -> bool {
         let stat =
             fs::read_to_string(format!("/proc/{}/stat", self.pid.as_raw_nonzero())).unwrap_or_default();
-        // A zombie has ended: only its parent has not looked yet.
-        test_kill_process(self.pid).is_ok() && !stat.contains(") Z ")
+        // A zombie has ended: only its parent has not looked yet. Not before its last thread, which may hold its files.
+        let tasks =
+            || fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero())).map_or(0, Iterator::count);
+        test_kill_process(self.pid).is_ok() && (!stat.contains(") Z ") || tasks() > 1)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
