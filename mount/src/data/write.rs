@@ -113,7 +113,7 @@ impl<S: Server> Core<S> {
                         state.written_in = life;
                     }
                     let mut taken = self.copy_in(&mut state, caller, (offset, data), how);
-                    taken.through = !may_keep && !(recalled && how.from_pages);
+                    taken.through = !(may_keep || recalled && how.from_pages);
                     if !how.direct {
                         let now = clock::now();
                         taken.overtaken = state
