@@ -1,6 +1,7 @@
 //! What operations give back.
 
 use flexfs_wire::attr::Attr;
+use flexfs_wire::message::Entry;
 use flexfs_wire::seal::Node;
 
 use super::state::Grant;
@@ -85,6 +86,14 @@ impl DirItem {
     #[must_use]
     pub fn new(name: &[u8], ino: u64, kind: u32, offset: u64, found: Option<Found>) -> Self {
         Self { name: name.into(), ino, kind, offset, found, node: None }
+    }
+
+    /// It comes with its inode.
+    pub(crate) fn bring(&mut self, entry: Entry, grant: Grant) {
+        let Entry { node, attr } = entry;
+        let (entry_valid, attr_valid) = (ValidFor::NOTHING, ValidFor::NOTHING);
+        self.found = Some(Found { nodeid: node.ino.0, attr, entry_valid, attr_valid });
+        self.node = Some((node, grant));
     }
 
     /// Its name.

@@ -6,7 +6,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::message::{DirEntry, Entry, Reply, Request};
 use flexfs_wire::name::Name;
 
-use super::answer::{DirItem, Found, ValidFor};
+use super::answer::DirItem;
 use super::inode::Inode;
 use super::state::{Ctx, Grant, Vfs, misfit};
 
@@ -59,6 +59,25 @@ impl Vfs {
         Ok(items)
     }
 
+    /// Looks up what a listing with attributes has none of, because others write to it: for a transport that cannot pass
+    /// on a line without them.
+    ///
+    /// # Errors
+    /// Those of the look-ups, but that a name is gone.
+    pub async fn complete(&self, ctx: Ctx<'_>, parent: u64, items: &mut [DirItem]) -> Result<(), Errno> {
+        let dir = self.inodes.get(parent)?;
+        for item in items.iter_mut().filter(|item| item.node.is_none() && item.offset > BEHIND_DOT_DOT) {
+            let request = Request::Lookup { parent: dir.node, name: Name::new(item.name())? };
+            match self.call_entry(ctx, request).await {
+                Ok((entry, grant)) if entry.node.ino.0 == item.ino => item.bring(entry, grant),
+                // It has become another since; the kernel will look it up.
+                Ok(_) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
     /// The kernel is about to get this line: if it brings attributes, that is a lookup, to be taken back with
     /// [`Vfs::refuse`] when the line does not fit.
     pub fn accept(&self, parent: u64, item: &mut DirItem) {
@@ -97,9 +116,7 @@ fn line(entry: DirEntry, grant: Grant) -> DirItem {
     if let Some(Entry { node, attr }) = entry.entry
         && node.ino.0 > super::inode::ROOT_NODEID
     {
-        let (entry_valid, attr_valid) = (ValidFor::NOTHING, ValidFor::NOTHING);
-        item.found = Some(Found { nodeid: node.ino.0, attr, entry_valid, attr_valid });
-        item.node = Some((node, grant));
+        item.bring(Entry { node, attr }, grant);
     }
     item
 }

@@ -377,7 +377,11 @@ impl Filesystem for Fallback {
         let vfs = Arc::clone(&self.service.vfs);
         self.post(
             req,
-            move |at| async move { at.vfs.read_dir(at.ctx(), ino.0, offset, LIST_BYTES, true).await },
+            move |at| async move {
+                let mut items = at.vfs.read_dir(at.ctx(), ino.0, offset, LIST_BYTES, true).await?;
+                at.vfs.complete(at.ctx(), ino.0, &mut items).await?;
+                Ok(items)
+            },
             move |outcome: Result<Vec<DirItem>, Errno>| match outcome {
                 Ok(mut items) => {
                     for item in &mut items {
