@@ -14,6 +14,10 @@ use super::message::{Item, Job};
 use crate::engine::Store;
 use crate::lease::{Done, Want};
 
+/// Recalls in one notice: far below the bound of a body.
+const RECALLS_PER_NOTICE: usize = 1_000;
+/// A recall without an answer is sent again after this, and then with every tick.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a write waits that was asked for by a recall, when others are in its way.
 const CYCLE_MAX: Duration = Duration::from_millis(50);
 
@@ -352,16 +356,32 @@ impl<S: Store> Host<S> {
     fn send_to(&mut self, session: SessionId, recalls: Vec<Recall>) {
         // Without a link it waits for the next one, or for the end of the session.
         if let Some(link) = self.sessions.get(&session).and_then(|found| found.links.last()) {
-            self.outs.push(*link, Item::Notice(Notice::Recall { recalls }));
+            for recalls in recalls.chunks(RECALLS_PER_NOTICE) {
+                self.outs.push(*link, Item::Notice(Notice::Recall { recalls: recalls.to_vec() }));
+            }
         }
     }
 
-    /// Ends sessions that live and do not answer recalls.
+    /// Tells again those who have not answered recalls, and ends sessions that never do.
     pub(super) fn end_deaf(&mut self, now: Now) -> Result<(), Errno> {
         let limit = Duration::from_millis(RECALL_MS_MAX);
         let is_late = |waited: &Waited| now.mono.saturating_duration_since(waited.since) > limit;
         let late: Vec<u64> =
             self.parked.recalls.iter().filter(|(_, waited)| is_late(waited)).map(|(id, _)| *id).collect();
+        // A notice to a link that is only being made, or is about to break, may be lost: whoever has not answered is told
+        // again. To hear of it twice does no harm.
+        let mut silent: Vec<SessionId> = self
+            .parked
+            .recalls
+            .iter()
+            .filter(|(_, waited)| now.mono.saturating_duration_since(waited.since) > AGAIN_AFTER)
+            .filter_map(|(id, _)| self.leases.asked(*id).map(|asked| asked.session))
+            .collect();
+        silent.sort_unstable();
+        silent.dedup();
+        for session in silent {
+            self.resend_recalls(session);
+        }
         for id in late {
             let Some(asked) = self.leases.asked(id) else { continue };
             let (session, ino, keep) = (asked.session, asked.recall.ino, asked.recall.keep);

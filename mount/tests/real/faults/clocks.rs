@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::RECOVERY;
 use super::workload::Workload;
 use crate::child::Child;
-use crate::harness::{Cluster, Run, Transport};
+use crate::harness::{Cluster, Process, Run, Transport};
 
 one!(jumps);
 
@@ -25,7 +25,8 @@ fn jumps(transport: Transport) {
     let other = cluster.second_mount();
     let clock = cluster.root().join("clock");
     set(&clock, 0);
-    shifted(&cluster, &clock);
+    let meta = cluster.meta();
+    shifted(&cluster, &meta, &clock);
     fs::write(cluster.path("locked"), "x").unwrap();
     let holder = Child::start("posix-wait 0 0", &cluster.path("locked"));
     assert_eq!(holder.says(RECOVERY).as_deref(), Some("done"));
@@ -41,7 +42,7 @@ fn jumps(transport: Transport) {
     {
         set(&clock, hours);
         if restart {
-            shifted(&cluster, &clock);
+            shifted(&cluster, &meta, &clock);
         }
         load.goes_on(RECOVERY, "after a jump of the clock");
         // Longer than attributes are cached, and than a tick of the server.
@@ -58,12 +59,10 @@ fn jumps(transport: Transport) {
         let (least, most) = (expected.min(wall()), expected.max(wall()));
         let sane = least - SLACK_SECS..most + SLACK_SECS;
         assert!(sane.contains(&made.mtime()), "at {hours} h: {made:?}");
-        // The change time of one file does not go back with the clock.
-        fs::set_permissions(
-            cluster.path("old"),
-            fs::Permissions::from_mode(if round % 2 == 0 { 0o600 } else { 0o644 }),
-        )
-        .unwrap();
+        // Content written anew does not take the change time of its file back with the clock.
+        let mut old = OpenOptions::new().write(true).open(cluster.path("old")).unwrap();
+        write!(old, "{round}").unwrap();
+        drop(old);
         let changed = fs::metadata(cluster.path("old")).unwrap().ctime();
         assert!(changed >= ctime, "at {hours} h the change time goes back from {ctime} to {changed}");
         ctime = changed;
@@ -94,16 +93,15 @@ fn changes_are_seen(folder: &Path, round: usize) {
     assert_eq!(status(), "");
 }
 
-/// Starts the metadata server anew under the clock.
-fn shifted(cluster: &Cluster, clock: &Path) {
-    let meta = cluster.meta();
-    meta.kill();
+/// Starts the metadata server anew under the clock; `meta` as it was without.
+fn shifted(cluster: &Cluster, meta: &Process, clock: &Path) {
+    cluster.kill_meta();
     let file = format!("FAKETIME_TIMESTAMP_FILE={}", clock.to_str().unwrap());
     // The wrapper's own offset would win over the file.
     let words = ["faketime", "-f", "+0", "env", "-u", "FAKETIME", &file, "FAKETIME_NO_CACHE=1"];
     let mut words = words.to_vec();
     words.push("FAKETIME_DONT_FAKE_MONOTONIC=1");
-    cluster.restart_behind(&meta, &words);
+    cluster.restart_behind(meta, &words);
 }
 
 fn set(clock: &Path, hours: i64) {

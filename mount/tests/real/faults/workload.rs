@@ -104,7 +104,8 @@ impl Workload {
     pub(crate) fn goes_on(&self, limit: Duration, what: &str) {
         let before = self.counts();
         let folders = self.folders.iter().any(JoinHandle::is_finished);
-        assert!(!folders && !self.turns.iter().any(JoinHandle::is_finished), "{what}: a program gave up");
+        let gave_up = folders || self.turns.iter().any(JoinHandle::is_finished);
+        assert!(!gave_up, "{what}: a program gave up, its own words are above");
         let went = || self.counts().iter().zip(&before).all(|(now, before)| *now > before + 20);
         assert!(
             soon(limit, went),
@@ -176,7 +177,9 @@ impl Folder {
     fn work(&mut self, stop: &AtomicBool, done: &AtomicU64) {
         while !stop.load(Ordering::Relaxed) {
             if let Err((what, error)) = self.step() {
-                self.error = Some(format!("{}: {what}: {error}", self.name));
+                let error = format!("{}: {what}: {error}", self.name);
+                eprintln!("{error}");
+                self.error = Some(error);
                 return;
             }
             done.fetch_add(1, Ordering::Relaxed);
@@ -354,7 +357,9 @@ fn take_turns(folder: &Path, mount: usize, stop: &AtomicBool, done: &AtomicU64) 
     let mut turns = Turns { mount, count: 0, error: None };
     while !stop.load(Ordering::Relaxed) {
         if let Err(error) = take_turn(folder, mount, turns.count) {
-            turns.error = Some(format!("turn {} of mount {mount}: {error}", turns.count));
+            let error = format!("turn {} of mount {mount}: {error}", turns.count);
+            eprintln!("{error}");
+            turns.error = Some(error);
             break;
         }
         turns.count += 1;
