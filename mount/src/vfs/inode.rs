@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use flexfs_uring::clock;
 use flexfs_wire::attr::{Attr, S_IFDIR, S_IFMT, S_IFREG};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Commit, Ino};
@@ -12,6 +14,9 @@ use flexfs_wire::message::{Caller, Entry, LockFamily};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
+/// How long an inode that had no extended attributes is taken to have none: as long as the kernel keeps its attributes
+/// (`ValidFor::SECOND`), access lists included.
+const PLAIN_FOR: Duration = Duration::from_secs(1);
 /// What the kernel calls the root of a mount (`FUSE_ROOT_ID`).
 pub(crate) const ROOT_NODEID: u64 = 1;
 /// Locks of the table; a power of two, several times the cores of large machines.
@@ -40,6 +45,11 @@ pub struct Inode {
 struct State {
     /// Times as last seen, for relatime.
     times: Option<Times>,
+    /// Until when it is known to have no extended attributes. They are asked for before many writes, and for every line of
+    /// an `ls -l`.
+    plain_until: Option<Instant>,
+    /// Somebody here sets, or has set some: an answer that says there are none may be from before.
+    is_decorated: bool,
     /// Access time that the server does not know yet.
     atime: Option<Time>,
     /// Owners of locks taken here.
@@ -125,14 +135,26 @@ impl Inode {
         self.changes_told.load(Ordering::SeqCst) < self.changes_seen.load(Ordering::SeqCst)
     }
 
-    /// Remembers times, and lays an access time over `attr` that the server does not know yet.
+    /// Remembers times and whether there are extended attributes, and lays an access time over `attr` that the server does not know yet.
     pub(crate) fn note_times(&self, attr: &mut Attr) {
         let mut state = self.lock();
         if let Some(atime) = state.atime {
             attr.atime = attr.atime.max(atime);
         }
         let owner = Caller { uid: attr.uid, gid: attr.gid };
+        state.plain_until = (!attr.has_xattrs).then(|| clock::now() + PLAIN_FOR);
         state.times = Some(Times { atime: attr.atime, mtime: attr.mtime, ctime: attr.ctime, owner });
+    }
+
+    /// Whether it is known to have no extended attributes.
+    pub(crate) fn is_plain(&self) -> bool {
+        let state = self.lock();
+        !state.is_decorated && state.plain_until.is_some_and(|until| clock::now() < until)
+    }
+
+    /// Extended attributes are about to be set here.
+    pub(crate) fn decorate(&self) {
+        self.lock().is_decorated = true;
     }
 
     /// Decides by `rule` whether the inode's access time changes to `now`. True when it did.
@@ -322,6 +344,7 @@ pub(crate) mod tests {
             ctime: Time::default(),
             btime: Time::default(),
             version: 1,
+            has_xattrs: false,
         }
     }
 
@@ -364,6 +387,20 @@ pub(crate) mod tests {
         assert_eq!(inode.take_owners(|one| one.owner == 1), [owner(1, 10)]);
         assert!(inode.take_owners(|one| one.owner == 1).is_empty());
         assert_eq!(inode.take_owners(|one| one.fh == 10), [owner(2, 10)]);
+    }
+
+    #[test]
+    fn an_inode_is_plain_while_its_attributes_are_fresh_and_nobody_sets_one() {
+        let inode = InodeTable::new(Node { ino: Ino(1), seal: 0 }).get(1).unwrap();
+        assert!(!inode.is_plain(), "nothing is known");
+        inode.note_times(&mut attr(1));
+        assert!(inode.is_plain());
+        inode.note_times(&mut Attr { has_xattrs: true, ..attr(1) });
+        assert!(!inode.is_plain());
+        inode.decorate();
+        // The answer of a call that went out before the attribute was set.
+        inode.note_times(&mut attr(1));
+        assert!(!inode.is_plain());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::{Found, ValidFor};
 use super::args::Forget;
 use super::atime::Atimes;
+use super::forgotten::Forgotten;
 use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
 use super::notice::{Notice, Notices};
@@ -33,6 +34,7 @@ pub struct Vfs {
     pub(crate) remote: Arc<Remote>,
     pub(crate) files: Arc<data::Files<Remote>>,
     pub(crate) inodes: InodeTable,
+    pub(crate) forgotten: Forgotten,
     pub(crate) handles: Handles,
     pub(crate) atimes: Atimes,
     pub(crate) notices: Notices,
@@ -57,6 +59,7 @@ impl Vfs {
         let (root, flags) = (granted.root, granted.flags);
         Self {
             inodes: InodeTable::new(root),
+            forgotten: Forgotten::new(),
             handles: Handles::new(),
             atimes: Atimes::new(!flags.ro && !flags.no_atime),
             remote,
@@ -82,6 +85,7 @@ impl Vfs {
     pub fn forget(&self, forgotten: &[Forget]) {
         for one in forgotten {
             if let Some(inode) = self.inodes.forget(one.nodeid, one.lookups) {
+                self.forgotten.note(inode.node, inode.parent());
                 self.files.forget(inode.ino());
             }
         }
