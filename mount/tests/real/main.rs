@@ -22,14 +22,17 @@ macro_rules! both {
     )+};
 }
 
+mod acls;
 mod child;
 mod crash;
 mod ends;
 mod files;
 mod full;
+mod handles;
 mod harness;
 mod large;
 mod locks;
+mod mapped;
 mod mounting;
 mod names;
 mod outage;
@@ -40,4 +43,5 @@ mod space;
 mod suites;
 mod tools;
 mod tree;
+mod twins;
 mod xattrs;
