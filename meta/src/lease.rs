@@ -308,7 +308,12 @@ impl Leases {
         self.wild.remove(&session);
     }
 
-    /// The session caches nothing of the inode any more. A recall of it is still to be answered.
+    /// Recalls of the inode that the session has not answered.
+    pub(crate) fn asked_of(&self, session: SessionId, ino: Ino) -> &[u64] {
+        self.asked.get(&(session, ino)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The session caches nothing of the inode any more, which answers its recalls, too.
     pub(crate) fn give_back(&mut self, session: SessionId, ino: Ino) {
         self.drop_inode(session, ino);
         if remove(&mut self.names, ino, session) {

@@ -185,7 +185,8 @@ pub enum Request {
     Acquire { node: Node },
     /// Recalls that were done as asked -> `Done`.
     Recalled { ids: Vec<u64> },
-    /// Nothing of these inodes is cached any more -> `Done`. What was granted before the answer is void.
+    /// Nothing of these inodes is cached any more -> `Done`. What was granted before the answer is void, and recalls of them
+    /// are answered.
     GiveBack { inos: Vec<Ino> },
     /// Nothing that was granted before this start of the server is cached any more -> `Done`.
     DropLeases { epoch: Epoch },

@@ -87,10 +87,13 @@ impl<S: Store> Host<S> {
             }
             Request::GiveBack { ref inos } => {
                 let done = inos.len() <= LEASE_BATCH_MAX;
+                let mut recalled = Vec::new();
                 for ino in inos.iter().filter(|_| done) {
                     self.leases.give_back(session, *ino);
+                    recalled.extend_from_slice(self.leases.asked_of(session, *ino));
                 }
                 self.answer(from, request, stamp, if done { Ok(Reply::Done) } else { Err(Errno::EINVAL) });
+                self.handle_recalled(session, &recalled, now);
             }
             Request::DropLeases { epoch } => {
                 if epoch == self.epoch {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::message::{Reply, Request};
 use flexfs_wire::name::Name;
+use flexfs_wire::seal::Node;
 
 use super::Session;
 
@@ -21,15 +22,18 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// Begins to make, write, read and remove a file of its own, again and again.
+    /// Begins to make, write, read and remove a file of its own, again and again, in a directory of its own: of what others
+    /// hold leases of, it waits for them.
     pub(crate) fn start(mut session: Session) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let root = session.root();
+        let dir = session.make(root, "witness", 0o040_700).node;
         let thread = std::thread::spawn(move || {
             let (mut calls, mut slowest) = (0, Duration::ZERO);
             while !stopped.load(Ordering::Relaxed) {
                 let start = Instant::now();
-                round(&mut session);
+                round(&mut session, dir);
                 slowest = slowest.max(start.elapsed());
                 calls += 5;
             }
@@ -48,11 +52,12 @@ impl Witness {
     }
 }
 
-fn round(session: &mut Session) {
-    let (root, name) = (session.root(), Name::new(b"witness").unwrap());
-    let file = session.make(root, "witness", 0o100_600).node;
+fn round(session: &mut Session, dir: Node) {
+    let name = Name::new(b"file").unwrap();
+    let file = session.make(dir, "file", 0o100_600).node;
     assert!(session.write_inline(file, b"of good character").result.is_ok());
     assert_eq!(session.read_inline(file), b"of good character");
-    assert_eq!(session.get(Request::Remove { parent: root, name, dir: false }), Reply::Done);
-    assert_eq!(session.lookup("witness").map(|_| ()), Err(Errno::ENOENT));
+    let remove = Request::Remove { parent: dir, name: name.clone(), dir: false };
+    assert_eq!(session.get(remove), Reply::Done);
+    assert_eq!(session.fail(Request::Lookup { parent: dir, name }), Errno::ENOENT);
 }
