@@ -193,7 +193,7 @@ mod tests {
     fn only_what_was_offered_is_agreed() {
         let agreed = offer(45, u64::MAX).answer(true).unwrap();
         assert!(agreed.over_io_uring);
-        assert_eq!(agreed.flags & (f::WRITEBACK_CACHE | f::PASSTHROUGH | f::EXPLICIT_INVAL_DATA), 0);
+        assert_eq!(agreed.flags & (f::WRITEBACK_CACHE | f::PASSTHROUGH | f::AUTO_INVAL_DATA), 0);
         assert_ne!(agreed.flags & f::HANDLE_KILLPRIV_V2, 0);
         assert_eq!(agreed.out.flags2, 1 << 9 | 1 << 4);
         assert_eq!(agreed.out.max_readahead, 131_072);
