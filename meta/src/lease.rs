@@ -192,7 +192,7 @@ impl Leases {
         self.recalls.get(&id)
     }
 
-    /// Whether a session other than this one has an exclusive lease of anything.
+    /// Whether any session has an exclusive lease of anything.
     pub(crate) fn has_exclusive(&self) -> bool {
         !self.exclusive.is_empty()
     }

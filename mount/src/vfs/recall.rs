@@ -167,7 +167,7 @@ impl Listener for Ear {
 }
 
 impl Vfs {
-    /// Listens to recalls. The receiver is for [`Recaller::run`].
+    /// Listens to recalls. The receiver is for [`Recaller::start`].
     pub fn listen(self: &Arc<Self>) -> (Sender<Task>, Receiver<Task>) {
         let (tasks, receiver) = unbounded();
         drop(self.tasks.set(tasks.clone()));
