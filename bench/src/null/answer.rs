@@ -35,7 +35,7 @@ impl Null {
         out: &mut [u8],
     ) -> Result<usize, Errno> {
         match operation {
-            Operation::Read { offset, size, .. } => self.read(header.nodeid, offset, size, out),
+            Operation::Read { args, size } => self.read(header.nodeid, args.offset, size, out),
             Operation::ReadDir { offset, size, plus } => {
                 self.list(header.nodeid, offset, plus, out.get_mut(..size).ok_or(Errno::EIO)?)
             }
@@ -207,7 +207,10 @@ mod tests {
         let ino = EntryOut::read_from_prefix(&out).unwrap().0.nodeid;
         let args = flexfs_mount::vfs::WriteArgs { offset: 4096, ..Default::default() };
         null.answer(&header(ino), Operation::Write { args, size: 1000 }, &mut out).unwrap();
-        let read = |offset| Operation::Read { fh: 0, offset, size: 8192 };
+        let read = |offset| {
+            let args = flexfs_mount::vfs::ReadArgs { offset, ..Default::default() };
+            Operation::Read { args, size: 8192 }
+        };
         assert_eq!(null.answer(&header(ino), read(0), &mut out), Ok(5096));
         assert!(pattern::holds(&out[..4096], 0, 0));
         assert_eq!(null.answer(&header(ino), read(8192), &mut out), Ok(0));

@@ -96,6 +96,8 @@ pub(crate) struct Lease {
     pub(crate) busy: u32,
     /// Ranges that the kernel may have got pages of while a recall was processed.
     pub(crate) tainted: Vec<Range<u64>>,
+    /// What held back reads are to fill of the kernel's pages.
+    pub(crate) held: Vec<Range<u64>>,
     /// When the last recall ended.
     pub(crate) recalled: Option<std::time::Instant>,
 }

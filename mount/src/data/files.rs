@@ -57,6 +57,13 @@ pub struct WriteMode {
     pub direct: bool,
 }
 
+/// How bytes are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadMode {
+    /// Maybe not to fill the kernel's pages (direct I/O): it may have pages of the same range.
+    pub direct: bool,
+}
+
 /// A file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenInfo {
@@ -223,9 +230,10 @@ impl<S: Server> Files<S> {
         node: Node,
         offset: u64,
         out: &mut [u8],
+        how: ReadMode,
         cancel: Option<&Cancel>,
     ) -> Result<usize, Errno> {
-        self.core.read(&self.core.file(node), offset, out, cancel).await
+        self.core.read(&self.core.file(node), offset, out, how, cancel).await
     }
 
     /// Takes all of `data`, or fails. True: the kernel may have pages of the range without these bytes.
@@ -460,6 +468,12 @@ impl<S: Server> Recalled<S> {
     #[must_use]
     pub fn shut(&self, within: std::time::Duration) -> Vec<std::ops::Range<u64>> {
         Core::<S>::recall_shut(&self.file, within)
+    }
+
+    /// Whether the kernel has nothing of these ranges any more: it is asking for them, and is held back.
+    #[must_use]
+    pub fn are_held(&self, ranges: &[std::ops::Range<u64>]) -> bool {
+        Core::<S>::are_held(&self.file, ranges)
     }
 
     /// Lets reads go on.

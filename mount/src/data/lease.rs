@@ -4,6 +4,8 @@
 //! into them meanwhile is dropped too, with new reads held back; then the lease is gone, and the recall may be answered.
 //! Reads and writes under way never wait for a recall (the kernel holds pages locked for them, which the recall needs):
 //! until it is answered the lease stands. What is written meanwhile goes to the server before the writer is answered.
+//! Pages that a held back read is to fill are not in the kernel's cache, or it would not ask for them: what got into them
+//! before need not be dropped again, and readers without end cannot keep a recall from ending.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use flexfs_wire::message::Request;
 use flexfs_wire::seal::Node;
 
 use super::core::{Core, NOBODY, attr_of};
-use super::file::{File, Recalling};
+use super::file::{File, Recalling, State};
+use super::files::ReadMode;
 use super::server::Server;
 use crate::cancel::{Cancel, or_cancel};
 
@@ -26,6 +29,32 @@ use crate::cancel::{Cancel, or_cancel};
 const ASKS_MAX: u32 = 20;
 /// First pause between two of them; each is longer by this.
 const ASK_PAUSE: Duration = Duration::from_millis(1);
+
+/// Bytes of a page of the kernel, which it reads and keeps whole.
+const PAGE_BYTES: u64 = 4096;
+
+/// A read that is held back until a recall has ended, with what it fills of the kernel's pages.
+struct Held<'a> {
+    file: &'a File,
+    range: Range<u64>,
+}
+
+impl<'a> Held<'a> {
+    /// Notes one, under the state's lock.
+    fn new(file: &'a File, state: &mut State, range: Range<u64>) -> Self {
+        state.lease.held.push(range.clone());
+        Self { file, range }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut state = self.file.state();
+        if let Some(at) = state.lease.held.iter().position(|range| *range == self.range) {
+            state.lease.held.swap_remove(at);
+        }
+    }
+}
 
 /// A read or write that the kernel may keep pages of. Ends when this is dropped.
 #[derive(Debug)]
@@ -61,6 +90,7 @@ impl<S: Server> Core<S> {
         &self,
         file: &'a File,
         range: Range<u64>,
+        how: ReadMode,
         cancel: Option<&Cancel>,
     ) -> Result<(Busy<'a>, bool), Errno> {
         let mut asks = 0;
@@ -68,7 +98,10 @@ impl<S: Server> Core<S> {
             let shut = {
                 let mut state = file.state();
                 match state.lease.recall {
-                    Recalling::Shut => Some(file.moved.listen()),
+                    Recalling::Shut => {
+                        let fills = if how.direct { 0..0 } else { range.clone() };
+                        Some((file.moved.listen(), Held::new(file, &mut state, fills)))
+                    }
                     Recalling::No | Recalling::Open => {
                         let held = state.lease.holds(self.server.recalls().life());
                         if state.known.is_some() && (held || asks >= ASKS_MAX) {
@@ -80,7 +113,7 @@ impl<S: Server> Core<S> {
                 }
             };
             match shut {
-                Some(moved) => or_cancel(moved, cancel).await?,
+                Some((moved, _held)) => or_cancel(moved, cancel).await?,
                 None => {
                     if asks > 0 {
                         or_cancel(timer::sleep(ASK_PAUSE * asks), cancel).await?;
@@ -96,7 +129,7 @@ impl<S: Server> Core<S> {
 
     /// Makes sure that what is known is true now.
     pub(crate) async fn know(&self, file: &File, cancel: Option<&Cancel>) -> Result<(), Errno> {
-        self.begin_read(file, 0..0, cancel).await.map(|_| ())
+        self.begin_read(file, 0..0, ReadMode { direct: true }, cancel).await.map(|_| ())
     }
 
     /// Asks for the exclusive lease. False: it was not granted, this client is asked to give the file back itself.
@@ -169,7 +202,8 @@ impl<S: Server> Core<S> {
         self.clean_recalled(file).await;
     }
 
-    /// What the kernel may have got since; new reads wait from here on. Blocks until those under way have ended.
+    /// What the kernel may have got since and still have; new reads wait from here on. Blocks until those under way have
+    /// ended.
     pub(crate) fn recall_shut(file: &File, within: Duration) -> Vec<Range<u64>> {
         let deadline = clock::now() + within;
         loop {
@@ -178,14 +212,21 @@ impl<S: Server> Core<S> {
                 let mut state = file.state();
                 state.lease.recall = Recalling::Shut;
                 if state.lease.busy == 0 {
-                    return std::mem::take(&mut state.lease.tainted);
+                    return take_tainted(&mut state);
                 }
             }
             let left = clock::until(deadline);
             if left.is_zero() || moved.wait_timeout(left).is_none() {
-                return std::mem::take(&mut file.state().lease.tainted);
+                return take_tainted(&mut file.state());
             }
         }
+    }
+
+    /// Whether the kernel has nothing of these ranges any more, because reads are held back that it asks them with.
+    pub(crate) fn are_held(file: &File, ranges: &[Range<u64>]) -> bool {
+        let state = file.state();
+        state.lease.recall == Recalling::Shut
+            && ranges.iter().all(|range| is_covered(range, &state.lease.held))
     }
 
     /// Lets reads go on that the kernel's answer depends on.
@@ -227,5 +268,55 @@ impl<S: Server> Core<S> {
     /// Whether attributes of the inode that came with `leases` may be kept: not while this client changes them itself.
     pub(crate) fn may_keep(&self, ino: Ino, leases: Leases) -> bool {
         leases.has(Leases::ATTR) && self.find(ino).is_none_or(|file| file.state().is_clean())
+    }
+}
+
+fn take_tainted(state: &mut State) -> Vec<Range<u64>> {
+    let mut tainted = std::mem::take(&mut state.lease.tainted);
+    tainted.retain(|range| !is_covered(range, &state.lease.held));
+    tainted
+}
+
+/// Whether each page of `range` is in one of the `others`.
+fn is_covered(range: &Range<u64>, others: &[Range<u64>]) -> bool {
+    let end = range.end.next_multiple_of(PAGE_BYTES);
+    let mut at = range.start - range.start % PAGE_BYTES;
+    while at < end {
+        // A read ends within a page only where the file did.
+        let further = others
+            .iter()
+            .filter(|other| other.start <= at)
+            .map(|other| other.end.next_multiple_of(PAGE_BYTES))
+            .max()
+            .unwrap_or(0);
+        if further <= at {
+            return false;
+        }
+        at = further;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_covered_whole() {
+        let held = [4096..8192, 0..4096, 12_288..16_000];
+        for (range, covered) in [
+            (0..8192, true),
+            (4000..4100, true),
+            (8191..8192, true),
+            (8191..8193, false),
+            (12_300..12_301, true),
+            (15_999..16_384, true),
+            (16_384..16_385, false),
+            (0..16_384, false),
+        ] {
+            assert_eq!(is_covered(&range, &held), covered, "{range:?}");
+        }
+        assert!(!is_covered(&(0..1), &[]));
+        assert!(!is_covered(&(0..1), &[0..0]));
     }
 }

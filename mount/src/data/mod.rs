@@ -33,5 +33,5 @@ mod write;
 mod writeback;
 
 pub use figures::Figures;
-pub use files::{Config, Files, OpenInfo, OpenMode, Recalled, WriteMode};
+pub use files::{Config, Files, OpenInfo, OpenMode, ReadMode, Recalled, WriteMode};
 pub use server::Server;

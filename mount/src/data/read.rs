@@ -12,6 +12,7 @@ use super::core::{Core, NOBODY, unexpected};
 use super::dirty::each_piece;
 use super::fetch::FetchError;
 use super::file::{File, State};
+use super::files::ReadMode;
 use super::layout::{Gaps, Map, Want};
 use super::server::Server;
 use crate::cancel::Cancel;
@@ -40,9 +41,10 @@ impl<S: Server> Core<S> {
         file: &Arc<File>,
         offset: u64,
         out: &mut [u8],
+        how: ReadMode,
         cancel: Option<&Cancel>,
     ) -> Result<usize, Errno> {
-        let (_busy, held) = self.begin_read(file, offset..offset + out.len() as u64, cancel).await?;
+        let (_busy, held) = self.begin_read(file, offset..offset + out.len() as u64, how, cancel).await?;
         if !held {
             // Nobody will say when the kernel's pages are old.
             file.state().stale_kernel = true;

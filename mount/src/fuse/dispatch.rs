@@ -20,9 +20,9 @@ pub(crate) async fn run(
     payload: &mut [u8],
 ) -> Result<usize, Errno> {
     match operation {
-        Operation::Read { fh, offset, size } => {
+        Operation::Read { args, size } => {
             let out = payload.get_mut(..size).ok_or(Errno::EIO)?;
-            let bytes = vfs.read(ctx, fh, offset, out).await?;
+            let bytes = vfs.read(ctx, args, out).await?;
             seat.count_read(bytes);
             Ok(bytes)
         }

@@ -14,7 +14,7 @@ use flexfs_wire::time::Time;
 use zerocopy::FromBytes;
 
 use super::abi::{self, fattr, fuse_in_header, opcode};
-use crate::vfs::{CopyArgs, Forget, MakeArgs, OpenFlags, WriteArgs};
+use crate::vfs::{CopyArgs, Forget, MakeArgs, OpenFlags, ReadArgs, WriteArgs};
 
 /// Largest first argument (`FUSE_URING_OP_IN_OUT_SZ`).
 pub const OP_BYTES_MAX: usize = 128;
@@ -88,6 +88,12 @@ pub(crate) fn open_args(flags: u32, open_flags: u32) -> OpenFlags {
     }
 }
 
+/// Where to read, from the kernel's flags.
+#[must_use]
+pub(crate) fn read_args(fh: u64, offset: u64, flags: u32) -> ReadArgs {
+    ReadArgs { fh, offset, direct: flags & O_DIRECT != 0 }
+}
+
 /// A range to write, from the kernel's flags.
 #[must_use]
 pub(crate) fn write_args(fh: u64, offset: u64, write_flags: u32, flags: u32) -> WriteArgs {
@@ -148,8 +154,7 @@ pub enum Operation {
         flags: OpenFlags,
     },
     Read {
-        fh: u64,
-        offset: u64,
+        args: ReadArgs,
         size: usize,
     },
     /// The first `size` bytes of the payload are there.
@@ -287,7 +292,7 @@ fn parse_file_op(code: u32, op: &[u8], rest: &[u8]) -> Result<Operation, Errno> 
     Ok(match code {
         opcode::READ => {
             let arg: abi::fuse_read_in = take(op)?;
-            Operation::Read { fh: arg.fh, offset: arg.offset, size: io_bytes(arg.size) }
+            Operation::Read { args: read_args(arg.fh, arg.offset, arg.flags), size: io_bytes(arg.size) }
         }
         opcode::READDIR | opcode::READDIRPLUS => {
             let arg: abi::fuse_read_in = take(op)?;

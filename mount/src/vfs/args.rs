@@ -17,6 +17,17 @@ pub struct OpenFlags {
     pub append: bool,
 }
 
+/// Where to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadArgs {
+    /// Handle.
+    pub fh: u64,
+    /// Offset in the file.
+    pub offset: u64,
+    /// The bytes may not be for the kernel's pages.
+    pub direct: bool,
+}
+
 /// A range to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteArgs {

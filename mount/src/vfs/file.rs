@@ -5,10 +5,10 @@ use flexfs_wire::limits::FILE_BYTES_MAX;
 use flexfs_wire::message::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LockFamily, Request};
 
 use super::answer::Opened;
-use super::args::{CopyArgs, OpenFlags, WriteArgs};
+use super::args::{CopyArgs, OpenFlags, ReadArgs, WriteArgs};
 use super::handle::Handle;
 use super::state::{Ctx, Vfs};
-use crate::data::{OpenMode, WriteMode};
+use crate::data::{OpenMode, ReadMode, WriteMode};
 
 /// `SEEK_DATA` of `lseek(2)`.
 const SEEK_DATA: u32 = 3;
@@ -44,9 +44,11 @@ impl Vfs {
     ///
     /// # Errors
     /// `ESTALE` for a handle of another life of this program, `EIO`, `EINTR`.
-    pub async fn read(&self, ctx: Ctx<'_>, fh: u64, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
-        let handle = self.handles.get(fh)?;
-        let read = self.files.read(ctx.caller, handle.inode.node, offset, out, Some(ctx.cancel)).await?;
+    pub async fn read(&self, ctx: Ctx<'_>, args: ReadArgs, out: &mut [u8]) -> Result<usize, Errno> {
+        let handle = self.handles.get(args.fh)?;
+        let how = ReadMode { direct: args.direct || handle.direct };
+        let read =
+            self.files.read(ctx.caller, handle.inode.node, args.offset, out, how, Some(ctx.cancel)).await?;
         if handle.touches_atime && read > 0 {
             self.touch_atime(&handle.inode);
         }

@@ -24,8 +24,8 @@ mod watched;
 mod xattr;
 
 pub use answer::{DirItem, Found, Looked, Opened, ValidFor};
-pub use args::{CopyArgs, Forget, MakeArgs, OpenFlags, WriteArgs};
+pub use args::{CopyArgs, Forget, MakeArgs, OpenFlags, ReadArgs, WriteArgs};
 pub use inode::Inode;
 pub use notice::{Notice, Notices};
-pub use recall::{Kernel, Recaller, Task, Told};
+pub use recall::{Kernel, Progress, Recaller, Task, Told};
 pub use state::{Ctx, Figures, Vfs};

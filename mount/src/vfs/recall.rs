@@ -8,7 +8,8 @@
 //! 1. Nothing here runs on a shard but what never waits: requests are always served.
 //! 2. Attributes are dropped without a lock the kernel holds while it waits for an answer (`INVAL_INODE` without pages).
 //! 3. Pages are locked while the kernel waits for a READ or a WRITE of them. Those never wait for a recall of their own
-//!    file (`data::lease`), nor does the server make them: so `INVAL_INODE` with pages ends.
+//!    file (`data::lease`), nor does the server make them: so `INVAL_INODE` with pages ends. The last READs are held back; an
+//!    `INVAL_INODE` that meets their pages is left behind, because these pages are not filled yet.
 //! 4. A name cannot be dropped (`INVAL_ENTRY`) while a process waits for an answer in that directory, and that answer may
 //!    wait for another client's, which waits for ours. So after [`PATIENCE`] all names of this mount are declared old
 //!    instead (`INC_EPOCH`, Linux 6.16), which takes no lock; the kernel then looks each up again when it is used.
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use event_listener::Event;
 use flexfs_uring::ShardHandle;
-use flexfs_wire::id::{Epoch, Ino};
+use flexfs_wire::id::Epoch;
 use flexfs_wire::lease::{Keep, LEASE_BATCH_MAX, Recall};
 use flexfs_wire::limits::LEASE_TRUST_MS;
 use flexfs_wire::message::{Caller, Request};
@@ -42,8 +43,10 @@ use crate::link::Listener;
 
 /// The client itself.
 const NOBODY: Caller = Caller { uid: 0, gid: 0 };
-/// How long the kernel may take to drop one name, or pages of ranges whose readers are held back.
+/// How long the kernel may take to drop one name.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// How long it may take to drop pages of ranges whose readers are held back.
+const PAGES_PATIENCE: Duration = Duration::from_millis(2);
 /// How long a write waits for its pages to be dropped.
 const FORGET_MAX: Duration = Duration::from_millis(20);
 /// How long reads under way may take to end.
@@ -91,6 +94,8 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
 pub enum Task {
     /// Recalls, processed one after the other and answered together.
     Recalls(Vec<Recall>),
+    /// The rest of such a task, whose thread is kept in the kernel.
+    Resume(Progress),
     /// Pages of a range are to be dropped, and somebody waits for it.
     Forget {
         /// The inode.
@@ -105,6 +110,16 @@ pub enum Task {
         /// The start to be told.
         restarted: Option<Epoch>,
     },
+}
+
+/// How far recalls of one task are.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    recalls: Vec<Recall>,
+    /// The one that is processed.
+    at: usize,
+    /// Times its file was shut; 0 before its pages were dropped.
+    rounds: u32,
 }
 
 /// Takes recalls on shards; what may wait is passed on.
@@ -275,6 +290,13 @@ pub struct Recaller {
     watched: Watched,
 }
 
+/// Whether a thread was left behind in the kernel, and another has its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Not,
+    Behind,
+}
+
 /// The answer to some recalls, given once.
 #[derive(Debug)]
 struct Answer {
@@ -342,7 +364,10 @@ impl Recaller {
                         tracing::warn!(%error, "no more threads for recalls");
                     }
                     match task {
-                        Task::Recalls(recalls) => self.recall_all(&recalls),
+                        Task::Recalls(recalls) => {
+                            self.recall_all(Progress { recalls, ..Progress::default() })
+                        }
+                        Task::Resume(progress) => self.recall_all(progress),
                         Task::Forget { nodeid, range, done } => {
                             // The kernel may have forgotten it by itself.
                             let _ = self.kernel.forget_pages(nodeid, Some(range));
@@ -362,10 +387,15 @@ impl Recaller {
     }
 
     /// What cannot wait comes first, names last: there somebody may be in the way.
-    fn recall_all(self: &Arc<Self>, recalls: &[Recall]) {
-        for recall in recalls {
-            self.recall_inode(recall);
+    fn recall_all(self: &Arc<Self>, mut progress: Progress) {
+        while progress.at < progress.recalls.len() {
+            if self.recall_inode(&mut progress) == Left::Behind {
+                return;
+            }
+            progress.at += 1;
+            progress.rounds = 0;
         }
+        let recalls = &progress.recalls;
         let answer =
             Answer { ids: recalls.iter().map(|recall| recall.id).collect(), given: AtomicBool::new(false) };
         let answer = Arc::new(answer);
@@ -380,18 +410,20 @@ impl Recaller {
         self.answer(&answer);
     }
 
-    fn recall_inode(self: &Arc<Self>, recall: &Recall) {
+    fn recall_inode(self: &Arc<Self>, progress: &mut Progress) -> Left {
+        let recall = &progress.recalls[progress.at];
         let inode = self.vfs.inodes.known(recall.ino);
         match (recall.keep, self.vfs.files.recalled(recall.ino)) {
             (Keep::All, _) | (Keep::Shared, None) => {}
             (Keep::Shared, Some(file)) => self.on_shard(move || file.share()),
-            (Keep::Nothing, Some(file)) => self.recall_file(recall.ino, inode.as_deref(), file),
+            (Keep::Nothing, Some(file)) => return self.recall_file(progress, inode.as_deref(), file),
             (Keep::Nothing, None) => {
                 if let Some(inode) = &inode {
                     self.forget_attr(inode);
                 }
             }
         }
+        Left::Not
     }
 
     fn answer(&self, answer: &Answer) {
@@ -401,41 +433,91 @@ impl Recaller {
     }
 
     /// See `data::lease` for the steps.
-    fn recall_file(self: &Arc<Self>, ino: Ino, inode: Option<&Inode>, file: Recalled) {
-        let first = file.clone();
-        self.on_shard(move || first.begin());
+    fn recall_file(self: &Arc<Self>, progress: &mut Progress, inode: Option<&Inode>, file: Recalled) -> Left {
+        if progress.rounds == 0 {
+            let first = file.clone();
+            self.on_shard(move || first.begin());
+            if let Some(inode) = inode {
+                self.forget_attr(inode);
+                // What it does not know has no pages.
+                let _ = self.kernel.forget_pages(inode.nodeid, None);
+            }
+        }
         if let Some(inode) = inode {
-            self.forget_attr(inode);
-            // What it does not know has no pages.
-            let _ = self.kernel.forget_pages(inode.nodeid, None);
-            let mut rounds = 0;
             loop {
                 let tainted = file.shut(READS_MAX);
                 if tainted.is_empty() {
                     break;
                 }
-                rounds += 1;
-                if rounds > ROUNDS_MAX {
-                    tracing::warn!(ino = ino.0, "a file is read so much that its old pages go a moment late");
+                progress.rounds += 1;
+                if progress.rounds > ROUNDS_MAX {
+                    tracing::warn!(
+                        ino = inode.ino().0,
+                        "a file is read so much that its old pages go a moment late"
+                    );
                     file.open();
                     let _ = self.kernel.forget_pages(inode.nodeid, None);
                     break;
                 }
-                self.forget_ranges(inode.nodeid, tainted, &file);
+                if self.forget_ranges(inode.nodeid, tainted, &file, progress) == Left::Behind {
+                    return Left::Behind;
+                }
             }
         }
         self.on_shard(move || file.end());
+        Left::Not
     }
 
-    /// Drops pages of ranges. When that waits for reads which are held back, they are let go on.
-    fn forget_ranges(&self, nodeid: u64, ranges: Vec<Range<u64>>, file: &Recalled) {
-        let held_back = file.clone();
-        self.watched.run(PATIENCE, Box::new(move || held_back.open()), || {
-            for range in ranges {
+    /// Drops pages of ranges. When that waits for reads which are held back, another thread goes on without it if all
+    /// that is left to be dropped is what they wait for; else they are let go on.
+    fn forget_ranges(
+        self: &Arc<Self>,
+        nodeid: u64,
+        ranges: Vec<Range<u64>>,
+        file: &Recalled,
+        progress: &Progress,
+    ) -> Left {
+        /// What is left to be dropped, the next one last; `None` when another thread went on.
+        type Rest = Mutex<Option<Vec<Range<u64>>>>;
+        let rest: Arc<Rest> = Arc::new(Mutex::new(Some(ranges)));
+        let late = {
+            let (rest, file, this, progress) =
+                (Arc::clone(&rest), file.clone(), Arc::clone(self), progress.clone());
+            Box::new(move || {
+                let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(ranges) = &*rest else { return };
+                let passes = ranges.is_empty() || !file.are_held(ranges);
+                if !passes && this.resume(progress) {
+                    *rest = None;
+                } else {
+                    file.open();
+                }
+            })
+        };
+        let next = |done: bool| {
+            let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
+            let ranges = rest.as_mut()?;
+            if done {
+                ranges.pop();
+            }
+            Some(ranges.last().cloned())
+        };
+        self.watched.run(PAGES_PATIENCE, late, || {
+            let mut at = next(false);
+            while let Some(Some(range)) = at {
                 // The kernel may have forgotten it by itself.
                 let _ = self.kernel.forget_pages(nodeid, Some(range));
+                at = next(true);
             }
-        });
+            if at.is_some() { Left::Not } else { Left::Behind }
+        })
+    }
+
+    /// Passes the rest of a task on. False: nobody is there for it.
+    fn resume(&self, progress: Progress) -> bool {
+        // The one that asks is kept in the kernel, and does not count.
+        let has_hands = self.idle.load(Ordering::SeqCst) > 0;
+        has_hands && self.vfs.tasks.get().is_some_and(|tasks| tasks.send(Task::Resume(progress)).is_ok())
     }
 
     fn forget_attr(&self, inode: &Inode) {

@@ -14,7 +14,7 @@ use super::{CALLER, Mount, pattern, run, turns};
 use crate::cancel::Cancel;
 use crate::data::file::Progress;
 use crate::data::model::Model;
-use crate::data::{OpenMode, WriteMode};
+use crate::data::{OpenMode, ReadMode, WriteMode};
 
 const KIB: usize = 1024;
 
@@ -74,7 +74,7 @@ fn a_failed_put_loses_its_own_block_only() {
             content[..256 * KIB] == pattern(1, 256 * KIB) && content[512 * KIB..] == pattern(3, 256 * KIB)
         );
         assert!(content[256 * KIB..512 * KIB].iter().all(|byte| *byte == 0));
-        assert_eq!(mount.files.read(CALLER, node, 0, &mut out, None).await, Ok(1));
+        assert_eq!(mount.files.read(CALLER, node, 0, &mut out, ReadMode::default(), None).await, Ok(1));
     });
 }
 
@@ -167,9 +167,15 @@ fn every_wait_can_be_stopped() {
                     match operation {
                         0 => files.flush(node, cancel).await.err(),
                         1 => files.fsync(node, cancel).await.err(),
-                        2 => files.read(CALLER, node, KIB as u64, &mut out, cancel).await.err(),
-                        3 => files.read(CALLER, other, 0, &mut out, cancel).await.err(),
-                        4 => files.read(CALLER, Node::unsealed(Ino(3)), 0, &mut out, cancel).await.err(),
+                        2 => files
+                            .read(CALLER, node, KIB as u64, &mut out, ReadMode::default(), cancel)
+                            .await
+                            .err(),
+                        3 => files.read(CALLER, other, 0, &mut out, ReadMode::default(), cancel).await.err(),
+                        4 => files
+                            .read(CALLER, Node::unsealed(Ino(3)), 0, &mut out, ReadMode::default(), cancel)
+                            .await
+                            .err(),
                         5 => files.set_attr(CALLER, node, size, cancel).await.err(),
                         6 => files.set_attr(CALLER, Node::unsealed(Ino(3)), size, cancel).await.err(),
                         7 => files.fallocate(CALLER, node, 0, 0, 9, cancel).await.err(),
@@ -239,9 +245,12 @@ fn damaged_bytes_are_fetched_once_more() {
         let other = Mount::new(Arc::clone(&mount.server), 256 << 10, 4 << 20);
         mount.server.world().damaged_reads = 9;
         let mut out = [0; 9];
-        assert_eq!(other.files.read(CALLER, node, 70_000, &mut out, None).await, Err(Errno::EIO));
+        assert_eq!(
+            other.files.read(CALLER, node, 70_000, &mut out, ReadMode::default(), None).await,
+            Err(Errno::EIO)
+        );
         mount.server.world().damaged_reads = 0;
-        assert_eq!(other.files.read(CALLER, node, 70_000, &mut out, None).await, Ok(9));
+        assert_eq!(other.files.read(CALLER, node, 70_000, &mut out, ReadMode::default(), None).await, Ok(9));
     });
 }
 
@@ -261,7 +270,10 @@ fn a_collected_block_makes_the_layout_be_read_again() {
         // And one that is simply not there.
         mount.server.world().blocks.clear();
         let mut out = [0; 9];
-        assert_eq!(mount.files.read(CALLER, node, 10, &mut out, None).await, Err(Errno::EIO));
+        assert_eq!(
+            mount.files.read(CALLER, node, 10, &mut out, ReadMode::default(), None).await,
+            Err(Errno::EIO)
+        );
     });
 }
 

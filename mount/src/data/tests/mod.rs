@@ -19,7 +19,7 @@ use flexfs_wire::settings::Compression;
 
 use super::model::Model;
 use super::server::Server;
-use super::{Config, Files, WriteMode};
+use super::{Config, Files, ReadMode, WriteMode};
 
 const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
 
@@ -49,7 +49,7 @@ impl Mount {
 
     async fn read(&self, node: Node, offset: u64, length: usize) -> Vec<u8> {
         let mut out = vec![0xee; length];
-        let read = self.files.read(CALLER, node, offset, &mut out, None).await.unwrap();
+        let read = self.files.read(CALLER, node, offset, &mut out, ReadMode::default(), None).await.unwrap();
         out.truncate(read);
         out
     }

@@ -261,16 +261,17 @@ impl Filesystem for Fallback {
         fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let size = (size as usize).min(FUSE_IO_BYTES_MAX);
+        let args = request::read_args(fh.0, offset, flags.0.cast_unsigned());
         self.post(
             req,
             move |at| async move {
                 let mut out = vec![0; size];
-                let read = at.vfs.read(at.ctx(), fh.0, offset, &mut out).await?;
+                let read = at.vfs.read(at.ctx(), args, &mut out).await?;
                 at.seat.count_read(read);
                 out.truncate(read);
                 Ok(out)
