@@ -4,6 +4,8 @@
 pub const PROTOCOL_VERSION: u16 = 2;
 /// Oldest version still understood.
 pub const PROTOCOL_VERSION_MIN: u16 = 2;
+/// What a hello says is spoken: the oldest and the newest version.
+pub const PROTOCOL_VERSIONS: (u16, u16) = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
 /// Longest file name in bytes (`NAME_MAX` of Linux).
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest symbolic link target in bytes (`PATH_MAX` less its NUL).

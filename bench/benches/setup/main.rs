@@ -17,6 +17,7 @@ use flexfs_mount::setup::{self, Config};
 use flexfs_uring::{Shard, ShardConfig, clock};
 use flexfs_wire::creds::{AdminAddr, Creds};
 use flexfs_wire::hello::{Hello, Welcome, prove};
+use flexfs_wire::limits::PROTOCOL_VERSIONS;
 use flexfs_wire::settings::Flags;
 use flexfs_wire::tls::{self, ALPN_META, Role};
 use flexfs_wire::token::{Secret, Token};
@@ -99,7 +100,7 @@ fn claims(cluster: &Cluster, count: u64, resume: bool) -> Duration {
 async fn claim(remote: &Arc<Remote>, target: &Target, resume: bool) {
     let granted = remote.granted();
     let mut conn = Conn::connect(target, &target.meta_addr).await.unwrap();
-    let (versions, session) = ((1, 1), granted.session);
+    let (versions, session) = (PROTOCOL_VERSIONS, granted.session);
     let proof = prove(&granted.resume_key, session, conn.exporter());
     let hello = if resume {
         Hello::Resume { versions, session, proof }

@@ -2,6 +2,7 @@
 
 use flexfs_wire::hello::{Granted, Hello, Open, Reason, Refused, Welcome};
 use flexfs_wire::id::{Commit, Epoch, SessionId};
+use flexfs_wire::limits::PROTOCOL_VERSIONS;
 use flexfs_wire::message::{Lock, LockFamily, LockKind, Notice, Recovery, Replay};
 use flexfs_wire::settings::{Compression, Flags, VolumeSettings};
 use flexfs_wire::time::Time;
@@ -13,7 +14,7 @@ const OPENED: u64 = 10_000;
 
 fn open(client: &str) -> Hello {
     Hello::Open(Open {
-        versions: (1, 1),
+        versions: PROTOCOL_VERSIONS,
         token: token().to_text().to_string(),
         volume: "genomes".to_owned(),
         client: client.to_owned(),
@@ -22,7 +23,7 @@ fn open(client: &str) -> Hello {
 }
 
 pub(crate) fn hellos() -> [(&'static str, Hello); 3] {
-    let claim = Hello::Attach { versions: (1, 1), session: SessionId(3), proof: [7; 32] };
+    let claim = Hello::Attach { versions: PROTOCOL_VERSIONS, session: SessionId(3), proof: [7; 32] };
     [("open", open("node17:/mnt/genomes")), ("open-large", open(&"x".repeat(3_000))), ("attach", claim)]
 }
 

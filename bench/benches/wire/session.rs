@@ -9,6 +9,7 @@ use flexfs_mount::link::mark::Marks;
 use flexfs_wire::frame::{self, Header, Kind};
 use flexfs_wire::hello::{self, Hello, Welcome};
 use flexfs_wire::id::{Commit, RequestId, SessionId};
+use flexfs_wire::limits::PROTOCOL_VERSIONS;
 use flexfs_wire::settings::{Access, Flags, ValidateAnswer};
 
 use crate::{greeting, sample};
@@ -60,7 +61,7 @@ fn handshakes(c: &mut Criterion) {
     let (session, exporter) = (SessionId(3), [4; 32]);
     let claim = |resume: bool| {
         let proof = hello::prove(&granted.resume_key, session, &exporter);
-        let versions = (1, 1);
+        let versions = PROTOCOL_VERSIONS;
         let hello = if resume {
             Hello::Resume { versions, session, proof }
         } else {

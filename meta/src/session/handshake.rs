@@ -235,6 +235,7 @@ fn refused(reason: Reason, text: String) -> Refused {
 mod tests {
     use super::*;
     use flexfs_wire::id::RequestId;
+    use flexfs_wire::limits::PROTOCOL_VERSIONS;
     use flexfs_wire::token::Secret;
 
     fn token(kind: TokenKind, pin: CaPin) -> String {
@@ -244,7 +245,7 @@ mod tests {
 
     fn open(token: String) -> Hello {
         Hello::Open(Open {
-            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+            versions: PROTOCOL_VERSIONS,
             token,
             volume: "v".to_owned(),
             client: "host:/mnt\u{1b}[31m".to_owned(),
@@ -297,11 +298,7 @@ mod tests {
     #[test]
     fn hellos_are_bounded() {
         let mut bytes = Vec::new();
-        let hello = Hello::Attach {
-            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
-            session: SessionId(1),
-            proof: [0; 32],
-        };
+        let hello = Hello::Attach { versions: PROTOCOL_VERSIONS, session: SessionId(1), proof: [0; 32] };
         frame::encode(Header::new(Kind::Hello, RequestId(0)), &hello, 0, &mut bytes).unwrap();
         for cut in 0..bytes.len() {
             assert!(matches!(read_hello(&bytes[..cut]), Ok(None)), "{cut}");

@@ -10,7 +10,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{self, Granted, Hello, Open};
 use flexfs_wire::id::{Commit, Epoch, RequestId, SessionId};
 use flexfs_wire::lease::Recall;
-use flexfs_wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use flexfs_wire::limits::PROTOCOL_VERSIONS;
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Flags;
 use flexfs_wire::time::Time;
@@ -67,7 +67,7 @@ impl Target {
     /// The hello that asks for a session.
     pub(crate) fn open(&self) -> Hello {
         Hello::Open(Open {
-            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+            versions: PROTOCOL_VERSIONS,
             token: self.token.expose().clone(),
             volume: self.volume.clone(),
             client: self.client.clone(),
@@ -100,7 +100,7 @@ impl Keys {
 
     /// The hello of one more link.
     pub(crate) fn attach(&self, exporter: &[u8; 32], resume: bool) -> Hello {
-        let versions = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+        let versions = PROTOCOL_VERSIONS;
         let proof = hello::prove(&self.resume_key, self.session, exporter);
         if resume {
             Hello::Resume { versions, session: self.session, proof }
