@@ -172,6 +172,8 @@ impl<S: Store> Host<S> {
                 wants.extend(self.namespace.child(parent.ino, name).map(Want::Read));
             }
             Request::GetAttr { node } | Request::ReadLayout { node, .. } => wants.push(Want::Read(node.ino)),
+            // To be granted a lease, under which the kernel keeps access lists.
+            Request::GetXattr { node, name } if name.starts_with(ACL_PREFIX) => wants.push(Want::Read(node.ino)),
             Request::Open { node, truncate, .. } => {
                 wants.push(if *truncate { Want::Change(node.ino) } else { Want::Read(node.ino) });
             }
@@ -219,6 +221,8 @@ impl<S: Store> Host<S> {
         result: &mut Result<Reply, Errno>,
     ) -> Leases {
         match (request, result) {
+            // The client's kernel keeps access lists, absent ones too.
+            (Request::GetXattr { node, .. }, Ok(_) | Err(Errno::ENODATA)) => self.leases.grant(session, node.ino),
             (Request::Lookup { parent, .. }, Err(Errno::ENOENT)) => {
                 self.leases.grant_names(session, parent.ino)
             }
