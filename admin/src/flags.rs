@@ -2,7 +2,7 @@
 
 use flexfs_wire::settings::Flags;
 
-/// Parses `ro,noExec,noSUID,noATime,rootSquash,umask=0027`; case does not matter, an empty text is no flag.
+/// Parses `ro,noExec,noSUID,noATime,noACL,rootSquash,umask=0027`; case does not matter, an empty text is no flag.
 ///
 /// # Errors
 /// A sentence that names the flag it does not know and lists those it does.
@@ -14,6 +14,7 @@ pub fn parse(text: &str) -> Result<Flags, String> {
             "noexec" => flags.no_exec = true,
             "nosuid" => flags.no_suid = true,
             "noatime" => flags.no_atime = true,
+            "noacl" => flags.no_acl = true,
             "rootsquash" => flags.root_squash = true,
             other => match other.strip_prefix("umask=").map(|digits| u16::from_str_radix(digits, 8)) {
                 Some(Ok(umask)) => flags.umask = umask,
@@ -21,7 +22,7 @@ pub fn parse(text: &str) -> Result<Flags, String> {
                 None => {
                     let name: String = name.chars().take(40).collect();
                     return Err(format!(
-                        "unknown flag {name:?}; known are ro, noExec, noSUID, noATime, rootSquash, umask=OCTAL"
+                        "unknown flag {name:?}; known are ro, noExec, noSUID, noATime, noACL, rootSquash, umask=OCTAL"
                     ));
                 }
             },
@@ -46,6 +47,7 @@ pub fn text(flags: Flags) -> String {
         (flags.no_exec, "noExec"),
         (flags.no_suid, "noSUID"),
         (flags.no_atime, "noATime"),
+        (flags.no_acl, "noACL"),
         (flags.root_squash, "rootSquash"),
     ];
     let mut set: Vec<String> =
@@ -62,7 +64,7 @@ mod tests {
 
     #[test]
     fn roundtrip() {
-        for text in ["", "ro", "ro,noExec,noSUID,noATime,rootSquash,umask=0027"] {
+        for text in ["", "ro", "ro,noExec,noSUID,noATime,noACL,rootSquash,umask=0027"] {
             assert_eq!(super::text(parse(text).unwrap()), text);
         }
         assert_eq!(parse(" RO , noexec").unwrap(), Flags { ro: true, no_exec: true, ..Flags::default() });

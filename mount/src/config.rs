@@ -97,6 +97,9 @@ pub struct MountArgs {
     /// Set-uid and set-gid bits have no effect.
     #[arg(long = "noSUID")]
     pub no_suid: bool,
+    /// No POSIX access control lists: they can be neither set nor seen, and modes alone decide.
+    #[arg(long = "noACL")]
+    pub no_acl: bool,
     /// Allow a mount point that is not empty.
     #[arg(long = "nonEmpty")]
     pub non_empty: bool,
@@ -175,6 +178,8 @@ impl MountArgs {
             "exec" => self.no_exec = false,
             "noSUID" | "nosuid" => self.no_suid = true,
             "suid" => self.no_suid = false,
+            "noACL" | "noacl" => self.no_acl = true,
+            "acl" => self.no_acl = false,
             "nonEmpty" | "nonempty" => self.non_empty = true,
             "soft" => self.soft = true,
             "hard" => self.soft = false,
@@ -207,6 +212,7 @@ impl MountArgs {
             (self.no_atime, "--noATime"),
             (self.no_exec, "--noExec"),
             (self.no_suid, "--noSUID"),
+            (self.no_acl, "--noACL"),
             (self.non_empty, "--nonEmpty"),
             (self.soft, "--soft"),
             (self.verbose, "--verbose"),
@@ -240,6 +246,7 @@ impl MountArgs {
             no_suid: self.no_suid,
             // Nothing is written to a read-only mount.
             no_atime: self.no_atime || self.ro,
+            no_acl: self.no_acl,
             root_squash: false,
             umask: self.umask.unwrap_or(0),
         }

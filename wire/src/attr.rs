@@ -57,6 +57,8 @@ pub struct Attr {
     pub btime: Time,
     /// Raised by every change of data or size: equal versions mean equal bytes and equal extents.
     pub version: u64,
+    /// It has extended attributes, access lists among them. Without, nobody need ask for one.
+    pub has_xattrs: bool,
 }
 
 impl Attr {

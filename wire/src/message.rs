@@ -53,6 +53,9 @@ pub enum XattrMode {
     Create,
     /// `ENODATA` when absent.
     Replace,
+    /// As `Any`; an access list also takes set-gid off, for the caller is not of the file's group
+    /// (`FUSE_SETXATTR_ACL_KILL_SGID`).
+    AnyWithoutSetGid,
 }
 
 /// Family of a lock; families do not see each other, as on Linux local file systems.

@@ -31,6 +31,8 @@ pub struct Flags {
     pub root_squash: bool,
     /// Bits taken off the mode of everything made, besides the process's umask.
     pub umask: u16,
+    /// POSIX access control lists can be neither set nor seen, nor are they checked: modes alone decide.
+    pub no_acl: bool,
 }
 
 impl Flags {
@@ -42,6 +44,7 @@ impl Flags {
             no_exec: self.no_exec | other.no_exec,
             no_suid: self.no_suid | other.no_suid,
             no_atime: self.no_atime | other.no_atime,
+            no_acl: self.no_acl | other.no_acl,
             root_squash: self.root_squash | other.root_squash,
             umask: self.umask | other.umask,
         }

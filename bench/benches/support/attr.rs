@@ -21,5 +21,6 @@ pub(crate) fn file_attr(ino: u64) -> Attr {
         ctime: time,
         btime: time,
         version: 3,
+        has_xattrs: false,
     }
 }

@@ -74,7 +74,7 @@ impl Model {
             file.bytes.resize(usize::try_from(size).expect("drivers keep files small"), 0);
             file.touch(now);
         }
-        if change.kill_privileges {
+        if change.kill_privileges && !file.is_dir() {
             file.clear_set_id();
         }
         if let Some(mode) = change.mode {

@@ -61,7 +61,7 @@ impl Model {
     ///
     /// # Errors
     /// `EINVAL`, `EFBIG`, `EOPNOTSUPP`, `ENODEV`, `EISDIR`.
-    pub fn fallocate(&mut self, ino: u64, mode: u32, offset: u64, length: u64) -> Verdict {
+    pub fn fallocate(&mut self, who: Who, ino: u64, mode: u32, offset: u64, length: u64) -> Verdict {
         let keeps = mode & FALLOC_KEEP_SIZE != 0;
         let zeroes = mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE) != 0;
         let known = [0, FALLOC_ZERO_RANGE].contains(&(mode & !FALLOC_KEEP_SIZE))
@@ -87,6 +87,10 @@ impl Model {
         }
         file.touch(now);
         file.may_have_extents = true;
+        // As a write by anybody but root does.
+        if who.uid != 0 {
+            file.clear_set_id();
+        }
         Ok(())
     }
 
@@ -112,9 +116,15 @@ impl Model {
     }
 
     /// Copies that much.
-    pub fn copy(&mut self, (source, from): (u64, usize), (target, to): (u64, usize), length: usize) {
+    pub fn copy(
+        &mut self,
+        who: Who,
+        (source, from): (u64, usize),
+        (target, to): (u64, usize),
+        length: usize,
+    ) {
         let bytes = self.files[&source].bytes[from..from + length].to_vec();
-        self.write(target, &[(to, bytes)], None, false).expect("it was looked at before");
+        self.write(target, &[(to, bytes)], None, who.uid != 0).expect("it was looked at before");
         self.at(target).may_have_extents = true;
     }
 

@@ -9,6 +9,9 @@ const OVER_IO_URING: u64 = 1 << 41;
 /// What this client must never agree to: the kernel would own sizes and times, or cut files before its checks.
 const REFUSED: u64 = 1 << 3 | 1 << 16 | 1 << 17 | 1 << 24 | 1 << 37;
 
+/// Agreed upon only where access lists are served: the umask is the server's to apply then.
+const FOR_ACLS: u64 = 1 << 6 | 1 << 20;
+
 /// The bytes as the body of INIT.
 pub fn run(data: &[u8]) {
     // A short offer has zeros where a long one has more.
@@ -24,8 +27,8 @@ pub fn run(data: &[u8]) {
     let (low, high) = (u64::from(word(12)), u64::from(word(16)));
     let offered = if low & INIT_EXT == 0 { low } else { low | high << 32 };
     assert_eq!((offer.major, offer.minor, offer.flags), (word(0), word(4), offered));
-    for io_uring in [false, true] {
-        match offer.answer(io_uring) {
+    for (io_uring, acls) in [(false, false), (true, false), (false, true), (true, true)] {
+        match offer.answer(io_uring, acls) {
             Err(InitError::Version(major, minor)) => {
                 assert_eq!((major, minor), (word(0), word(4)));
                 assert!(major != 7 || minor < 36);
@@ -35,12 +38,14 @@ pub fn run(data: &[u8]) {
                 assert!(word(0) == 7 && word(4) >= 36);
                 assert_eq!(agreement.flags & !offered, 0, "only what was offered");
                 assert_eq!(agreement.flags & REFUSED, 0);
+                assert!(acls || agreement.flags & FOR_ACLS == 0);
                 assert_eq!(agreement.over_io_uring, io_uring && offered & OVER_IO_URING != 0);
                 check_body(agreement.body(), agreement.flags, word(8));
             }
         }
     }
-    assert_eq!(wanted_without_parser() & REFUSED, 0);
+    assert_eq!(wanted_without_parser(true) & REFUSED, 0);
+    assert_eq!(wanted_without_parser(false) & FOR_ACLS, 0);
 }
 
 /// `fuse_init_out`, field by field as the kernel reads it (`process_init_reply`).

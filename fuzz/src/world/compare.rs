@@ -40,6 +40,7 @@ impl World {
             "mode, nlink, uid, gid, rdev, size of inode {ino} (modes {:o}, {:o})",
             attr.mode, file.mode
         );
+        assert_eq!(attr.has_xattrs, !file.xattrs.is_empty(), "attributes of inode {ino}");
         let times = (attr.atime, attr.mtime, attr.ctime, attr.btime);
         assert_eq!(times, (file.atime, file.mtime, file.ctime, file.btime), "times of inode {ino}");
     }

@@ -67,7 +67,7 @@ impl World {
     }
 
     pub(super) fn step_fallocate(&mut self, source: &mut Source<'_>) {
-        let (_, context, _) = self.caller(source);
+        let (_, context, who) = self.caller(source);
         let ino = self.file(source);
         let modes = [
             0,
@@ -84,11 +84,11 @@ impl World {
             length = u64::MAX - 20_000;
         }
         let request = Request::Fallocate { node: node(ino), mode, offset, length };
-        self.expect(context, request, |model| model.fallocate(ino, mode, offset, length));
+        self.expect(context, request, |model| model.fallocate(who, ino, mode, offset, length));
     }
 
     pub(super) fn step_copy(&mut self, source: &mut Source<'_>) {
-        let (_, context, _) = self.caller(source);
+        let (_, context, who) = self.caller(source);
         let (from_ino, to_ino) = (self.file(source), self.file(source));
         let [from, to, length] = [(); 3].map(|()| usize::from(source.short() % 20_000));
         let request = Request::CopyRange {
@@ -105,7 +105,7 @@ impl World {
                 let length = usize::try_from(length).expect("small");
                 assert!(length <= most && (length > 0) == (most > 0), "{request:?}: {length} of {most}");
                 if length > 0 {
-                    self.model.copy((from_ino, from), (to_ino, to), length);
+                    self.model.copy(who, (from_ino, from), (to_ino, to), length);
                 }
             }
             // The mount copies by itself then; and a full volume was compared elsewhere.

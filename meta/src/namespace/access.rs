@@ -80,6 +80,12 @@ impl Context {
         if self.squashed && self.caller.gid != gid { mode & !S_ISGID } else { mode }
     }
 
+    /// Whether a change of content by this caller takes set-uid and set-gid away, where the kernel does not say so
+    /// (`fallocate(2)`, `copy_file_range(2)`): it does, but root's.
+    pub(super) fn kills_privileges(&self) -> bool {
+        self.caller.uid != 0
+    }
+
     /// Whether the caller owns an inode.
     ///
     /// # Errors

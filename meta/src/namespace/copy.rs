@@ -5,6 +5,7 @@ use flexfs_wire::id::Ino;
 use flexfs_wire::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use flexfs_wire::message::{Inline, Reply};
 
+use super::context::Context;
 use super::machine::Namespace;
 use super::record::{Inode, StoredExtent};
 use super::txn::Txn;
@@ -21,6 +22,7 @@ struct Span {
 impl<S: Store> Namespace<S> {
     pub(super) fn copy_range(
         &mut self,
+        context: &Context,
         txn: &mut Txn,
         (source, from): (Ino, u64),
         (target, to): (Ino, u64),
@@ -45,6 +47,9 @@ impl<S: Store> Namespace<S> {
             self.share_extents(txn, &source, &mut target, &mut span)?;
         }
         target.size = target.size.max(to + span.length);
+        if context.kills_privileges() {
+            target.kill_privileges();
+        }
         txn.set_inode(target);
         Ok(Reply::Copied { length: span.length, attr: target.attr() })
     }

@@ -5,6 +5,7 @@ use flexfs_wire::id::Ino;
 use flexfs_wire::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use flexfs_wire::message::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Reply};
 
+use super::context::Context;
 use super::data::set_data;
 use super::machine::Namespace;
 use super::record::{DeadRange, Inode, StoredExtent};
@@ -18,6 +19,7 @@ const PUNCH: u32 = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE;
 impl<S: Store> Namespace<S> {
     pub(super) fn fallocate(
         &mut self,
+        context: &Context,
         txn: &mut Txn,
         ino: Ino,
         mode: u32,
@@ -43,6 +45,9 @@ impl<S: Store> Namespace<S> {
         }
         if !keep_size {
             inode.size = inode.size.max(end);
+        }
+        if context.kills_privileges() {
+            inode.kill_privileges();
         }
         txn.set_inode(inode);
         Ok(Reply::Attr(inode.attr()))

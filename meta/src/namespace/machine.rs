@@ -221,11 +221,15 @@ impl<S: Store> Namespace<S> {
             Request::RemoveXattr { node, name } => self.remove_xattr(context, txn, node.ino, name),
             Request::Write { node, write } => self.write(context, txn, node.ino, write),
             Request::Fallocate { node, mode, offset, length } => {
-                self.fallocate(txn, node.ino, *mode, *offset, *length)
+                self.fallocate(context, txn, node.ino, *mode, *offset, *length)
             }
-            Request::CopyRange { source, source_offset, target, target_offset, length } => {
-                self.copy_range(txn, (source.ino, *source_offset), (target.ino, *target_offset), *length)
-            }
+            Request::CopyRange { source, source_offset, target, target_offset, length } => self.copy_range(
+                context,
+                txn,
+                (source.ino, *source_offset),
+                (target.ino, *target_offset),
+                *length,
+            ),
             _ => Err(Errno::EPROTO),
         }
     }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the rows; a database of another one is refused.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// Room for most rows, so that they do not grow byte by byte.
 const ROW_BYTES: usize = 128;
 /// First cookie of a directory: 0 is its start, 1 and 2 are `.` and `..`.
@@ -156,6 +156,7 @@ impl Inode {
             ctime: self.ctime,
             btime: self.btime,
             version: self.version,
+            has_xattrs: self.xattr_bytes > 0,
         }
     }
 

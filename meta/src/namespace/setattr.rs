@@ -39,7 +39,8 @@ impl<S: Store> Namespace<S> {
         if let Some(size) = change.size {
             self.resize(txn, &mut inode, size)?;
         }
-        if change.kill_privileges {
+        // Not of directories: there set-gid passes the group on, and `chown(2)` leaves it.
+        if change.kill_privileges && !inode.is_dir() {
             inode.kill_privileges();
         }
         if let Some(mode) = change.mode {
@@ -134,6 +135,8 @@ mod tests {
             assert_eq!((attr.mode & 0o7777, attr.uid, attr.gid), (left, 5, 6));
         }
         t.set(dir, mode(0o6755)).unwrap();
+        // As the kernel asks for it.
+        let owner = SetAttr { kill_privileges: true, ..owner };
         assert_eq!(t.set(dir, owner).unwrap().mode & 0o7777, 0o6755);
         t.verify();
     }

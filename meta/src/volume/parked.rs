@@ -20,6 +20,8 @@ const RECALLS_PER_NOTICE: usize = 1_000;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a write waits that was asked for by a recall, when others are in its way.
 const CYCLE_MAX: Duration = Duration::from_millis(50);
+/// What access lists are called as extended attributes, access and default.
+const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
 
 /// A call that waits.
 #[derive(Debug)]
@@ -172,6 +174,8 @@ impl<S: Store> Host<S> {
                 wants.extend(self.namespace.child(parent.ino, name).map(Want::Read));
             }
             Request::GetAttr { node } | Request::ReadLayout { node, .. } => wants.push(Want::Read(node.ino)),
+            // To be granted a lease, under which the kernel keeps access lists.
+            Request::GetXattr { node, name } if name.starts_with(ACCESS_LISTS) => wants.push(Want::Read(node.ino)),
             Request::Open { node, truncate, .. } => {
                 wants.push(if *truncate { Want::Change(node.ino) } else { Want::Read(node.ino) });
             }
@@ -219,6 +223,8 @@ impl<S: Store> Host<S> {
         result: &mut Result<Reply, Errno>,
     ) -> Leases {
         match (request, result) {
+            // The client's kernel keeps access lists, absent ones too.
+            (Request::GetXattr { node, .. }, Ok(_) | Err(Errno::ENODATA)) => self.leases.grant(session, node.ino),
             (Request::Lookup { parent, .. }, Err(Errno::ENOENT)) => {
                 self.leases.grant_names(session, parent.ino)
             }

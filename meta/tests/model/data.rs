@@ -69,6 +69,8 @@ impl Model {
             file.bytes[range.0.min(end)..end].fill(0);
         }
         (file.mtime, file.ctime) = (now, now);
+        // The callers are ordinary users.
+        file.kill_privileges();
         Ok(())
     }
 
@@ -99,6 +101,8 @@ impl Model {
         length: usize,
     ) -> Result<(), Errno> {
         let bytes = self.regular(source)?.bytes[from..from + length].to_vec();
-        self.write(target, &[(to, bytes)])
+        self.write(target, &[(to, bytes)])?;
+        self.at(target).kill_privileges();
+        Ok(())
     }
 }

@@ -27,6 +27,7 @@ impl World {
         let attr = self.ns().attr(Ino(ino)).unwrap();
         let machine = (attr.mode, attr.nlink, attr.uid, attr.gid, attr.size);
         assert_eq!(machine, (file.mode, file.nlink, file.uid, file.gid, file.size()), "inode {ino}");
+        assert_eq!(attr.has_xattrs, !file.xattrs.is_empty(), "attributes of inode {ino}");
         let times = (attr.atime, attr.mtime, attr.ctime, attr.btime);
         assert_eq!(times, (file.atime, file.mtime, file.ctime, file.btime), "times of inode {ino}");
         if file.is_regular() {

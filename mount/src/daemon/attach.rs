@@ -65,7 +65,7 @@ impl Plan<'_> {
     fn attach_uring(&self) -> anyhow::Result<Attached> {
         let device = Arc::new(attach::open_device(false)?);
         let mounted = Mounting::new(self, &device)?;
-        device::handshake(&device)?;
+        device::handshake(&device, !self.flags.no_acl)?;
         let seats = Arc::new(Seats::new(true));
         let service = Service { vfs: Arc::clone(self.vfs), seats: Arc::clone(&seats) };
         let depth = queue::depth(self.shards.possible_cpus());

@@ -105,6 +105,7 @@ impl Model {
             ctime: zero,
             btime: zero,
             version: 1,
+            has_xattrs: false,
         };
         let inode = Inode { attr, inline: Vec::new(), extents: BTreeMap::new() };
         self.world().files.insert(Ino(ino), inode);

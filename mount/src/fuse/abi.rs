@@ -267,6 +267,8 @@ pub(crate) const FUSE_LK_FLOCK: u32 = 1 << 0;
 pub(crate) const FUSE_WRITE_CACHE: u32 = 1 << 0;
 /// `fuse_write_in::write_flags`: clear set-uid and set-gid.
 pub(crate) const FUSE_WRITE_KILL_SUIDGID: u32 = 1 << 2;
+/// `fuse_setxattr_in::setxattr_flags`: an access list takes set-gid off.
+pub(crate) const FUSE_SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 /// `fuse_fsync_in::fsync_flags`: `fdatasync(2)`.
 pub(crate) const FUSE_FSYNC_FDATASYNC: u32 = 1 << 0;
 /// `open_flags` of OPEN and CREATE: clear set-uid and set-gid.

@@ -1,11 +1,19 @@
 //! One request: which operation of `vfs` it is, and its answer into the request's own memory.
 
+use std::time::Duration;
+
+use flexfs_uring::timer;
 use flexfs_wire::errno::Errno;
+use flexfs_wire::message::Lock;
 
 use super::reply;
 use super::request::{Header, Operation};
 use super::seat::Seat;
-use crate::vfs::{Ctx, Looked, MakeArgs, OpenFlags, Vfs, WriteArgs};
+use crate::cancel::or_cancel;
+use crate::vfs::{Ctx, Looked, MakeArgs, OpenFlags, ValidFor, Vfs, WriteArgs};
+
+/// Pause before a lock that would be a deadlock, were it a record lock, is asked for again.
+const DEADLOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs an operation. `payload` held the request's payload and takes the answer's; the bytes written are returned.
 ///
@@ -52,10 +60,7 @@ pub(crate) async fn run(
         Operation::ReleaseDir | Operation::Destroy => Ok(0),
         Operation::GetLock { lock } => reply::lock(payload, &vfs.get_lock(ctx, nodeid, lock).await?),
         Operation::SetLock { fh, lock, wait } => {
-            if wait {
-                seat.accept_any_signal();
-            }
-            vfs.set_lock(ctx, nodeid, fh, lock, wait).await.map(|()| 0)
+            set_lock(vfs, ctx, seat, nodeid, (fh, lock, wait)).await.map(|()| 0)
         }
         Operation::Flush { fh, owner } => {
             seat.note_closing();
@@ -67,6 +72,28 @@ pub(crate) async fn run(
         | Operation::Forget { .. }
         | Operation::Unserved { .. } => Err(Errno::ENOSYS),
         operation => run_names(vfs, ctx, nodeid, operation, payload).await,
+    }
+}
+
+/// Takes a lock. A deadlock is a matter of record locks only: locks of open file descriptions (`F_OFD_SETLKW`) have no process
+/// that could be told, so they wait (`fcntl(2)`). FUSE does not say which of the two it is; the caller's system call does.
+pub(crate) async fn set_lock(
+    vfs: &Vfs,
+    ctx: Ctx<'_>,
+    seat: &Seat,
+    nodeid: u64,
+    (fh, lock, wait): (u64, Lock, bool),
+) -> Result<(), Errno> {
+    if wait {
+        seat.accept_any_signal();
+    }
+    loop {
+        match vfs.set_lock(ctx, nodeid, fh, lock, wait).await {
+            Err(Errno::EDEADLK) if seat.wants_description_lock() => {
+                or_cancel(timer::sleep(DEADLOCK_PAUSE), Some(ctx.cancel)).await?;
+            }
+            other => return other,
+        }
     }
 }
 
@@ -83,6 +110,8 @@ async fn run_names(
             Looked::Found(found) => found,
             Looked::Absent(valid) => return reply::absent(payload, valid),
         },
+        Operation::LookupSelf => vfs.find_again(ctx, nodeid).await?,
+        Operation::LookupParent => vfs.find_parent(ctx, nodeid).await?,
         Operation::Mknod { name, make } => vfs.make_node(ctx, nodeid, name, make).await?,
         Operation::Mkdir { name, make } => vfs.make_dir(ctx, nodeid, name, make).await?,
         Operation::Symlink { name, target } => vfs.make_symlink(ctx, nodeid, name, target).await?,

@@ -7,9 +7,7 @@
 //! - `PASSTHROUGH`: needs a backing file; blocks are remote, compressed and checked.
 //! - `AUTO_INVAL_DATA`: recalls say when pages are old. Where the kernel looks at mtime itself it drops pages after every own
 //!   write, and may fetch a page anew while a write of it is on its way: that page then stays old.
-//! - `EXPORT_SUPPORT`: a handle made before a FORGET names an inode without its seal; such handles answer ESTALE.
 //! - `NO_OPEN_SUPPORT`, `NO_OPENDIR_SUPPORT`: opens are counted at the server, for orphans live until the last close.
-//! - `DONT_MASK`, `POSIX_ACL`: go together; default ACLs are not offered yet, so the kernel applies the umask.
 //! - `HANDLE_KILLPRIV`: version 2 replaces it. `SPLICE_*`: nothing is read from the device but forgets.
 //! - `HAS_IOCTL_DIR`, `FILE_OPS`, `MAP_ALIGNMENT`, `HAS_INODE_DAX`, `SUBMOUNTS`: no ioctl, no DAX, no submounts.
 //! - `SECURITY_CTX`: labels would be one more xattr per creation, and no user asked.
@@ -43,7 +41,14 @@ const WANTED: &[(u64, &str)] = &[
     (f::HANDLE_KILLPRIV_V2, "the server clears set-uid bits with the write, not in a call before it"),
     (f::SETXATTR_EXT, "the long form of SETXATTR, which the parser expects"),
     (f::INIT_EXT, "flags beyond bit 31"),
+    (f::EXPORT_SUPPORT, "handles of open_by_handle_at(2) outlive the kernel's memory of an inode"),
     (f::DIRECT_IO_ALLOW_MMAP, "files switched to direct I/O can still be mapped"),
+];
+
+/// Flags for access control lists, unless a flag of the mount takes them away.
+const WANTED_FOR_ACLS: &[(u64, &str)] = &[
+    (f::POSIX_ACL, "the kernel checks the lists, and keeps them as long as attributes"),
+    (f::DONT_MASK, "in a directory with a default list the umask has no say, which the server knows"),
 ];
 
 /// Background requests (readahead, asynchronous direct I/O) the kernel keeps in flight, all queues together.
@@ -124,15 +129,15 @@ impl Offer {
         self.flags & f::OVER_IO_URING != 0
     }
 
-    /// Answers the offer. `io_uring`: every queue stands ready to be registered.
+    /// Answers the offer. `io_uring`: every queue stands ready to be registered; `acls`: access control lists are served.
     ///
     /// # Errors
     /// `Version`.
-    pub fn answer(&self, io_uring: bool) -> Result<Agreement, InitError> {
+    pub fn answer(&self, io_uring: bool, acls: bool) -> Result<Agreement, InitError> {
         if self.major != FUSE_KERNEL_VERSION || self.minor < FUSE_KERNEL_MINOR_VERSION_MIN {
             return Err(InitError::Version(self.major, self.minor));
         }
-        let mut wanted = WANTED.iter().fold(0, |flags, (flag, _)| flags | flag);
+        let mut wanted = wanted(acls);
         if io_uring {
             wanted |= f::OVER_IO_URING;
         }
@@ -157,9 +162,13 @@ impl Offer {
 /// Flags the fallback asks fuser for: it cannot pass on what `HANDLE_KILLPRIV_V2` and `SETXATTR_EXT` bring, and
 /// sets `INIT_EXT` by itself.
 #[must_use]
-pub fn wanted_without_parser() -> u64 {
-    let all = WANTED.iter().fold(0, |flags, (flag, _)| flags | flag);
-    all & !(f::HANDLE_KILLPRIV_V2 | f::SETXATTR_EXT | f::INIT_EXT)
+pub fn wanted_without_parser(acls: bool) -> u64 {
+    wanted(acls) & !(f::HANDLE_KILLPRIV_V2 | f::SETXATTR_EXT | f::INIT_EXT)
+}
+
+fn wanted(acls: bool) -> u64 {
+    let for_acls = if acls { WANTED_FOR_ACLS } else { &[] };
+    WANTED.iter().chain(for_acls).fold(0, |flags, (flag, _)| flags | flag)
 }
 
 /// See `MAX_BACKGROUND`.
@@ -191,15 +200,22 @@ mod tests {
 
     #[test]
     fn only_what_was_offered_is_agreed() {
-        let agreed = offer(45, u64::MAX).answer(true).unwrap();
+        let agreed = offer(45, u64::MAX).answer(true, false).unwrap();
         assert!(agreed.over_io_uring);
         assert_eq!(agreed.flags & (f::WRITEBACK_CACHE | f::PASSTHROUGH | f::AUTO_INVAL_DATA), 0);
         assert_ne!(agreed.flags & f::HANDLE_KILLPRIV_V2, 0);
         assert_eq!(agreed.out.flags2, 1 << 9 | 1 << 4);
         assert_eq!(agreed.out.max_readahead, 131_072);
-        assert!(!offer(45, u64::MAX).answer(false).unwrap().over_io_uring);
-        let agreed = offer(45, f::INIT_EXT | f::ASYNC_READ).answer(true).unwrap();
+        assert!(!offer(45, u64::MAX).answer(false, false).unwrap().over_io_uring);
+        let agreed = offer(45, f::INIT_EXT | f::ASYNC_READ).answer(true, false).unwrap();
         assert_eq!((agreed.flags, agreed.over_io_uring), (f::INIT_EXT | f::ASYNC_READ, false));
+    }
+
+    #[test]
+    fn lists_are_agreed_on_where_they_are_wanted() {
+        let both = f::POSIX_ACL | f::DONT_MASK;
+        assert_eq!(offer(45, u64::MAX).answer(true, true).unwrap().flags & both, both);
+        assert_eq!(offer(45, u64::MAX).answer(true, false).unwrap().flags & both, 0);
     }
 
     #[test]
@@ -213,7 +229,7 @@ mod tests {
         assert_eq!(Offer::parse(&[0; 15]), Err(InitError::Short(15)));
         let short = Offer::parse(&[7, 0, 0, 0, 31, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0]).unwrap();
         assert_eq!((short.minor, short.flags), (31, 1));
-        assert_eq!(short.answer(true).unwrap_err(), InitError::Version(7, 31));
-        assert_eq!(offer(36, 0).answer(true).unwrap().flags, 0);
+        assert_eq!(short.answer(true, false).unwrap_err(), InitError::Version(7, 31));
+        assert_eq!(offer(36, 0).answer(true, false).unwrap().flags, 0);
     }
 }

@@ -5,7 +5,7 @@
 //! Nor of a program that is replaced by `execve(2)`, which closes files too and holds up whoever looks at the process
 //! (`ps`) meanwhile.
 //!
-//! Only `/proc/PID/status` is read here: `/proc/PID/stat` waits for a process in `execve(2)` (its `exec_update_lock`), which
+//! Of threads that may be ending only `/proc/PID/status` is read: `/proc/PID/stat` waits for a process in `execve(2)` (its `exec_update_lock`), which
 //! waits for us.
 
 /// `SIGKILL` in a signal mask. A fatal signal is turned into it for every thread of the process.
@@ -16,6 +16,9 @@ const DUMPING: u64 =
     1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 23 | 1 << 24 | 1 << 30;
 /// Signals that end nothing by default: CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH.
 const HARMLESS: u64 = 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 27;
+
+/// `fcntl(2)`: wait for a lock of an open file description.
+const F_OFD_SETLKW: u64 = 38;
 
 /// How far the end of a thread is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,19 @@ pub(crate) fn look(pid: u32) -> Thread {
         Ok(text) => parse(&text).judge(),
         Err(_) => Thread { life: Life::Killed, has_signal: true },
     }
+}
+
+/// Whether thread `pid`, which is in `fcntl(2)` and waits for our answer, asks for a lock of an open file description.
+///
+/// Waits for nothing: a process that execs ends its other threads first, and this one ends with our answer only.
+pub(crate) fn wants_description_lock(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|text| is_description_lock(&text))
+}
+
+/// `/proc/PID/syscall`: number, then six arguments in hexadecimal; of `fcntl(2)` the second is the command.
+fn is_description_lock(text: &str) -> bool {
+    let command = text.split_whitespace().nth(2).and_then(|word| word.strip_prefix("0x"));
+    command.is_some_and(|digits| u64::from_str_radix(digits, 16) == Ok(F_OFD_SETLKW))
 }
 
 /// Lines of `/proc/PID/status` (proc_pid_status(5)).
@@ -116,6 +132,13 @@ mod tests {
         assert_eq!(with("ShdPnd:\t0002\nSigBlk:\t0002\n"), Thread { life: Life::Runs, has_signal: false });
         assert_eq!(with("ShdPnd:\t0004\n").life, Life::Killed, "SIGQUIT");
         assert_eq!(with("ShdPnd:\t0004\nSigCgt:\t0004\n").life, Life::Runs);
+    }
+
+    #[test]
+    fn system_calls() {
+        assert!(is_description_lock("72 0x3 0x26 0x7ffd5c 0x0 0x0 0x0 0x7ffd5b 0x7f12\n"));
+        assert!(!is_description_lock("72 0x3 0x7 0x7ffd5c 0x0 0x0 0x0 0x7ffd5b 0x7f12\n"));
+        assert!(!is_description_lock("running\n") && !is_description_lock(""));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use flexfs_uring::fuse::{Entry, EntryEnd, Fetched, Queue, QueueConfig, RegisterError};
 use flexfs_uring::timer;
 use flexfs_wire::errno::Errno;
-use flexfs_wire::limits::FUSE_IO_BYTES_MAX;
+use flexfs_wire::limits::{FUSE_IO_BYTES_MAX, REQUESTS_PER_LINK_MAX};
 use flexfs_wire::message::Caller;
 
 use super::dispatch;
@@ -19,12 +19,14 @@ use crate::vfs::{Ctx, Vfs};
 
 /// Entries of a queue at most: what an application with deep asynchronous I/O keeps in flight per core.
 const DEPTH_MAX: usize = 32;
-/// Entries at least: waits for locks take some, and must leave some.
+/// Entries at least.
 const DEPTH_MIN: usize = 4;
 /// Payload memory of all entries together at most; only touched pages are real.
 const PAYLOAD_BYTES_ALL: usize = 1 << 30;
 /// Entries of a queue that no wait for a lock may take: a further one could never be unlocked.
 const KEPT_FROM_WAITERS: usize = 2;
+/// Most waits for locks on a shard; one more gets `ENOLCK`. Each holds a request of the shard's link.
+const WAITERS_MAX: usize = REQUESTS_PER_LINK_MAX as usize / 2;
 
 /// Entries of a queue that should be free while the server is away: the kernel waits for a free one even with what a dying
 /// process leaves to be answered, and such a process cannot be killed before somebody reads its request.
@@ -38,7 +40,7 @@ const AWAY_AFTER: Duration = Duration::from_secs(1);
 /// How often queues are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-const _: () = assert!(DEPTH_MIN > KEPT_FROM_WAITERS);
+const _: () = assert!(DEPTH_MIN > KEPT_FROM_WAITERS && WAITERS_MAX < DEPTH_GROWN_MAX);
 
 /// What requests are served with.
 #[derive(Clone, Debug)]
@@ -67,6 +69,7 @@ pub fn serve(
     service: &Service,
 ) -> Result<(), RegisterError> {
     let mut lines = Vec::with_capacity(qids.len());
+    let waiters = Rc::new(Waiters::new(WAITERS_MAX));
     for &qid in qids {
         let line = Rc::new(Line {
             device: Arc::clone(device),
@@ -74,7 +77,9 @@ pub fn serve(
             qid,
             entries: Cell::new(0),
             busy: Cell::new(0),
-            waiters: Rc::new(Waiters::new(usize::from(depth) - KEPT_FROM_WAITERS)),
+            depth: usize::from(depth),
+            waiting: Cell::new(0),
+            waiters: Rc::clone(&waiters),
         });
         line.add(depth)?;
         lines.push(line);
@@ -104,6 +109,11 @@ struct Line {
     entries: Cell<usize>,
     /// Entries that hold a request.
     busy: Cell<usize>,
+    /// Entries it began with.
+    depth: usize,
+    /// Entries that hold a wait for a lock.
+    waiting: Cell<usize>,
+    /// All waits of the shard.
     waiters: Rc<Waiters>,
 }
 
@@ -135,7 +145,37 @@ impl Line {
     }
 }
 
-/// Waits for locks that hold entries of one queue.
+impl Line {
+    /// A place for a wait for a lock, which may last. The queue grows, so that others find as many entries as before.
+    fn enter(self: &Rc<Self>) -> Result<Waiting, Errno> {
+        let counted = self.waiters.enter()?;
+        let waiting = self.waiting.get() + 1;
+        let entries = self.entries.get();
+        if entries < self.depth + waiting && entries < DEPTH_GROWN_MAX {
+            // What there is may still do.
+            let _ = self.add(ADDED).inspect_err(|error| tracing::warn!(%error, "a FUSE queue cannot grow"));
+        }
+        if self.entries.get() < waiting + KEPT_FROM_WAITERS {
+            return Err(Errno::ENOLCK);
+        }
+        self.waiting.set(waiting);
+        Ok(Waiting { line: Rc::clone(self), _counted: counted })
+    }
+}
+
+/// A wait for a lock in a queue.
+struct Waiting {
+    line: Rc<Line>,
+    _counted: Counted,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.line.waiting.set(self.line.waiting.get() - 1);
+    }
+}
+
+/// Waits for locks on a shard.
 #[derive(Debug)]
 struct Waiters {
     count: Cell<usize>,
@@ -148,19 +188,19 @@ impl Waiters {
     }
 
     /// A place, or `ENOLCK`.
-    fn enter(self: &Rc<Self>) -> Result<Waiting, Errno> {
+    fn enter(self: &Rc<Self>) -> Result<Counted, Errno> {
         if self.count.get() >= self.most {
             tracing::warn!(most = self.most, "too many processes of one core wait for locks; one got ENOLCK");
             return Err(Errno::ENOLCK);
         }
         self.count.set(self.count.get() + 1);
-        Ok(Waiting(Rc::clone(self)))
+        Ok(Counted(Rc::clone(self)))
     }
 }
 
-struct Waiting(Rc<Waiters>);
+struct Counted(Rc<Waiters>);
 
-impl Drop for Waiting {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.count.set(self.0.count.get() - 1);
     }
@@ -174,7 +214,7 @@ async fn serve_entry(mut entry: Entry, line: Rc<Line>, seat: Arc<Seat>) {
                 line.busy.set(line.busy.get() + 1);
                 // A refusal is said there; this request has its entry.
                 let _ = line.grow();
-                serve_one(fetched, &line.service, &seat, &line.waiters).await;
+                serve_one(fetched, &line, &seat).await;
                 line.busy.set(line.busy.get() - 1);
             }
             Err(EntryEnd::Unmounted | EntryEnd::Cancelled) => return,
@@ -186,17 +226,17 @@ async fn serve_entry(mut entry: Entry, line: Rc<Line>, seat: Arc<Seat>) {
     }
 }
 
-async fn serve_one(mut fetched: Fetched<'_>, service: &Service, seat: &Seat, waiters: &Rc<Waiters>) {
+async fn serve_one(mut fetched: Fetched<'_>, line: &Rc<Line>, seat: &Seat) {
     let Ok(header) = Header::parse(fetched.header().in_out()) else {
         // 128 bytes are never too short for a header.
         return fetched.reply(-Errno::EIO.0, 0);
     };
     let op = *fetched.header().op_in();
     let payload_bytes = fetched.payload_len();
-    service.seats.begin(seat, header.unique, header.pid);
+    line.service.seats.begin(seat, header.unique, header.pid);
     let payload = fetched.payload_mut();
     let outcome = match request::parse(&header, &op, payload.get(..payload_bytes).unwrap_or(&[])) {
-        Ok(operation) => run(service, seat, waiters, &header, operation, payload).await,
+        Ok(operation) => run(line, seat, &header, operation, payload).await,
         Err(errno) => Err(errno),
     };
     seat.end(outcome.is_err());
@@ -210,19 +250,18 @@ async fn serve_one(mut fetched: Fetched<'_>, service: &Service, seat: &Seat, wai
 }
 
 async fn run(
-    service: &Service,
+    line: &Rc<Line>,
     seat: &Seat,
-    waiters: &Rc<Waiters>,
     header: &Header,
     operation: Operation,
     payload: &mut [u8],
 ) -> Result<usize, Errno> {
     let _waiting = match operation {
-        Operation::SetLock { wait: true, .. } => Some(waiters.enter()?),
+        Operation::SetLock { wait: true, .. } => Some(line.enter()?),
         _ => None,
     };
     let ctx = Ctx { caller: Caller { uid: header.uid, gid: header.gid }, cancel: &seat.cancel };
-    dispatch::run(&service.vfs, ctx, seat, header.nodeid, operation, payload).await
+    dispatch::run(&line.service.vfs, ctx, seat, header.nodeid, operation, payload).await
 }
 
 #[cfg(test)]
@@ -238,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn waiters_leave_entries_for_unlocks() {
+    fn waiters_leave_room_for_unlocks() {
         let waiters = Rc::new(Waiters::new(2));
         let first = waiters.enter().unwrap();
         let _second = waiters.enter().unwrap();

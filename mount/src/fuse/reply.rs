@@ -257,6 +257,7 @@ mod tests {
             ctime: Time::default(),
             btime: Time::default(),
             version: 1,
+            has_xattrs: false,
         };
         Found { nodeid: 9, attr, entry_valid: ValidFor::LEASE, attr_valid: ValidFor::NOTHING }
     }

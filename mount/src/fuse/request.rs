@@ -116,6 +116,10 @@ pub enum Operation {
     Lookup {
         name: Name,
     },
+    /// LOOKUP of `.`: of an inode the kernel has forgotten (`open_by_handle_at(2)`).
+    LookupSelf,
+    /// LOOKUP of `..`, for the same.
+    LookupParent,
     GetAttr,
     Statx,
     SetAttr {
@@ -355,6 +359,11 @@ fn parse_name_op(code: u32, op: &[u8], rest: &[u8]) -> Result<Operation, Errno> 
         _ => MakeArgs::default(),
     };
     let (text, behind) = take_text(rest)?;
+    match text {
+        b"." if code == opcode::LOOKUP => return Ok(Operation::LookupSelf),
+        b".." if code == opcode::LOOKUP => return Ok(Operation::LookupParent),
+        _ => {}
+    }
     let name = Name::new(text)?;
     Ok(match code {
         opcode::LOOKUP => Operation::Lookup { name },
@@ -446,7 +455,13 @@ fn parse_xattr(code: u32, op: &[u8], rest: &[u8]) -> Result<Operation, Errno> {
                 return Err(Errno::E2BIG);
             }
             let value = rest.get(behind..behind + size).ok_or(Errno::EIO)?.to_vec();
-            Operation::SetXattr { name, value, mode: xattr_mode(arg.flags)? }
+            let mode = match xattr_mode(arg.flags)? {
+                XattrMode::Any if arg.setxattr_flags & abi::FUSE_SETXATTR_ACL_KILL_SGID != 0 => {
+                    XattrMode::AnyWithoutSetGid
+                }
+                mode => mode,
+            };
+            Operation::SetXattr { name, value, mode }
         }
     })
 }
@@ -477,7 +492,11 @@ fn parse_lock(code: u32, op: &[u8]) -> Result<Operation, Errno> {
     };
     Ok(match code {
         opcode::GETLK => Operation::GetLock { lock },
-        _ => Operation::SetLock { fh: arg.fh, lock, wait: code == opcode::SETLKW },
+        // An unlock by flock(2) comes as SETLKW, too.
+        _ => {
+            let wait = code == opcode::SETLKW && lock.kind != LockKind::Unlock;
+            Operation::SetLock { fh: arg.fh, lock, wait }
+        }
     })
 }
 
@@ -598,6 +617,9 @@ mod tests {
         let parsed = parse(&header(opcode::LOOKUP), &[], b"abc\0garbage of an earlier request");
         assert_eq!(parsed, Ok(Operation::Lookup { name: name("abc") }));
         assert_eq!(parse(&header(opcode::LOOKUP), &[], b"abc"), Err(Errno::EIO));
+        assert_eq!(parse(&header(opcode::LOOKUP), &[], b".\0"), Ok(Operation::LookupSelf));
+        assert_eq!(parse(&header(opcode::LOOKUP), &[], b"..\0"), Ok(Operation::LookupParent));
+        assert_eq!(parse(&header(opcode::UNLINK), &[], b"..\0"), Err(Errno::EINVAL));
         let long = [b'x'; 300];
         assert_eq!(
             parse(&header(opcode::LOOKUP), &[], &[&long[..], b"\0"].concat()),
@@ -689,6 +711,9 @@ mod tests {
             (lock.family, lock.kind, lock.end, wait),
             (LockFamily::Flock, LockKind::Read, u64::MAX, true)
         );
+        arg.lk.r#type = 2;
+        let parsed = parse(&header(opcode::SETLKW), arg.as_bytes(), &[]);
+        assert!(matches!(parsed, Ok(Operation::SetLock { wait: false, .. })), "no unlock waits");
         arg.lk.r#type = 9;
         assert_eq!(parse(&header(opcode::SETLK), arg.as_bytes(), &[]), Err(Errno::EINVAL));
     }

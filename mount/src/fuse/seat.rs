@@ -97,6 +97,11 @@ impl Seat {
         self.closing.store(true, Ordering::SeqCst);
     }
 
+    /// Whether the caller waits for a lock of its open file description.
+    pub(crate) fn wants_description_lock(&self) -> bool {
+        process::wants_description_lock(self.pid.load(Ordering::SeqCst))
+    }
+
     /// Counts data given to a reader.
     pub fn count_read(&self, bytes: usize) {
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -19,7 +19,7 @@ impl Vfs {
         match result? {
             Reply::Attr(mut attr) => {
                 self.settle(&inode, &mut attr);
-                let valid = self.attr_valid(&inode, grant);
+                let valid = self.attr_valid(&inode, &attr, grant);
                 Ok((attr, valid))
             }
             other => Err(misfit(&other)),
@@ -48,7 +48,7 @@ impl Vfs {
         let (mut attr, leases) =
             self.files.set_attr(ctx.caller, inode.node, change, Some(ctx.cancel)).await?;
         inode.note_times(&mut attr);
-        let valid = self.attr_valid(&inode, Grant { leases, asked });
+        let valid = self.attr_valid(&inode, &attr, Grant { leases, asked });
         Ok((attr, valid))
     }
 

@@ -44,6 +44,11 @@ pub struct Inode {
 struct State {
     /// Times as last seen, for relatime.
     times: Option<Times>,
+    /// The life of the leases in which it is known to have no extended attributes. They are asked for before many writes,
+    /// and for every line of an `ls -l`.
+    plain_in: Option<u64>,
+    /// Somebody here sets, or has set some: an answer that says there are none may be from before.
+    is_decorated: bool,
     /// Access time that the server does not know yet.
     atime: Option<Time>,
     /// Owners of locks taken here.
@@ -138,6 +143,27 @@ impl Inode {
         }
         let owner = Caller { uid: attr.uid, gid: attr.gid };
         state.times = Some(Times { atime: attr.atime, mtime: attr.mtime, ctime: attr.ctime, owner });
+    }
+
+    /// The server says that it has no extended attributes, under a lease of this life; or does not say so.
+    pub(crate) fn note_plain(&self, life: Option<u64>) {
+        self.lock().plain_in = life;
+    }
+
+    /// Its lease was recalled.
+    pub(crate) fn doubt_plain(&self) {
+        self.lock().plain_in = None;
+    }
+
+    /// Whether it is known to have no extended attributes. `life`: of the leases, now.
+    pub(crate) fn is_plain(&self, life: u64) -> bool {
+        let state = self.lock();
+        !state.is_decorated && state.plain_in == Some(life)
+    }
+
+    /// Extended attributes are about to be set here.
+    pub(crate) fn decorate(&self) {
+        self.lock().is_decorated = true;
     }
 
     /// Decides by `rule` whether the inode's access time changes to `now`. True when it did.
@@ -337,6 +363,7 @@ pub(crate) mod tests {
             ctime: Time::default(),
             btime: Time::default(),
             version: 1,
+            has_xattrs: false,
         }
     }
 
@@ -379,6 +406,20 @@ pub(crate) mod tests {
         assert_eq!(inode.take_owners(|one| one.owner == 1), [owner(1, 10)]);
         assert!(inode.take_owners(|one| one.owner == 1).is_empty());
         assert_eq!(inode.take_owners(|one| one.fh == 10), [owner(2, 10)]);
+    }
+
+    #[test]
+    fn an_inode_is_plain_under_a_lease_while_nobody_sets_an_attribute() {
+        let inode = InodeTable::new(Node { ino: Ino(1), seal: 0 }).get(1).unwrap();
+        assert!(!inode.is_plain(0), "nothing is known");
+        inode.note_plain(Some(3));
+        assert!(inode.is_plain(3) && !inode.is_plain(4), "all leases became void");
+        inode.doubt_plain();
+        assert!(!inode.is_plain(3));
+        inode.decorate();
+        // The answer of a call that went out before the attribute was set.
+        inode.note_plain(Some(3));
+        assert!(!inode.is_plain(3));
     }
 
     #[test]

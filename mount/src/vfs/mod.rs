@@ -3,7 +3,7 @@
 //! Sees the server through `link` and the bytes through `data`; knows nothing of FUSE but that inodes and open files have
 //! numbers the kernel uses. What cores share (inodes, handles) stands behind sharded locks that are never held across an await.
 //!
-//! `args answer` <- `inode handle notice` <- `state` <- `name create attr file dir xattr lock atime`.
+//! `args answer` <- `inode handle notice forgotten` <- `state` <- `name create attr file dir xattr lock atime export`.
 
 mod answer;
 mod args;
@@ -11,7 +11,9 @@ mod atime;
 mod attr;
 mod create;
 mod dir;
+mod export;
 mod file;
+mod forgotten;
 mod handle;
 mod inode;
 mod known;

@@ -240,7 +240,7 @@ impl Vfs {
 
     async fn give_back(&self) {
         let mut waiting = {
-            let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut forgotten = self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *forgotten)
         };
         waiting.sort_unstable();
@@ -263,7 +263,7 @@ impl Vfs {
             }
         }
         if !later.is_empty() {
-            self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).append(&mut later);
+            self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut later);
         }
         if inos.is_empty() {
             return;
@@ -521,6 +521,7 @@ impl Recaller {
     }
 
     fn forget_attr(&self, inode: &Inode) {
+        inode.doubt_plain();
         let deadline = flexfs_uring::clock::now() + KNOWN_MAX;
         while self.kernel.forget_attr(inode.nodeid) == Told::Unknown
             && self.vfs.inodes.known(inode.ino()).is_some()

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::{Found, ValidFor};
 use super::args::Forget;
 use super::atime::Atimes;
+use super::forgotten::Forgotten;
 use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
 use super::notice::{Notice, Notices};
@@ -40,12 +41,13 @@ pub struct Vfs {
     pub(crate) remote: Arc<Remote>,
     pub(crate) files: Arc<data::Files<Remote>>,
     pub(crate) inodes: InodeTable,
+    pub(crate) forgotten: Forgotten,
     pub(crate) handles: Handles,
     pub(crate) atimes: Atimes,
     pub(crate) notices: Notices,
     pub(crate) flags: Flags,
     /// Numbers that the kernel forgot and that are to be given back.
-    pub(crate) forgotten: Mutex<Vec<Ino>>,
+    pub(crate) to_give_back: Mutex<Vec<Ino>>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
     pub(crate) keeps_names: AtomicBool,
     /// What the threads that process recalls are to do.
@@ -77,13 +79,14 @@ impl Vfs {
         let (root, flags) = (granted.root, granted.flags);
         Self {
             inodes: InodeTable::new(root),
+            forgotten: Forgotten::new(),
             handles: Handles::new(),
             atimes: Atimes::new(!flags.ro && !flags.no_atime),
             remote,
             files,
             notices,
             flags,
-            forgotten: Mutex::default(),
+            to_give_back: Mutex::default(),
             keeps_names: AtomicBool::new(false),
             tasks: OnceLock::new(),
         }
@@ -105,8 +108,9 @@ impl Vfs {
     pub fn forget(&self, forgotten: &[Forget]) {
         for one in forgotten {
             if let Some(inode) = self.inodes.forget(one.nodeid, one.lookups) {
+                self.forgotten.note(inode.node, inode.parent());
                 self.files.forget(inode.ino());
-                self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).push(inode.ino());
+                self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).push(inode.ino());
             }
         }
     }
@@ -199,16 +203,21 @@ impl Vfs {
         };
         let mut attr = entry.attr;
         self.settle(&inode, &mut attr);
-        let attr_valid = self.attr_valid(&inode, grant);
+        let attr_valid = self.attr_valid(&inode, &attr, grant);
         Ok(Found { nodeid: inode.nodeid, attr, entry_valid, attr_valid })
     }
 
     /// How long the kernel may keep attributes that came with this grant. The inode must be in the table already: a recall
     /// that comes now tells the kernel of it, one that came is seen here.
-    pub(crate) fn attr_valid(&self, inode: &Inode, grant: Grant) -> ValidFor {
-        let ino = inode.ino();
-        let held = self.files.may_keep(ino, grant.leases) && self.remote.recalls().is_good(ino, grant.asked);
-        ValidFor::lease(held)
+    pub(crate) fn attr_valid(&self, inode: &Inode, attr: &Attr, grant: Grant) -> ValidFor {
+        let (ino, recalls) = (inode.ino(), self.remote.recalls());
+        // As with names: noted before it is looked whether a recall came.
+        inode.note_plain((!attr.has_xattrs && grant.leases.has(Leases::ATTR)).then(|| recalls.life()));
+        let is_good = recalls.is_good(ino, grant.asked);
+        if !is_good {
+            inode.doubt_plain();
+        }
+        ValidFor::lease(is_good && self.files.may_keep(ino, grant.leases))
     }
 
     /// How long the kernel may keep a name, present or absent, and notes that it does.

@@ -198,6 +198,7 @@ impl World {
                 ctime: time,
                 btime: time,
                 version: 1,
+                has_xattrs: false,
             },
             settings: VolumeSettings {
                 id: "id".to_owned(),

@@ -24,7 +24,7 @@ pub(crate) struct Child {
 
 impl Child {
     /// Verbs: `flock-ex`, `flock-sh`, `posix-wait FIRST LENGTH`, `posix-try FIRST LENGTH`, `hold-open`, `stat`, `create`,
-    /// `remove`, `read`; `hold-many FIRST COUNT`, `write-exit`, `write-exec`, `write-fsync` and `threads` go on when they are told to.
+    /// `remove`, `read`; `flock-crowd COUNT`, `count TIMES KIND`; `posix-chain FIRST SECOND`, `ofd-chain FIRST SECOND`, `hold-many FIRST COUNT`, `write-exit`, `write-exec`, `write-fsync` and `threads` go on when they are told to.
     pub(crate) fn start(verb: &str, path: &Path) -> Self {
         let mut running = Run::new(std::env::current_exe().unwrap())
             .args(["--exact", "child::entry", "--ignored", "--nocapture", "--test-threads=1"])
@@ -112,6 +112,10 @@ fn entry() {
             let lock = posix(libc::F_WRLCK, number(1), number(2));
             hold(file(true), |file| fcntl(file, FcntlArg::F_SETLK(&lock)).is_ok());
         }
+        "flock-crowd" => crowd(Path::new(path), words[1].parse().unwrap()),
+        "count" => count(Path::new(path), words[1].parse().unwrap(), words[2] == "flock"),
+        "posix-chain" => chain(&file(true), number(1), number(2), |lock| FcntlArg::F_SETLKW(lock)),
+        "ofd-chain" => chain(&file(true), number(1), number(2), |lock| FcntlArg::F_OFD_SETLKW(lock)),
         "hold-open" => hold(file(true), |_| true),
         "hold-many" => hold_many(Path::new(path), words[1].parse().unwrap(), words[2].parse().unwrap()),
         "create" => say(if File::create_new(path).is_ok() { "done" } else { "failed" }),
@@ -148,6 +152,55 @@ pub(crate) fn posix(kind: i32, start: i64, length: i64) -> libc::flock {
         l_len: length,
         l_pid: 0,
     }
+}
+
+/// Takes one byte; told to go on, it waits for another one. Says `done`, `deadlock` or `failed`.
+fn chain(file: &File, first: i64, second: i64, wait: fn(&libc::flock) -> FcntlArg<'_>) {
+    let take = |byte| match fcntl(file, wait(&posix(libc::F_WRLCK, byte, 1))) {
+        Ok(_) => "done",
+        Err(nix::errno::Errno::EDEADLK) => "deadlock",
+        Err(_) => "failed",
+    };
+    say(take(first));
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    say(take(second));
+    let _ = soon(Duration::from_secs(60), || false);
+}
+
+/// Waits for a shared flock in as many threads, each through a description of its own.
+fn crowd(path: &Path, threads: usize) {
+    let waiter = |_| {
+        let file = File::open(path).unwrap();
+        std::thread::spawn(move || rustix::fs::flock(&file, FlockOperation::LockShared).map(|()| file))
+    };
+    let waiters: Vec<_> = (0..threads).map(waiter).collect();
+    let files: Vec<_> = waiters.into_iter().map(|thread| thread.join().unwrap()).collect();
+    say(if files.iter().all(Result::is_ok) { "done" } else { "failed" });
+}
+
+/// Adds 1 to the number in a file, under a lock of another file, again and again. The file is opened and closed inside the
+/// lock, which is what makes other clients' changes seen; its length changes with the number.
+fn count(path: &Path, times: u64, by_flock: bool) {
+    let lock = OpenOptions::new().read(true).write(true).open(path.with_extension("lock")).unwrap();
+    for _ in 0..times {
+        if by_flock {
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+        } else {
+            fcntl(&lock, FcntlArg::F_SETLKW(&posix(libc::F_WRLCK, 0, 0))).unwrap();
+        }
+        let mut file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+        let number: u64 = text.parse().unwrap_or_else(|error| panic!("{error}: {text:?}"));
+        file.write_all_at((number + 1).to_string().as_bytes(), 0).unwrap();
+        drop(file);
+        if by_flock {
+            rustix::fs::flock(&lock, FlockOperation::Unlock).unwrap();
+        } else {
+            fcntl(&lock, FcntlArg::F_SETLK(&posix(libc::F_UNLCK, 0, 0))).unwrap();
+        }
+    }
+    say("done");
 }
 
 /// A file with unsent bytes; comes back when the child is told to go on.

@@ -12,7 +12,7 @@ use crate::child::Child;
 use crate::harness::{Cluster, Options, Run, Transport, soon};
 use crate::names::code;
 
-both!(offsets, appends, direct, attributes, users, figures, two_clients, many_open);
+both!(offsets, appends, appending_processes, direct, attributes, users, figures, two_clients, many_open);
 
 /// Bytes that tell where they belong.
 pub(crate) fn pattern(offset: u64, length: usize) -> Vec<u8> {
@@ -95,6 +95,28 @@ fn appends(transport: Transport) {
             assert_eq!(**line, format!("{thread} {index:03} {}", "x".repeat(index)));
         }
     }
+    cluster.finish();
+}
+
+/// Lines of several processes, through handles of their own and one they share, come whole and none is lost; as an ordinary
+/// user, with lines that cross pages, segments and the border of inline files.
+fn appending_processes(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let folder = cluster.path("folder");
+    fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::chown(&folder, Some(1001), Some(1001)).unwrap();
+    let script = "cd \"$1\"; exec 3>>log
+        write() { for i in $(seq 1 150); do printf '%s %03d %0*d end\\n' $1 $i $((i * 7 % 997 + 1)) 0; done; }
+        for who in a b c; do write $who >>log & done
+        for who in d e; do write $who >&3 & done
+        wait";
+    Run::shell(script, &[&folder]).user(1001).folder("/").limit(200).ok();
+    let text = fs::read_to_string(folder.join("log")).unwrap();
+    let mut seen: Vec<&str> = text.lines().map(|line| line.get(..5).unwrap_or(line)).collect();
+    assert!(text.lines().all(|line| line.ends_with("0 end")), "a torn line");
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!((text.lines().count(), seen.len()), (750, 750));
     cluster.finish();
 }
 

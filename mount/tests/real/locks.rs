@@ -15,7 +15,7 @@ use crate::harness::{Cluster, Transport, within};
 /// Time for a lock that is free to be granted.
 const GRANT: Duration = Duration::from_secs(5);
 
-both!(flock_waits, posix_ranges, clients, servers_restart);
+both!(flock_waits, posix_ranges, clients, servers_restart, deadlocks, crowds, counters);
 
 fn open(path: &Path) -> File {
     OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).unwrap()
@@ -151,5 +151,110 @@ fn servers_restart(transport: Transport) {
     assert_eq!(waiter.says(Duration::from_secs(30)).as_deref(), Some("done"));
     drop(waiter);
     drop(file);
+    cluster.finish();
+}
+
+/// `EDEADLK` to the one that closes a circle of record locks, over two clients and three processes, and to nobody else.
+fn deadlocks(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let other = cluster.second_mount();
+    let path = cluster.path("file");
+    fs::write(&path, vec![0; 100]).unwrap();
+    let paths = [path.clone(), other.join("file")];
+    let start = |verb: &str, at: usize| {
+        let child = Child::start(verb, &paths[at % 2]);
+        assert_eq!(child.says(GRANT).as_deref(), Some("done"));
+        child
+    };
+    for length in [2, 3] {
+        let mut circle: Vec<Child> = (0..length)
+            .map(|index| start(&format!("posix-chain {index} {}", (index + 1) % length), index))
+            .collect();
+        for child in &mut circle[..length - 1] {
+            child.tell();
+            assert!(child.is_waiting(), "a chain of {length} is no circle yet");
+        }
+        // One more who waits at its end is in nobody's way.
+        let mut beside = start("posix-chain 50 0", 1);
+        beside.tell();
+        assert!(beside.is_waiting());
+        circle[length - 1].tell();
+        assert_eq!(circle[length - 1].says(GRANT).as_deref(), Some("deadlock"), "a circle of {length}");
+        // It gives up what it holds: the others get theirs, one after the other.
+        circle.pop().unwrap().kill();
+        while let Some(child) = circle.pop() {
+            assert_eq!(child.says(GRANT).as_deref(), Some("done"));
+            child.kill();
+        }
+        assert_eq!(beside.says(GRANT).as_deref(), Some("done"));
+    }
+    // Locks of descriptions have no process that could be told: they wait, and go on when somebody lets go.
+    let mut first = start("ofd-chain 0 1", 0);
+    let mut second = start("ofd-chain 1 0", 1);
+    first.tell();
+    assert!(first.is_waiting());
+    second.tell();
+    assert!(second.is_waiting(), "a circle of descriptions");
+    first.kill();
+    assert_eq!(second.says(GRANT).as_deref(), Some("done"));
+    drop(second);
+    cluster.finish();
+}
+
+/// More waiters than all queues have entries, of one client; everything else goes on, and so does the unlock.
+fn crowds(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let path = cluster.path("file");
+    let file = open(&path);
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    let waiters = 400;
+    let crowd = Child::start(&format!("flock-crowd {waiters}"), &path);
+    assert!(crowd.is_waiting() && crowd.is_waiting());
+    let folder = cluster.path("folder");
+    within(Duration::from_secs(20), "work beside waiting locks", move || {
+        fs::create_dir(&folder).unwrap();
+        for index in 0..100 {
+            fs::write(folder.join(index.to_string()), vec![1; 10_000]).unwrap();
+        }
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 100);
+    });
+    let mut interrupted = Child::start("flock-ex", &path);
+    assert!(interrupted.is_waiting());
+    assert!(interrupted.interrupt(Duration::from_secs(3)), "a waiter does not end at kill -INT");
+    flock(&file, FlockOperation::Unlock).unwrap();
+    assert_eq!(crowd.says(Duration::from_secs(30)).as_deref(), Some("done"));
+    // And a crowd that is killed leaves nothing behind.
+    within(GRANT, "lock after a crowd", {
+        let file = file.try_clone().unwrap();
+        move || flock(&file, FlockOperation::LockExclusive).unwrap()
+    });
+    let crowd = Child::start(&format!("flock-crowd {waiters}"), &path);
+    assert!(crowd.is_waiting());
+    crowd.kill();
+    flock(&file, FlockOperation::Unlock).unwrap();
+    within(GRANT, "lock after a killed crowd", move || flock(&file, FlockOperation::LockExclusive).unwrap());
+    cluster.finish();
+}
+
+/// Two processes on each of two clients count under a lock: no step is lost.
+fn counters(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let other = cluster.second_mount();
+    let times = transport.scale(150, 60);
+    // flock is each machine's own over /dev/fuse, so there only record locks.
+    for kind in [Some("posix"), (transport == Transport::Uring).then_some("flock")].into_iter().flatten() {
+        let path = cluster.path(kind);
+        fs::write(&path, "7").unwrap();
+        fs::write(path.with_extension("lock"), "").unwrap();
+        let there = other.join(kind);
+        let verb = format!("count {times} {kind}");
+        let children: Vec<Child> =
+            [&path, &there, &path, &there].iter().map(|path| Child::start(&verb, path)).collect();
+        for child in &children {
+            assert_eq!(child.says(Duration::from_secs(120)).as_deref(), Some("done"), "{kind}");
+        }
+        let count = fs::read_to_string(&path).unwrap();
+        assert_eq!(count, (7 + 4 * times).to_string(), "{kind}");
+    }
     cluster.finish();
 }

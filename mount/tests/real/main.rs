@@ -34,6 +34,7 @@ macro_rules! one {
     )+};
 }
 
+mod acls;
 mod child;
 mod coherence;
 mod crash;
@@ -41,9 +42,11 @@ mod ends;
 mod faults;
 mod files;
 mod full;
+mod handles;
 mod harness;
 mod large;
 mod locks;
+mod mapped;
 mod mounting;
 mod names;
 mod outage;
@@ -54,4 +57,5 @@ mod space;
 mod suites;
 mod tools;
 mod tree;
+mod twins;
 mod xattrs;

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, linkat, openat, renameat_with};
 use rustix::io::Errno;
 
-use crate::harness::{Cluster, Transport, within};
+use crate::harness::{Cluster, Run, Transport, within};
 
-both!(odd_names, renames, links_and_orphans, tmpfile, folders);
+both!(odd_names, renames, links_and_orphans, tmpfile, folders, positions);
 
 fn odd_names(transport: Transport) {
     let cluster = Cluster::start(transport);
@@ -193,6 +193,46 @@ fn folders(transport: Transport) {
     fs::remove_dir_all(cluster.path("deep")).unwrap();
     fs::remove_dir_all(&folder).unwrap();
     assert_eq!(fs::metadata(cluster.mnt()).unwrap().nlink(), 2);
+    cluster.finish();
+}
+
+/// `telldir(3)` and `seekdir(3)`: every position that was told stays where it was, whatever comes and goes around it.
+fn positions(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let script = r#"
+        use strict;
+        my $dir = shift;
+        my $make = sub { open(my $file, '>', "$dir/$_[0]") or die "$_[0]: $!" };
+        $make->("stay-$_"), $make->("go-$_") for 1 .. 1500;
+        opendir(my $list, $dir) or die;
+        my (@at, @name);
+        while (1) {
+            push @at, telldir($list);
+            my $name = readdir($list);
+            last unless defined $name;
+            push @name, $name;
+        }
+        die "listed " . @name unless @name == 3002;
+        unlink("$dir/go-$_") or die for 1 .. 1500;
+        $make->("new-$_") for 1 .. 1500;
+        # From positions in any order: the rest of what stays, in the order it had.
+        for my $from (map { ($_ * 1117) % 3002 } 1 .. 40) {
+            seekdir($list, $at[$from]);
+            my @rest;
+            while (defined(my $name = readdir($list))) { push @rest, $name if $name =~ /stay/ }
+            my @want = grep { /stay/ } @name[$from .. $#name];
+            die "from $from: @rest, not @want" unless "@rest" eq "@want";
+        }
+        rewinddir($list);
+        my %seen;
+        $seen{$_}++ while defined($_ = readdir($list));
+        die "after rewinddir: " . keys(%seen) unless keys(%seen) == 3002 && !grep { $_ != 1 } values %seen;
+        print "good";
+    "#;
+    fs::create_dir(cluster.path("folder")).unwrap();
+    std::os::unix::fs::chown(cluster.path("folder"), Some(1001), Some(1001)).unwrap();
+    let run = Run::new("perl").args(["-e", script]).arg(cluster.path("folder")).user(1001).folder("/");
+    assert_eq!(run.limit(120).ok().out, "good");
     cluster.finish();
 }
 

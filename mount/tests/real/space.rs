@@ -47,7 +47,19 @@ fn allocation(transport: Transport) {
     // Past the end it changes nothing; without keep-size the kernel refuses it.
     fallocate(&file, punch, 2 << 20, 4096).unwrap();
     assert_eq!(fallocate(&file, FallocateFlags::PUNCH_HOLE, 0, 10), Err(Errno::OPNOTSUPP));
-    assert_eq!(fallocate(&file, FallocateFlags::COLLAPSE_RANGE, 0, 4096), Err(Errno::OPNOTSUPP));
+    for refused in
+        [FallocateFlags::COLLAPSE_RANGE, FallocateFlags::INSERT_RANGE, FallocateFlags::UNSHARE_RANGE]
+    {
+        assert_eq!(fallocate(&file, refused, 0, 4096), Err(Errno::OPNOTSUPP), "{refused:?}");
+    }
+    let zero_and_keep = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+    fallocate(&file, zero_and_keep, (1 << 20) - 4096, 8192).unwrap();
+    assert_eq!(size(), 1 << 20);
+    assert_eq!(fallocate(&file, FallocateFlags::empty(), 0, 0), Err(Errno::INVAL));
+    assert_eq!(fallocate(&file, FallocateFlags::empty(), i64::MAX as u64 - 10, 10), Err(Errno::FBIG));
+    let reader = File::open(cluster.path("file")).unwrap();
+    assert_eq!(fallocate(&reader, FallocateFlags::empty(), 0, 4096), Err(Errno::BADF));
+    drop(reader);
     file.sync_all().unwrap();
     drop(file);
     cluster.remount();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Cluster, Run, Transport};
+use crate::harness::{Cluster, Ext4, Run, Transport};
 
 /// Cases that fail on a mount and pass on ext4, one a line, behind each its reason.
 const EXPECTED: &str = include_str!("pjdfstest-expected.txt");
@@ -76,32 +76,6 @@ fn outcomes(out: &str) -> Outcomes {
     let lines: Vec<&str> =
         plain.lines().filter(|line| !line.ends_with(" ok") && !line.starts_with("  ")).collect();
     Outcomes { passed, text: lines.join("\n") }
-}
-
-/// An ext4 in a file, for comparison: not every machine's temporary folder is one.
-struct Ext4 {
-    folder: std::path::PathBuf,
-}
-
-impl Ext4 {
-    fn mount(folder: &Path) -> Self {
-        let image = folder.with_extension("img");
-        fs::create_dir(folder).unwrap();
-        Run::new("truncate").args(["-s", "256m"]).arg(&image).ok();
-        Run::new("mkfs.ext4").arg("-q").arg(&image).ok();
-        Run::new("mount").args(["-o", "loop"]).arg(&image).arg(folder).ok();
-        Self { folder: folder.to_owned() }
-    }
-
-    fn path(&self) -> &Path {
-        &self.folder
-    }
-}
-
-impl Drop for Ext4 {
-    fn drop(&mut self) {
-        Run::new("umount").arg("-l").arg(&self.folder).run();
-    }
 }
 
 /// 100 k operations of every kind fsx has, on a file that crosses segments and blocks.

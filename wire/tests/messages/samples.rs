@@ -61,6 +61,7 @@ pub(crate) fn attr() -> Attr {
         ctime: Time { secs: 5, nanos: 6 },
         btime: Time { secs: 7, nanos: 8 },
         version: 9,
+        has_xattrs: true,
     }
 }
 

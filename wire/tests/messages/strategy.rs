@@ -36,11 +36,11 @@ fn time() -> impl Strategy<Value = Time> + Clone {
 
 fn attr() -> impl Strategy<Value = Attr> + Clone {
     let numbers = (any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
-    let sizes = (any::<u64>(), any::<u64>(), any::<u64>());
+    let sizes = (any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>());
     (numbers, sizes, time(), time(), time(), time()).prop_map(
         |(numbers, sizes, atime, mtime, ctime, btime)| {
             let (ino, mode, nlink, uid, gid, rdev) = numbers;
-            let (size, blocks, version) = sizes;
+            let (size, blocks, version, has_xattrs) = sizes;
             Attr {
                 ino: Ino(ino),
                 mode,
@@ -55,6 +55,7 @@ fn attr() -> impl Strategy<Value = Attr> + Clone {
                 ctime,
                 btime,
                 version,
+                has_xattrs,
             }
         },
     )
@@ -179,7 +180,12 @@ fn names() -> BoxedStrategy<Request> {
 }
 
 fn changes() -> BoxedStrategy<Request> {
-    let mode = prop_oneof![Just(XattrMode::Any), Just(XattrMode::Create), Just(XattrMode::Replace)];
+    let mode = prop_oneof![
+        Just(XattrMode::Any),
+        Just(XattrMode::Create),
+        Just(XattrMode::Replace),
+        Just(XattrMode::AnyWithoutSetGid)
+    ];
     let family = prop_oneof![Just(LockFamily::Posix), Just(LockFamily::Flock)];
     prop_oneof![
         (node(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
@@ -299,9 +305,17 @@ pub(crate) fn notice() -> BoxedStrategy<Notice> {
 }
 
 fn flags() -> impl Strategy<Value = Flags> + Clone {
-    (any::<[bool; 5]>(), any::<u16>()).prop_map(|([ro, no_exec, no_suid, no_atime, root_squash], umask)| {
-        Flags { ro, no_exec, no_suid, no_atime, root_squash, umask }
-    })
+    (any::<[bool; 6]>(), any::<u16>()).prop_map(
+        |([ro, no_exec, no_suid, no_atime, no_acl, root_squash], umask)| Flags {
+            ro,
+            no_exec,
+            no_suid,
+            no_atime,
+            no_acl,
+            root_squash,
+            umask,
+        },
+    )
 }
 
 pub(crate) fn hello() -> BoxedStrategy<Hello> {

@@ -45,7 +45,7 @@ struct Changes {
     /// Most inodes; 0 = no limit.
     #[arg(long = "maxInodes")]
     max_inodes: Option<u64>,
-    /// Flags of every mount: ro,noExec,noSUID,noATime,rootSquash,umask=0027; "" takes them away.
+    /// Flags of every mount: ro,noExec,noSUID,noATime,noACL,rootSquash,umask=0027; "" takes them away.
     #[arg(long)]
     flags: Option<String>,
     /// Your words.

@@ -33,7 +33,7 @@ struct Changes {
     /// Directory of the volume that the holder sees as its root [default: /].
     #[arg(long = "mountPath")]
     mount_path: Option<String>,
-    /// Flags of mounts with this token: ro,noExec,noSUID,noATime,rootSquash,umask=0027; "" takes them away.
+    /// Flags of mounts with this token: ro,noExec,noSUID,noATime,noACL,rootSquash,umask=0027; "" takes them away.
     #[arg(long)]
     flags: Option<String>,
     /// Whose it is, what for.

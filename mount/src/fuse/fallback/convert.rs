@@ -136,7 +136,14 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     match time {
         TimeOrNow::Now => SetTime::Now,
         TimeOrNow::SpecificTime(time) => {
-            let (secs, nanos) = flexfs_uring::clock::parts(time);
+            let (secs, nanos) = match time.duration_since(UNIX_EPOCH) {
+                Ok(_) => flexfs_uring::clock::parts(time),
+                // fuser counts the nanoseconds backward as well, which the kernel does not.
+                Err(before) => {
+                    let before = before.duration();
+                    (0i64.saturating_sub_unsigned(before.as_secs()), before.subsec_nanos())
+                }
+            };
             SetTime::At(Time { secs, nanos })
         }
     }
@@ -157,7 +164,11 @@ mod tests {
     fn times_survive_the_way_through_fuser() {
         for (secs, nanos) in [(0, 0), (-1, 999_999_999), (-1_000_000_000, 1), (5_000_000_000, 7)] {
             let time = Time { secs, nanos };
-            assert_eq!(set_time(TimeOrNow::SpecificTime(system_time(time))), SetTime::At(time));
+            // As fuser makes them out of a request.
+            let part = Duration::new(secs.unsigned_abs(), nanos);
+            let came = if secs < 0 { UNIX_EPOCH - part } else { UNIX_EPOCH + part };
+            assert_eq!(set_time(TimeOrNow::SpecificTime(came)), SetTime::At(time));
+            assert_eq!(flexfs_uring::clock::parts(system_time(time)), (secs, nanos));
         }
         // Beyond what a SystemTime holds: anything but a panic.
         system_time(Time { secs: i64::MAX, nanos: 999_999_999 });

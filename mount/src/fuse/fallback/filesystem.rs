@@ -23,6 +23,7 @@ use super::convert::{
     xattr,
 };
 use super::post::Fallback;
+use crate::fuse::dispatch;
 use crate::fuse::init;
 use crate::fuse::reply::lock_code;
 use crate::fuse::request;
@@ -56,8 +57,8 @@ macro_rules! parse_name {
 impl Filesystem for Fallback {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // The kind of a lock does not come through; see the module's head.
-        let wanted =
-            InitFlags::from_bits_retain(init::wanted_without_parser()) & !InitFlags::FUSE_FLOCK_LOCKS;
+        let wanted = InitFlags::from_bits_retain(init::wanted_without_parser(self.service.vfs.serves_acls()))
+            & !InitFlags::FUSE_FLOCK_LOCKS;
         let offered = config.capabilities() & wanted;
         // None of these can fail: what is asked for was offered, and the numbers are within fuser's bounds.
         let refused = (
@@ -70,10 +71,26 @@ impl Filesystem for Fallback {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let parent = parent.0;
+        // For handles of open_by_handle_at(2), and never else.
+        let by_handle = matches!(name.as_bytes(), b"." | b"..").then(|| name == ".");
+        if let Some(itself) = by_handle {
+            return self.post(
+                req,
+                move |at| async move {
+                    if itself {
+                        at.vfs.find_again(at.ctx(), parent).await
+                    } else {
+                        at.vfs.find_parent(at.ctx(), parent).await
+                    }
+                },
+                answer!(reply, found => entry(reply, &found)),
+            );
+        }
         let name = parse_name!(name, reply);
         self.post(
             req,
-            move |at| async move { at.vfs.lookup(at.ctx(), parent.0, name).await },
+            move |at| async move { at.vfs.lookup(at.ctx(), parent, name).await },
             answer!(reply, found => looked(reply, &found)),
         );
     }
@@ -443,7 +460,7 @@ impl Filesystem for Fallback {
         let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
         self.post(
             req,
-            move |at| async move { at.vfs.set_xattr(at.ctx(), ino.0, name, value, mode).await },
+            move |at| async move { at.vfs.set_xattr_unsaid(at.ctx(), ino.0, name, value, mode).await },
             answer!(reply, () => reply.ok()),
         );
     }
@@ -520,10 +537,7 @@ impl Filesystem for Fallback {
         self.post(
             req,
             move |at| async move {
-                if sleep {
-                    at.seat.accept_any_signal();
-                }
-                at.vfs.set_lock(at.ctx(), ino.0, fh.0, lock, sleep).await
+                dispatch::set_lock(&at.vfs, at.ctx(), &at.seat, ino.0, (fh.0, lock, sleep)).await
             },
             answer!(reply, () => reply.ok()),
         );

@@ -271,6 +271,16 @@ impl Cluster {
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
+    /// Requests of a kind that meta answered.
+    pub(crate) fn requests(&self, kind: &str) -> u64 {
+        let url = format!("http://127.0.0.1:{}/metrics", self.metrics);
+        let text = Run::new("curl").args(["-sS", "--max-time", "10", &url]).ok().out;
+        let kind = format!("kind=\"{kind}\"");
+        let lines =
+            text.lines().filter(|line| line.starts_with("flexfs_meta_requests{") && line.contains(&kind));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
     /// Credentials of the volume.
     pub(crate) fn volume_creds(&self) -> PathBuf {
         self.state.join("creds/mount")

@@ -3,6 +3,7 @@
 mod clock;
 mod cluster;
 mod command;
+mod ext4;
 mod host;
 mod machine;
 mod process;
@@ -13,6 +14,7 @@ mod shell;
 pub(crate) use clock::{now, soon, wall, within};
 pub(crate) use cluster::{Cluster, Options, Transport, VOLUME};
 pub(crate) use command::{Run, Running};
+pub(crate) use ext4::Ext4;
 pub(crate) use host::Network;
 pub(crate) use machine::{binary, cargo_sources, free_ports, repository, scratch};
 pub(crate) use process::Process;
