@@ -312,7 +312,7 @@ mod tests {
         assert!(args.ro && args.transport == Transport::Dev && args.umask == Some(0o27));
         assert_eq!(args.mem_bytes(), 2 << 30);
         assert_eq!(args.creds_path(), Path::new("/c"));
-        for bad in ["acl", "umask=999", "credsFile", "credsFile=", "transport=tcp", "memCapacity=0"] {
+        for bad in ["acls", "umask=999", "credsFile", "credsFile=", "transport=tcp", "memCapacity=0"] {
             assert!(args.apply_options(bad).is_err(), "{bad}");
         }
     }

@@ -71,7 +71,7 @@ mod tests {
         assert!(parsed.ro && parsed.verbose && !fake && parsed.umask == Some(0o22));
         assert!(parse(&args("mount.flexfs vol /mnt -fn")).unwrap().1);
         for line in
-            ["mount.flexfs vol /mnt -o", "mount.flexfs vol /mnt extra", "mount.flexfs vol /mnt -o acl"]
+            ["mount.flexfs vol /mnt -o", "mount.flexfs vol /mnt extra", "mount.flexfs vol /mnt -o acls"]
         {
             assert!(parse(&args(line)).is_err(), "{line}");
         }

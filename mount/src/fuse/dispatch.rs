@@ -10,7 +10,7 @@ use super::reply;
 use super::request::{Header, Operation};
 use super::seat::Seat;
 use crate::cancel::or_cancel;
-use crate::vfs::{Ctx, Looked, MakeArgs, OpenFlags, ValidFor, Vfs, WriteArgs};
+use crate::vfs::{Ctx, Looked, MakeArgs, OpenFlags, Vfs, WriteArgs};
 
 /// Pause before a lock that would be a deadlock, were it a record lock, is asked for again.
 const DEADLOCK_PAUSE: Duration = Duration::from_millis(100);

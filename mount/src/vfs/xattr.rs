@@ -41,7 +41,7 @@ impl Vfs {
     pub async fn get_xattr(&self, ctx: Ctx<'_>, nodeid: u64, name: Vec<u8>) -> Result<Vec<u8>, Errno> {
         let inode = self.inodes.get(nodeid)?;
         self.check(&name)?;
-        if self.is_plain(inode) && KEPT.iter().any(|prefix| name.starts_with(prefix)) {
+        if self.is_plain(&inode) && KEPT.iter().any(|prefix| name.starts_with(prefix)) {
             return Err(Errno::ENODATA);
         }
         // The kernel keeps access lists, absent ones too: they are to come under a lease.
@@ -75,7 +75,7 @@ impl Vfs {
     /// Those of the system call.
     pub async fn list_xattr(&self, ctx: Ctx<'_>, nodeid: u64) -> Result<Vec<u8>, Errno> {
         let inode = self.inodes.get(nodeid)?;
-        if self.is_plain(inode) {
+        if self.is_plain(&inode) {
             return Ok(Vec::new());
         }
         let mut names = self.call_bytes(ctx, Request::ListXattr { node: inode.node }).await?;
@@ -123,7 +123,7 @@ impl Vfs {
     ) -> Result<(), Errno> {
         let mut mode = mode;
         if name == ACL_ACCESS && mode == XattrMode::Any && ctx.caller.uid != 0 {
-            let attr = self.get_attr(ctx, nodeid).await?;
+            let (attr, _) = self.get_attr(ctx, nodeid).await?;
             if attr.mode & S_ISGID != 0 && attr.gid != ctx.caller.gid {
                 mode = XattrMode::AnyWithoutSetGid;
             }

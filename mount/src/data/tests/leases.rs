@@ -78,11 +78,14 @@ fn reads_wait_while_the_last_pages_go() {
         assert!(!reader.is_finished());
         // What the kernel writes back because of the recall does not wait, and goes out with it.
         let how = WriteMode { from_pages: true, ..WriteMode::default() };
-        mount.files.write(CALLER, node, 4, b"mapped", how, None).await.unwrap();
-        assert_eq!(recalled.shut(Duration::from_secs(9)), vec![4..10]);
+        mount.files.write(CALLER, node, 4096, b"mapped", how, None).await.unwrap();
+        // The kernel asks for the first page, so it has nothing of it.
+        mount.files.write(CALLER, node, 4, b"more", how, None).await.unwrap();
+        assert!(recalled.are_held(&[4..8]) && !recalled.are_held(&[4..8, 4096..4102]));
+        assert_eq!(recalled.shut(Duration::from_secs(9)), vec![4096..4102]);
         recalled.end().await;
-        assert_eq!(reader.await, b"textmappe");
-        assert_eq!(mount.server.content(1), b"textmapped");
+        assert_eq!(reader.await, b"textmore\0");
+        assert_eq!(mount.server.content(1)[4090..], *b"\0\0\0\0\0\0mapped");
     });
 }
 

@@ -59,6 +59,7 @@ fn blank(mode: u32) -> FileAttr {
         ctime: Time::default(),
         btime: Time::default(),
         version: 0,
+        has_xattrs: false,
     })
 }
 
