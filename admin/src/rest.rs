@@ -1,16 +1,19 @@
 //! The routes of the API and the handlers that all nouns share.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use flexfs_wire::token::TokenKind;
+use hyper::body::Body as _;
 use rusqlite::Transaction;
 use serde_json::{Value, json};
 
@@ -26,6 +29,8 @@ use crate::{certificate, clock, events, metric, openapi, validate};
 
 /// Largest body, bytes; the largest real one is a certificate signing request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How much of a larger one is read away: who is not heard out sees a broken connection instead of the answer.
+const BODY_BYTES_HEARD_MAX: usize = 1024 * 1024;
 /// Time from the head of a request to the head of its answer; bounds slow bodies too.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Header of a full page: the value for `?after=` of the next one.
@@ -55,7 +60,6 @@ pub(crate) fn router(app: App) -> Router {
         .route("/healthz", get(health))
         .method_not_allowed_fallback(async || Problem::no_such_method())
         .fallback(async || Problem::no_such_path())
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(limit_time))
         .layer(from_fn(metric::count))
         .with_state(app)
@@ -74,16 +78,21 @@ pub(crate) struct Body(pub(crate) Bytes);
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Bytes::from_request(request, state).await {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(BytesRejection::FailedToBufferBody(error))
-                if error.status() == StatusCode::PAYLOAD_TOO_LARGE =>
-            {
-                Err(Problem::too_large(BODY_BYTES_MAX))
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let mut body = request.into_body();
+        let mut bytes = Vec::new();
+        let mut total = 0;
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            let frame = frame.map_err(|_| Problem::request("the body could not be read"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            total += data.len();
+            if total <= BODY_BYTES_MAX {
+                bytes.extend_from_slice(&data);
+            } else if total > BODY_BYTES_HEARD_MAX {
+                break;
             }
-            Err(_) => Err(Problem::request("the body could not be read")),
         }
+        if total > BODY_BYTES_MAX { Err(Problem::too_large(BODY_BYTES_MAX)) } else { Ok(Self(bytes.into())) }
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct State {
     pub(crate) writer: Option<Caller>,
     /// Dirty bytes clear set-uid and set-gid.
     pub(crate) kill_privileges: bool,
+    /// Extended attributes were set here: answers that say there are none may be from before.
+    pub(crate) is_decorated: bool,
     /// Opens of this mount.
     pub(crate) opens: u32,
     /// The last change the server answered, and in which life of the session.
@@ -165,6 +167,7 @@ pub(crate) struct Known {
     pub(crate) blocks: u64,
     pub(crate) mtime: Time,
     pub(crate) ctime: Time,
+    pub(crate) has_xattrs: bool,
 }
 
 /// A batch on its way.
@@ -216,6 +219,7 @@ impl From<&Attr> for Known {
             blocks: attr.blocks,
             mtime: attr.mtime,
             ctime: attr.ctime,
+            has_xattrs: attr.has_xattrs,
         }
     }
 }

@@ -397,6 +397,13 @@ impl<S: Server> Files<S> {
         self.core.dirty_nodes()
     }
 
+    /// Extended attributes of the inode are about to be set here.
+    pub fn decorate(&self, ino: Ino) {
+        if let Some(file) = self.core.find(ino) {
+            file.state().is_decorated = true;
+        }
+    }
+
     /// The kernel forgot the inode.
     pub fn forget(&self, ino: Ino) {
         self.core.forget(ino);

@@ -250,7 +250,7 @@ mod tests {
     /// A state that knows version 5 and its map.
     fn state() -> State {
         let time = Time::default();
-        let known = Known { version: 5, size: 0, blocks: 0, mtime: time, ctime: time };
+        let known = Known { version: 5, size: 0, blocks: 0, mtime: time, ctime: time, has_xattrs: false };
         State { known: Some(known), map: Some(Box::new(Map::empty(5))), ..State::default() }
     }
 

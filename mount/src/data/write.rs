@@ -6,15 +6,17 @@ use std::time::Duration;
 use flexfs_uring::{clock, timer};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::FILE_BYTES_MAX;
-use flexfs_wire::message::Caller;
+use flexfs_wire::message::{Caller, Request};
 
-use super::core::Core;
+use super::core::{Core, NOBODY};
 use super::file::{File, Progress, Recalling, State};
 use super::files::WriteMode;
 use super::lease::Busy;
 use super::server::Server;
 use crate::cancel::{Cancel, or_cancel};
 
+/// Capabilities of a program (`capabilities(7)`).
+const CAPABILITY: &[u8] = b"security.capability";
 /// Bytes that the kernel wrote to its pages before a recall reach us within this.
 const ON_THE_WAY_MAX: Duration = Duration::from_secs(2);
 /// Longest pause before a writer who may wait asks for the lease again.
@@ -95,6 +97,8 @@ impl<S: Server> Core<S> {
         cancel: Option<&Cancel>,
     ) -> Result<Taken<'a>, Errno> {
         let mut refused = false;
+        // The kernel takes a program's capabilities off itself where it has pages.
+        let mut is_disarmed = !how.direct;
         let mut pause = Duration::ZERO;
         loop {
             let moved = {
@@ -104,6 +108,13 @@ impl<S: Server> Core<S> {
                 let may_keep = state.lease.is_exclusive(life);
                 // The kernel holds pages for it that the recall waits for.
                 let must_not_wait = !how.direct && (recalled || refused);
+                let decorated = state.is_decorated || state.known.is_some_and(|known| known.has_xattrs);
+                if may_keep && decorated && !is_disarmed {
+                    drop(state);
+                    self.disarm(file, cancel).await?;
+                    is_disarmed = true;
+                    continue;
+                }
                 if state.known.is_some() && (may_keep || must_not_wait) {
                     let offset = if how.append { state.size() } else { offset };
                     if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
@@ -137,6 +148,15 @@ impl<S: Server> Core<S> {
                     or_cancel(timer::sleep(pause), cancel).await?;
                 }
             }
+        }
+    }
+
+    /// Takes off the capabilities that a program has, for it is about to become another.
+    async fn disarm(&self, file: &File, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        let request = Request::RemoveXattr { node: file.node, name: CAPABILITY.to_vec() };
+        match self.call(NOBODY, request, file, cancel).await {
+            Ok(_) | Err(Errno::ENODATA) => Ok(()),
+            Err(errno) => Err(errno),
         }
     }
 

@@ -105,6 +105,7 @@ impl Vfs {
         let inode = self.inodes.get(nodeid)?;
         self.check(&name)?;
         inode.decorate();
+        self.files.decorate(inode.ino());
         self.call_done(ctx, Request::SetXattr { node: inode.node, name, value, mode }).await
     }
 

@@ -39,14 +39,18 @@ pub(super) fn xattr(reply: ReplyXattr, value: &[u8], room: u32) {
 pub(super) fn plus(item: &DirItem) -> (FileAttr, Duration) {
     match &item.found {
         Some(found) => (file_attr(&found.attr), shorter(found)),
-        // No inode comes along: the kernel looks it up when it needs it.
-        None => (blank(item.kind), Duration::ZERO),
+        // No inode comes along: the kernel looks it up when it needs it. That is told by number 0, which programs take for
+        // a name that was removed; the kernel itself knows what `.` and `..` are.
+        None => {
+            let is_dot = matches!(item.name(), b"." | b"..");
+            (blank(if is_dot { item.ino } else { 0 }, item.kind), Duration::ZERO)
+        }
     }
 }
 
-fn blank(mode: u32) -> FileAttr {
+fn blank(ino: u64, mode: u32) -> FileAttr {
     file_attr(&Attr {
-        ino: flexfs_wire::id::Ino(0),
+        ino: flexfs_wire::id::Ino(ino),
         mode,
         nlink: 1,
         uid: 0,
@@ -84,7 +88,7 @@ pub(super) fn looked(reply: ReplyEntry, looked: &Looked) {
         Looked::Found(found) => entry(reply, found),
         Looked::Absent(valid) => {
             // Number 0 stands for no inode; the rest is not looked at.
-            reply.entry_with_ttls(&Duration::ZERO, &ttl(*valid), &blank(0), GENERATION);
+            reply.entry_with_ttls(&Duration::ZERO, &ttl(*valid), &blank(0, 0), GENERATION);
         }
     }
 }
