@@ -10,6 +10,7 @@ mod cases {
     mod blocks;
     mod floods;
     mod hostile;
+    mod leases;
     mod locks;
     mod namespace;
     mod process;

@@ -1,6 +1,6 @@
 //! Calls that wait until others have given back their leases of what the call changes or reads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use flexfs_wire::errno::Errno;
@@ -18,7 +18,7 @@ use crate::lease::{Done, Want};
 const RECALLS_PER_NOTICE: usize = 1_000;
 /// A recall without an answer is sent again after this, and then with every tick.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How long a write waits that was asked for by a recall, when others are in its way.
+/// How long a write of a session that is itself asked to give the file back waits for others that write to it, too.
 const CYCLE_MAX: Duration = Duration::from_millis(50);
 /// What access lists are called as extended attributes, access and default.
 const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
@@ -32,8 +32,18 @@ struct Parked {
     /// Recalls answered to this call.
     done: Vec<Done>,
     reserved: Vec<Ino>,
-    /// Applied then, whoever is in the way: what it waits for may wait for it.
+    /// Looked at then: what it waits for may wait for it.
     until: Option<Instant>,
+}
+
+impl Parked {
+    /// Who writes to which file, if it is a write.
+    fn writes(&self) -> Option<(SessionId, Ino)> {
+        match &self.job.call.request {
+            Request::Write { node, .. } => Some((self.job.session, node.ino)),
+            _ => None,
+        }
+    }
 }
 
 /// All of them, in the order they came in; they go on in that order.
@@ -303,8 +313,9 @@ impl<S: Store> Host<S> {
         }
     }
 
-    /// Applies what may be waited for by those it waits for: two sessions that write to one file at the same time through
-    /// pages of their kernels, which each holds locked. One of them is then read a moment late at the other.
+    /// Applies what is waited for by those it waits for: two sessions that write to one file at the same time through
+    /// pages of their kernels, which each holds locked. One of them is then read a moment late at the other. Who waits for
+    /// a session that does not write to the file goes on waiting: that one will answer.
     pub(super) fn break_cycles(&mut self, now: Now) {
         if !self.parked.is_hurried() {
             return;
@@ -312,7 +323,18 @@ impl<S: Store> Host<S> {
         let is_due = |parked: &Parked| parked.until.is_some_and(|until| until <= now.mono);
         let due: Vec<u64> =
             self.parked.calls.iter().filter(|(_, parked)| is_due(parked)).map(|(place, _)| *place).collect();
+        if due.is_empty() {
+            return;
+        }
+        let writers: HashSet<(SessionId, Ino)> = self.parked.calls.values().filter_map(Parked::writes).collect();
         for place in due {
+            let Some(parked) = self.parked.calls.get_mut(&place) else { continue };
+            let Some((_, ino)) = parked.writes() else { continue };
+            let asked = parked.missing.iter().filter_map(|id| self.leases.asked(*id));
+            if !asked.into_iter().any(|asked| writers.contains(&(asked.session, ino))) {
+                parked.until = Some(now.mono + CYCLE_MAX);
+                continue;
+            }
             if let Some(parked) = self.parked.remove(place) {
                 self.leases.unreserve(&parked.reserved);
                 self.apply(parked.job, now);
