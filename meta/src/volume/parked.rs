@@ -185,7 +185,9 @@ impl<S: Store> Host<S> {
             }
             Request::GetAttr { node } | Request::ReadLayout { node, .. } => wants.push(Want::Read(node.ino)),
             // To be granted a lease, under which the kernel keeps access lists.
-            Request::GetXattr { node, name } if name.starts_with(ACCESS_LISTS) => wants.push(Want::Read(node.ino)),
+            Request::GetXattr { node, name } if name.starts_with(ACCESS_LISTS) => {
+                wants.push(Want::Read(node.ino))
+            }
             Request::Open { node, truncate, .. } => {
                 wants.push(if *truncate { Want::Change(node.ino) } else { Want::Read(node.ino) });
             }
@@ -234,7 +236,9 @@ impl<S: Store> Host<S> {
     ) -> Leases {
         match (request, result) {
             // The client's kernel keeps access lists, absent ones too.
-            (Request::GetXattr { node, .. }, Ok(_) | Err(Errno::ENODATA)) => self.leases.grant(session, node.ino),
+            (Request::GetXattr { node, .. }, Ok(_) | Err(Errno::ENODATA)) => {
+                self.leases.grant(session, node.ino)
+            }
             (Request::Lookup { parent, .. }, Err(Errno::ENOENT)) => {
                 self.leases.grant_names(session, parent.ino)
             }
@@ -326,7 +330,8 @@ impl<S: Store> Host<S> {
         if due.is_empty() {
             return;
         }
-        let writers: HashSet<(SessionId, Ino)> = self.parked.calls.values().filter_map(Parked::writes).collect();
+        let writers: HashSet<(SessionId, Ino)> =
+            self.parked.calls.values().filter_map(Parked::writes).collect();
         for place in due {
             let Some(parked) = self.parked.calls.get_mut(&place) else { continue };
             let Some((_, ino)) = parked.writes() else { continue };

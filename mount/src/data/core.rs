@@ -218,12 +218,24 @@ impl<S: Server> Core<S> {
     ) -> Result<Reply, Errno> {
         let recalls = self.server.recalls();
         let (asked, life) = (recalls.asked(), recalls.life());
+        let changes = request.is_mutation();
         let (result, leases) = self.server.call_leased(caller, request, cancel).await;
-        if result.is_ok() && leases.has(Leases::ATTR) {
+        if let Ok(reply) = &result
+            && leases.has(Leases::ATTR)
+        {
+            let attr = told_attr(reply);
             let mut state = file.state();
             // Under the state's lock: a recall that begins now finds the lease, one that began is seen here.
             if recalls.is_good(file.node.ino, asked) {
-                state.lease.grant(leases, life);
+                state.lease.grant(leases, life, attr.map_or(u64::MAX, |attr| attr.version));
+                // Whoever reads under the lease from now on must not take what was known before for true.
+                match attr {
+                    Some(attr) if changes => state.learn_gap(attr),
+                    Some(attr) => {
+                        state.learn(attr, life);
+                    }
+                    None => {}
+                }
             }
         }
         result
@@ -231,6 +243,14 @@ impl<S: Server> Core<S> {
 
     fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
         lock(&self.shards[usize::try_from(ino.0 % SHARDS as u64).expect("below SHARDS")])
+    }
+}
+
+/// The attributes that an answer tells.
+fn told_attr(reply: &Reply) -> Option<&Attr> {
+    match reply {
+        Reply::Attr(attr) | Reply::Opened { attr, .. } | Reply::Copied { attr, .. } => Some(attr),
+        _ => None,
     }
 }
 

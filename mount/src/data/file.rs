@@ -91,6 +91,8 @@ pub(crate) struct State {
 pub(crate) struct Lease {
     /// What was granted, and in which life of the leases; void in any other.
     granted: Option<(Level, u64)>,
+    /// The version that the file had when it became exclusive: whatever comes after it is of this client.
+    exclusive_from: u64,
     /// A recall is being processed. Until it is answered the lease stands: what is read may be what was true before, and
     /// what is written goes to the server before it is answered.
     pub(crate) recall: Recalling,
@@ -134,12 +136,15 @@ impl Lease {
         self.recall == Recalling::No && self.granted == Some((Level::Exclusive, life))
     }
 
-    /// Takes in what was granted.
-    pub(crate) fn grant(&mut self, leases: Leases, life: u64) {
+    /// Takes in what was granted with an answer that tells this version of the file.
+    pub(crate) fn grant(&mut self, leases: Leases, life: u64, version: u64) {
         if self.recall != Recalling::No {
             return;
         }
         if leases.has(Leases::EXCLUSIVE) {
+            if !self.is_exclusive(life) {
+                self.exclusive_from = version;
+            }
             self.granted = Some((Level::Exclusive, life));
         } else if leases.has(Leases::ATTR) {
             self.granted = Some((Level::Shared, life));
@@ -347,15 +352,17 @@ impl State {
         }
     }
 
-    /// An attribute came that no change of ours answers. True when it tells of somebody else's change.
-    pub(crate) fn learn(&mut self, attr: &Attr) -> bool {
+    /// An attribute came that no change of ours answers; `life` is that of the leases. True when it tells of somebody
+    /// else's change.
+    pub(crate) fn learn(&mut self, attr: &Attr, life: u64) -> bool {
         let version = self.version();
         if self.known.is_some() && attr.version < version {
             return false;
         }
         let foreign = self.known.is_some() && attr.version > version;
-        if foreign && self.changing > 0 {
-            // May be our own change, whose answer comes soon; if it is not, that answer's version will say so.
+        let mine = self.lease.is_exclusive(life) && version >= self.lease.exclusive_from;
+        if foreign && self.changing > 0 && mine {
+            // Our own change, whose answer comes soon.
             return false;
         }
         self.known = Some(Known::from(attr));
@@ -364,6 +371,16 @@ impl State {
             self.stale_kernel = true;
         }
         foreign
+    }
+
+    /// The answer to a change of ours, before it is taken in by [`State::learn_own`]: others may have changed the file
+    /// before it.
+    pub(crate) fn learn_gap(&mut self, attr: &Attr) {
+        if self.known.is_some_and(|known| attr.version > known.version + 1) {
+            self.known = Some(Known::from(attr));
+            self.map = None;
+            self.stale_kernel = true;
+        }
     }
 
     /// The answer to a call of ours, which `changes` the data or does not. True: nobody else changed the data in
@@ -409,5 +426,68 @@ impl State {
                 attr.mode &= !S_ISGID;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attr(version: u64) -> Attr {
+        let time = Time::default();
+        let (ino, mode) = (flexfs_wire::id::Ino(7), flexfs_wire::attr::S_IFREG);
+        let times = (time, time, time, time);
+        let (atime, mtime, ctime, btime) = times;
+        Attr {
+            ino,
+            mode,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: version,
+            blocks: 0,
+            atime,
+            mtime,
+            ctime,
+            btime,
+            version,
+            has_xattrs: false,
+        }
+    }
+
+    /// A file at version 5, with a change of ours under way.
+    fn changing() -> State {
+        let map = Some(Box::new(Map::empty(5)));
+        State { known: Some(Known::from(&attr(5))), map, changing: 1, ..State::default() }
+    }
+
+    #[test]
+    fn a_version_is_taken_for_our_own_only_while_nobody_else_can_make_one() {
+        let mut state = changing();
+        state.lease.grant(Leases::ATTR, 1, 6);
+        assert!(state.learn(&attr(6), 1), "it may be somebody else's");
+        assert_eq!((state.size(), state.map().is_some()), (6, false));
+        // Exclusive from the version known, then from one that is not known yet.
+        for (from, foreign) in [(5, false), (6, true)] {
+            let mut state = changing();
+            state.lease.grant(Leases::ATTR.and(Leases::EXCLUSIVE), 1, from);
+            assert_eq!(state.learn(&attr(6), 1), foreign);
+            assert_eq!((state.version() == 6, state.map().is_none()), (foreign, foreign));
+        }
+        let mut state = changing();
+        state.lease.grant(Leases::ATTR.and(Leases::EXCLUSIVE), 1, 5);
+        assert!(state.learn(&attr(6), 2), "the lease is void");
+    }
+
+    #[test]
+    fn the_answer_to_a_change_tells_of_those_before_it() {
+        let mut state = changing();
+        state.learn_gap(&attr(6));
+        assert!(state.map().is_some() && state.learn_own(&attr(6), true));
+        let mut state = changing();
+        state.learn_gap(&attr(7));
+        assert_eq!((state.size(), state.map().is_some()), (7, false));
+        assert!(!state.learn_own(&attr(7), true));
     }
 }

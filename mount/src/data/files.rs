@@ -124,7 +124,7 @@ impl<S: Server> Files<S> {
             state.known = None;
             state.stale_kernel = true;
         }
-        state.learn(&attr);
+        state.learn(&attr, self.core.server.recalls().life());
         // Another version is a change of ours under way, or one since: the next read asks.
         if let Some(layout) = layout.filter(|layout| layout.version == state.version())
             && adopt(&mut state, attr.version, layout).is_err()
@@ -181,10 +181,10 @@ impl<S: Server> Files<S> {
         file.remember();
         let mut state = file.state();
         state.opens += 1;
-        state.learn(attr);
+        state.learn(attr, self.core.server.recalls().life());
         let recalls = self.core.server.recalls();
         if recalls.is_good(node.ino, asked) {
-            state.lease.grant(leases, recalls.life());
+            state.lease.grant(leases, recalls.life(), attr.version);
         }
         self.core.note_answer(&mut state);
         if attr.size == 0 {
@@ -368,7 +368,7 @@ impl<S: Server> Files<S> {
         let Some(file) = self.core.find(attr.ino) else { return false };
         let (foreign, stale) = {
             let mut state = file.state();
-            let foreign = state.learn(attr);
+            let foreign = state.learn(attr, self.core.server.recalls().life());
             state.overlay(attr);
             (foreign, std::mem::take(&mut state.stale_kernel))
         };

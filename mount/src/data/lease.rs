@@ -121,7 +121,7 @@ impl<S: Server> Core<S> {
                     asks += 1;
                     let request = Request::GetAttr { node: file.node };
                     let attr = attr_of(self.call(NOBODY, request, file, cancel).await?)?;
-                    file.state().learn(&attr);
+                    file.state().learn(&attr, self.server.recalls().life());
                 }
             }
         }
@@ -137,7 +137,7 @@ impl<S: Server> Core<S> {
         let request = Request::Acquire { node: file.node };
         let attr = attr_of(self.call(NOBODY, request, file, cancel).await?)?;
         let mut state = file.state();
-        state.learn(&attr);
+        state.learn(&attr, self.server.recalls().life());
         Ok(state.lease.is_exclusive(self.server.recalls().life()))
     }
 
@@ -156,7 +156,7 @@ impl<S: Server> Core<S> {
         let request = Request::GetAttr { node: file.node };
         match self.call(NOBODY, request, file, None).await.and_then(attr_of) {
             Ok(attr) if attr.version > version => {
-                file.state().learn(&attr);
+                file.state().learn(&attr, self.server.recalls().life());
                 self.lose_all(file);
             }
             // The inode is gone, or will be asked for again: its writes fail by themselves.
