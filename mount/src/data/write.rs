@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_listener::EventListener;
 use flexfs_uring::{clock, timer};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::FILE_BYTES_MAX;
@@ -36,6 +37,16 @@ struct Taken<'a> {
     busy: Option<Busy<'a>>,
     /// The kernel may have fetched pages of them anew while they were on their way, without them.
     overtaken: bool,
+}
+
+/// What comes before bytes can be copied.
+enum Next {
+    /// Capabilities go.
+    Disarm,
+    /// A recall ends.
+    Wait(EventListener),
+    /// The exclusive lease is asked for.
+    Acquire,
 }
 
 impl<S: Server> Core<S> {
@@ -101,7 +112,7 @@ impl<S: Server> Core<S> {
         let mut is_disarmed = !how.direct;
         let mut pause = Duration::ZERO;
         loop {
-            let moved = {
+            let next = {
                 let mut state = file.state();
                 let life = self.server.recalls().life();
                 let recalled = state.lease.recall != Recalling::No;
@@ -110,12 +121,8 @@ impl<S: Server> Core<S> {
                 let must_not_wait = !how.direct && (recalled || refused);
                 let decorated = state.is_decorated || state.known.is_some_and(|known| known.has_xattrs);
                 if may_keep && decorated && !is_disarmed {
-                    drop(state);
-                    self.disarm(file, cancel).await?;
-                    is_disarmed = true;
-                    continue;
-                }
-                if state.known.is_some() && (may_keep || must_not_wait) {
+                    Next::Disarm
+                } else if state.known.is_some() && (may_keep || must_not_wait) {
                     let offset = if how.append { state.size() } else { offset };
                     if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
                         return Err(Errno::EFBIG);
@@ -136,16 +143,25 @@ impl<S: Server> Core<S> {
                         taken.busy = Some(Busy::new(file, offset..offset + data.len() as u64));
                     }
                     return Ok(taken);
+                } else if recalled {
+                    Next::Wait(file.moved.listen())
+                } else {
+                    Next::Acquire
                 }
-                recalled.then(|| file.moved.listen())
             };
-            if let Some(moved) = moved {
-                or_cancel(moved, cancel).await?;
-            } else if !self.acquire(file, cancel).await? {
-                refused = true;
-                if how.direct {
-                    pause = (pause + Duration::from_millis(1)).min(ASK_PAUSE_MAX);
-                    or_cancel(timer::sleep(pause), cancel).await?;
+            match next {
+                Next::Disarm => {
+                    self.disarm(file, cancel).await?;
+                    is_disarmed = true;
+                }
+                Next::Wait(moved) => or_cancel(moved, cancel).await?,
+                Next::Acquire if self.acquire(file, cancel).await? => {}
+                Next::Acquire => {
+                    refused = true;
+                    if how.direct {
+                        pause = (pause + Duration::from_millis(1)).min(ASK_PAUSE_MAX);
+                        or_cancel(timer::sleep(pause), cancel).await?;
+                    }
                 }
             }
         }

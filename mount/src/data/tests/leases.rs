@@ -81,7 +81,8 @@ fn reads_wait_while_the_last_pages_go() {
         mount.files.write(CALLER, node, 4096, b"mapped", how, None).await.unwrap();
         // The kernel asks for the first page, so it has nothing of it.
         mount.files.write(CALLER, node, 4, b"more", how, None).await.unwrap();
-        assert!(recalled.are_held(&[4..8]) && !recalled.are_held(&[4..8, 4096..4102]));
+        let (first, second) = (4..8, 4096..4102);
+        assert!(recalled.are_held(&[first.clone(), 0..4]) && !recalled.are_held(&[first, second]));
         assert_eq!(recalled.shut(Duration::from_secs(9)), vec![4096..4102]);
         recalled.end().await;
         assert_eq!(reader.await, b"textmore\0");
