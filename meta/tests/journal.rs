@@ -35,7 +35,7 @@ impl Made {
         store.close().unwrap();
         let bytes = fs::read(journal(folder.path())).unwrap();
         let trailer = b"FJL\x03";
-        let ends = (4..bytes.len()).filter(|at| &bytes[at - 4..*at] == trailer).map(|at| at as u64);
+        let ends = (4..=bytes.len()).filter(|at| &bytes[at - 4..*at] == trailer).map(|at| at as u64);
         let ends: Vec<u64> = ends.collect();
         assert!(ends.len() >= BATCHES as usize);
         Self { ends: ends[ends.len() - BATCHES as usize..].to_vec(), folder }

@@ -28,7 +28,7 @@ use flexfs_wire::id::Commit;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::store::{SEQUENCE_JUMP, SEQUENCE_KEY};
-use super::{Batch, Damage, Durable, Publisher, Room, Store, Visit, journal};
+use super::{Batch, Damage, Durable, Publisher, Room, Store, Visit, creation, journal};
 
 /// Name of the one keyspace.
 const KEYSPACE: &str = "volume";
@@ -54,11 +54,13 @@ pub struct Options {
     pub room: Option<Room>,
     /// Cut a damaged journal and go on with what is before the damage.
     pub cut_journal: bool,
+    /// Bytes in memory after which a table is written; `None`: the engine's 64 MB.
+    pub table_bytes: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 128 << 20, workers: 2, room: None, cut_journal: false }
+        Self { cache_bytes: 128 << 20, workers: 2, room: None, cut_journal: false, table_bytes: None }
     }
 }
 
@@ -142,7 +144,14 @@ impl Fjall {
             error => OpenError::Engine { path: path.into(), cause: error.to_string() },
         };
         let io = |error| OpenError::Io { path: path.into(), error };
-        std::fs::create_dir_all(path).map_err(io)?;
+        let was_used = File::open(path.join(DURABLE_FILE)).is_ok_and(|mark| read_mark(&mark) > 0);
+        if !was_used && !creation::is_there(path).map_err(io)? {
+            creation::create(path, io, |folder| {
+                start(folder, &options)
+                    .and_then(|(database, _)| database.persist(PersistMode::SyncAll))
+                    .map_err(engine)
+            })?;
+        }
         let mark = File::options()
             .create(true)
             .truncate(false)
@@ -152,15 +161,7 @@ impl Fjall {
             .map_err(io)?;
         let durable = read_mark(&mark);
         check_journals(path, durable, options.cut_journal)?;
-        let database = Database::builder(path)
-            .cache_size(options.cache_bytes)
-            .worker_threads(options.workers.max(1))
-            .manual_journal_persist(true)
-            .open()
-            .map_err(engine)?;
-        let keyspace = database
-            .keyspace(KEYSPACE, || KeyspaceCreateOptions::default().manual_journal_persist(true))
-            .map_err(engine)?;
+        let (database, keyspace) = start(path, &options).map_err(engine)?;
         let survived = match keyspace.get(SEQUENCE_KEY).map_err(engine)? {
             Some(bytes) => {
                 bytes.as_ref().try_into().map(u64::from_le_bytes).map_err(|_| OpenError::Engine {
@@ -412,6 +413,23 @@ fn allocate(journal: &File) {
 }
 
 /// The commit up to which all was synced; 0 when nobody noted it.
+/// Opens what fjall has in a folder, or has it make that.
+fn start(folder: &Path, options: &Options) -> fjall::Result<(Database, Keyspace)> {
+    let database = Database::builder(folder)
+        .cache_size(options.cache_bytes)
+        .worker_threads(options.workers.max(1))
+        .manual_journal_persist(true)
+        .open()?;
+    let keyspace = database.keyspace(KEYSPACE, || {
+        let defaults = KeyspaceCreateOptions::default().manual_journal_persist(true);
+        match options.table_bytes {
+            Some(bytes) => defaults.max_memtable_size(bytes),
+            None => defaults,
+        }
+    })?;
+    Ok((database, keyspace))
+}
+
 fn read_mark(mark: &File) -> u64 {
     let mut bytes = [0; 8];
     mark.read_exact_at(&mut bytes, 0).map_or(0, |()| u64::from_le_bytes(bytes))

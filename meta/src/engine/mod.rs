@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: transactions, snapshots, reverse scans, concurrent writers. One thread owns a store.
 
+mod creation;
 mod durable;
 pub mod fjall;
 mod journal;
