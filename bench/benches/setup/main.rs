@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cluster::{Cluster, VOLUME};
 use criterion::{BatchSize, Criterion, criterion_group};
-use flexfs_mount::link::conn::Conn;
+use flexfs_mount::link::conn::{Conn, HANDSHAKE_MAX};
 use flexfs_mount::link::{Remote, Target};
 use flexfs_mount::setup::{self, Config};
 use flexfs_uring::{Shard, ShardConfig, clock};
@@ -99,7 +99,7 @@ fn claims(cluster: &Cluster, count: u64, resume: bool) -> Duration {
 
 async fn claim(remote: &Arc<Remote>, target: &Target, resume: bool) {
     let granted = remote.granted();
-    let mut conn = Conn::connect(target, &target.meta_addr).await.unwrap();
+    let mut conn = Conn::connect(target, &target.meta_addr, HANDSHAKE_MAX).await.unwrap();
     let (versions, session) = (PROTOCOL_VERSIONS, granted.session);
     let proof = prove(&granted.resume_key, session, conn.exporter());
     let hello = if resume {

@@ -28,7 +28,7 @@ use super::tx::Tx;
 /// Time to reach one address.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Time for the TLS handshake: the server allows no more either.
-const HANDSHAKE_MAX: Duration = Duration::from_millis(HANDSHAKE_MS_MAX);
+pub const HANDSHAKE_MAX: Duration = Duration::from_millis(HANDSHAKE_MS_MAX);
 /// Time for a welcome. The server may have to ask admin, and delays refusals.
 pub(crate) const WELCOME_MAX: Duration = Duration::from_secs(20);
 /// Time for the name service.
@@ -46,17 +46,18 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Connects to the metadata server at `addr`.
+    /// Connects to the metadata server at `addr`. `within`: the time for the handshake, `HANDSHAKE_MAX` at most.
     ///
     /// # Errors
     /// [`LinkError`]: the cause at the last address tried.
-    pub async fn connect(target: &Target, addr: &str) -> Result<Self, LinkError> {
+    pub async fn connect(target: &Target, addr: &str, within: Duration) -> Result<Self, LinkError> {
+        let within = within.min(HANDSHAKE_MAX);
         let mut last = LinkError::Io(std::io::ErrorKind::AddrNotAvailable.into());
         for address in resolve(addr).await? {
             match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    let secured = timeout(HANDSHAKE_MAX, secure(&stream, target)).await;
-                    match secured.unwrap_or_else(|_| Err(LinkError::Silent(HANDSHAKE_MS_MAX))) {
+                    let secured = timeout(within, secure(&stream, target)).await;
+                    match secured.unwrap_or_else(|_| Err(LinkError::Silent(millis(within)))) {
                         Ok((secured, sealed)) => return Ok(Self::new(stream, secured, sealed)),
                         Err(error) => last = error,
                     }

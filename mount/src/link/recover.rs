@@ -12,7 +12,7 @@ use flexfs_wire::hello::{Granted, Reason, Welcome};
 use flexfs_wire::id::{Commit, RequestId};
 use flexfs_wire::message::{Answer, Call, Recovery, Request};
 
-use super::conn::Conn;
+use super::conn::{Conn, HANDSHAKE_MAX};
 use super::error::LinkError;
 use super::local::NOBODY;
 use super::session::Session;
@@ -64,7 +64,7 @@ impl Drop for Halt<'_> {
 
 async fn resume(session: &Session) -> Result<Conn, LinkError> {
     let began = clock::now();
-    let mut conn = Conn::connect(&session.target, &session.addr()).await?;
+    let mut conn = Conn::connect(&session.target, &session.addr(), HANDSHAKE_MAX).await?;
     let hello = session.keys().attach(conn.exporter(), true);
     let (epoch, durable) = match conn.greet(&hello).await? {
         Welcome::Recovering { epoch, durable } => (epoch, durable),
@@ -124,7 +124,7 @@ async fn declare(session: &Session, conn: &mut Conn) -> Result<Commit, LinkError
 
 /// Opens a new session in place of the old one.
 async fn reopen(session: &Session) -> Result<Conn, LinkError> {
-    let mut conn = Conn::connect(&session.target, &session.addr()).await?;
+    let mut conn = Conn::connect(&session.target, &session.addr(), HANDSHAKE_MAX).await?;
     let granted = match conn.greet(&session.target.open()).await? {
         Welcome::Granted(granted) => granted,
         Welcome::Refused(refused) => return Err(LinkError::Refused(refused)),

@@ -13,7 +13,7 @@ use flexfs_uring::timer::sleep;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{Reason, Welcome};
 
-use super::conn::Conn;
+use super::conn::{Conn, HANDSHAKE_MAX};
 use super::error::LinkError;
 use super::local::Link;
 use super::recover;
@@ -25,6 +25,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest wait before connecting again: a server that is back is noticed within this.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// Time for the first handshake; each further attempt has twice as much. A connection that leads nowhere must not take most
+/// of a lease.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
 /// Absence of the server after which is asked whether it has moved.
 const LOCATE_AFTER: Duration = Duration::from_secs(5);
 /// Pause between two such questions.
@@ -34,7 +38,7 @@ const LOCATE_PAUSE: Duration = Duration::from_secs(10);
 pub(crate) async fn run(link: Rc<Link>) {
     let session = Rc::clone(&link);
     let session = &session.session;
-    let mut backoff = BACKOFF_MIN;
+    let (mut backoff, mut patience) = (BACKOFF_MIN, PATIENCE_MIN);
     let mut down_since = clock::now();
     while session.ended().is_none() {
         if session.is_leaving() && !link.ledger.borrow().awaits_goodbye() {
@@ -42,10 +46,10 @@ pub(crate) async fn run(link: Rc<Link>) {
             pause(&link, BACKOFF_MAX).await;
             continue;
         }
-        let Some(established) = until_end(session, establish(&link)).await else { break };
+        let Some(established) = until_end(session, establish(&link, patience)).await else { break };
         match established {
             Ok(Some(conn)) => {
-                backoff = BACKOFF_MIN;
+                (backoff, patience) = (BACKOFF_MIN, PATIENCE_MIN);
                 add(&link.lane().connects, 1);
                 link.set_up();
                 let cause = serve(&link, conn).await;
@@ -64,20 +68,21 @@ pub(crate) async fn run(link: Rc<Link>) {
                 locate(&link.session);
                 pause(&link, backoff).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
+                patience = (patience * 2).min(HANDSHAKE_MAX);
             }
         }
     }
     link.die(session.ended().unwrap_or(Errno::EIO));
 }
 
-/// One attempt at a connection that belongs to the session.
-async fn establish(link: &Link) -> Result<Option<Conn>, LinkError> {
+/// One attempt at a connection that belongs to the session. `patience`: the time for its handshake.
+async fn establish(link: &Link, patience: Duration) -> Result<Option<Conn>, LinkError> {
     let session = &link.session;
     if let Some(first) = lock(&session.first).take() {
         return Conn::from_first(first).map(Some);
     }
     let era = session.era();
-    let mut conn = Conn::connect(&session.target, &session.addr()).await?;
+    let mut conn = Conn::connect(&session.target, &session.addr(), patience).await?;
     let hello = session.keys().attach(conn.exporter(), false);
     match conn.greet(&hello).await? {
         Welcome::Attached { durable, .. } => {
