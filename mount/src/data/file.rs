@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) changing: u32,
     /// Somebody else changed the data and the kernel was not told yet.
     pub(crate) stale_kernel: bool,
+    /// A read was answered without a lease: nobody will say when what the kernel got is old.
+    pub(crate) is_unheld: bool,
     /// The table of dirty files names this one.
     pub(crate) listed: bool,
     /// When the oldest dirty byte came, for the writeback.

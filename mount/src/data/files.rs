@@ -378,6 +378,12 @@ impl<S: Server> Files<S> {
         stale
     }
 
+    /// Whether the kernel gets pages of the file that no lease holds. Told once.
+    #[must_use]
+    pub fn take_unheld(&self, ino: Ino) -> bool {
+        self.core.find(ino).is_some_and(|file| std::mem::take(&mut file.state().is_unheld))
+    }
+
     /// Whether attributes of the inode that came with `leases` may be kept.
     #[must_use]
     pub fn may_keep(&self, ino: Ino, leases: Leases) -> bool {

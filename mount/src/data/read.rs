@@ -46,8 +46,7 @@ impl<S: Server> Core<S> {
     ) -> Result<usize, Errno> {
         let (_busy, held) = self.begin_read(file, offset..offset + out.len() as u64, how, cancel).await?;
         if !held {
-            // Nobody will say when the kernel's pages are old.
-            file.state().stale_kernel = true;
+            file.state().is_unheld = true;
         }
         let mut gone = None;
         let mut tries = 0;

@@ -49,6 +49,10 @@ impl Vfs {
         let how = ReadMode { direct: args.direct || handle.direct };
         let read =
             self.files.read(ctx.caller, handle.inode.node, args.offset, out, how, Some(ctx.cancel)).await?;
+        if self.files.take_unheld(handle.inode.ino()) {
+            // Also what this very read fills: it waits for its answer.
+            self.drop_pages(&handle.inode);
+        }
         if handle.touches_atime && read > 0 {
             self.touch_atime(&handle.inode);
         }

@@ -234,10 +234,15 @@ impl Vfs {
     /// that are no longer the file's.
     pub(crate) fn settle(&self, inode: &Arc<Inode>, attr: &mut Attr) {
         if inode.is_file() && self.files.observe(attr) {
-            let change = inode.note_change();
-            self.notices.post(Notice::Pages { inode: Arc::clone(inode), change });
+            self.drop_pages(inode);
         }
         inode.note_times(attr);
+    }
+
+    /// Has the kernel drop the pages of a file; opens do not keep them until it did.
+    pub(crate) fn drop_pages(&self, inode: &Arc<Inode>) {
+        let change = inode.note_change();
+        self.notices.post(Notice::Pages { inode: Arc::clone(inode), change });
     }
 }
 
