@@ -25,8 +25,10 @@ impl Leases {
     pub const ATTR: Self = Self(2);
     /// No other session has a lease of that file: writes may be kept here, size and mtime are this session's to say.
     pub const EXCLUSIVE: Self = Self(4);
+    /// The names of the new directory in the answer, which has none yet.
+    pub const BORN: Self = Self(8);
     /// All of them.
-    pub const ALL: Self = Self(7);
+    pub const ALL: Self = Self(15);
 
     /// Whether all of `other` is granted.
     #[must_use]

@@ -246,11 +246,13 @@ impl<S: Store> Host<S> {
                 self.leases.grant_names(session, parent.ino).and(self.leases.grant(session, entry.attr.ino))
             }
             (Request::Make { parent, .. }, Ok(Reply::Entry(entry))) => {
-                let names = self.leases.grant_names(session, parent.ino);
-                names.and(match entry.attr.is_file() {
-                    true => self.leases.grant_exclusive(session, entry.attr.ino),
-                    false => self.leases.grant(session, entry.attr.ino),
-                })
+                let ino = entry.attr.ino;
+                let granted = self.leases.grant_names(session, parent.ino).and(match entry.attr.is_file() {
+                    true => self.leases.grant_exclusive(session, ino),
+                    false => self.leases.grant(session, ino),
+                });
+                let born = entry.attr.is_dir() && self.leases.grant_names(session, ino).has(Leases::NAMES);
+                granted.and(Leases::BORN.when(born))
             }
             // Without an exclusive lease the client writes past its kernel's pages: so only one of several sessions that
             // have the file open holds pages locked while it waits.

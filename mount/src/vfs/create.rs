@@ -129,6 +129,9 @@ impl Vfs {
         mut make: Make,
     ) -> Result<(Entry, Grant), Errno> {
         make.ino = self.remote.next_ino(Some(ctx.cancel)).await?;
+        if let Some(name) = &name {
+            parent.content.add(name);
+        }
         self.call_entry(ctx, Request::Make { parent: parent.node, name, make }).await
     }
 

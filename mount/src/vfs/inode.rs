@@ -12,6 +12,7 @@ use flexfs_wire::message::{Caller, Entry, LockFamily};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
+use super::content::Content;
 use super::known::Known;
 
 /// What the kernel calls the root of a mount (`FUSE_ROOT_ID`).
@@ -35,6 +36,8 @@ pub struct Inode {
     /// The last of them after which the kernel dropped its pages.
     changes_told: AtomicU64,
     state: Mutex<State>,
+    /// Names that may be in this directory, if it was made here.
+    pub(crate) content: Content,
     /// Names of this directory that the kernel may know.
     pub(crate) names: Known,
 }
@@ -86,6 +89,7 @@ impl Inode {
             changes_seen: AtomicU64::new(0),
             changes_told: AtomicU64::new(0),
             state: Mutex::default(),
+            content: Content::default(),
             names: Known::default(),
         }
     }

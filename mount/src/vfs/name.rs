@@ -1,10 +1,13 @@
 //! Names: looking up, removing, moving, linking.
 
+use std::sync::atomic::Ordering;
+
 use flexfs_wire::errno::Errno;
 use flexfs_wire::message::{RENAME_EXCHANGE, RENAME_NOREPLACE, Reply, Request};
 use flexfs_wire::name::Name;
 
 use super::answer::{Found, Looked, ValidFor};
+use super::inode::Inode;
 use super::state::{Ctx, Vfs, misfit};
 
 impl Vfs {
@@ -14,6 +17,16 @@ impl Vfs {
     /// `ENOENT` when nobody can say for how long, `ENOTDIR`, `ESTALE`.
     pub async fn lookup(&self, ctx: Ctx<'_>, parent: u64, name: Name) -> Result<Looked, Errno> {
         let parent = self.inodes.get(parent)?;
+        if self.is_absent(&parent, &name) {
+            if !self.keeps_names.load(Ordering::Relaxed) {
+                return Err(Errno::ENOENT);
+            }
+            // In this order: a recall that comes now finds the name, one that came is seen here.
+            parent.names.add(&name);
+            if self.is_absent(&parent, &name) {
+                return Ok(Looked::Absent(ValidFor::LEASE));
+            }
+        }
         let request = Request::Lookup { parent: parent.node, name: name.clone() };
         let (result, grant) = self.call_granted(ctx, request).await;
         match result {
@@ -25,6 +38,11 @@ impl Vfs {
             },
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Whether a name is known to be in nobody's hands: the directory was made here, and whoever makes a name in it asks first.
+    fn is_absent(&self, parent: &Inode, name: &Name) -> bool {
+        parent.content.lacks(name, self.remote.recalls().life())
     }
 
     /// `unlink(2)`, or with `dir` `rmdir(2)`.
@@ -52,6 +70,7 @@ impl Vfs {
         }
         let parent = self.inodes.get(source.0)?;
         let new_parent = self.inodes.get(target.0)?;
+        new_parent.content.add(&target.1);
         let request = Request::Rename {
             parent: parent.node,
             name: source.1,
@@ -69,6 +88,7 @@ impl Vfs {
     pub async fn link(&self, ctx: Ctx<'_>, nodeid: u64, parent: u64, name: Name) -> Result<Found, Errno> {
         let inode = self.inodes.get(nodeid)?;
         let parent = self.inodes.get(parent)?;
+        parent.content.add(&name);
         let request = Request::Link { node: inode.node, parent: parent.node, name: name.clone() };
         let (entry, grant) = self.call_entry(ctx, request).await?;
         self.found(Some((&parent, &name)), &entry, grant)

@@ -150,6 +150,11 @@ impl Listener for Ear {
                 continue;
             }
             self.vfs.remote.recalls().note(recall.ino);
+            if let Some(name) = &recall.name
+                && let Some(dir) = self.vfs.inodes.known(recall.ino)
+            {
+                dir.content.add(name);
+            }
             if self.vfs.has_nothing_of(&recall) {
                 done.push(recall.id);
             } else if recall.keep != Keep::All && self.vfs.files.recalled(recall.ino).is_some() {

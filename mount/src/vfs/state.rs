@@ -201,6 +201,14 @@ impl Vfs {
             }
             None => ValidFor::NOTHING,
         };
+        if grant.leases.has(Leases::BORN) {
+            // As with names: noted before it is looked whether a recall came.
+            let recalls = self.remote.recalls();
+            inode.content.begin(recalls.life());
+            if !recalls.is_good(inode.ino(), grant.asked) {
+                inode.content.end();
+            }
+        }
         let mut attr = entry.attr;
         self.settle(&inode, &mut attr);
         let attr_valid = self.attr_valid(&inode, &attr, grant);
