@@ -38,6 +38,16 @@ struct Taken<'a> {
     overtaken: bool,
 }
 
+/// What a write needs before its bytes are copied.
+enum Next {
+    /// Take off the capabilities of a program.
+    Disarm,
+    /// Wait for the end of a recall.
+    Wait(event_listener::EventListener),
+    /// Ask for the lease.
+    Ask,
+}
+
 impl<S: Server> Core<S> {
     /// Takes all of `data`, or nothing. Waits while the budget is used up, and for the file's exclusive lease. True: the kernel
     /// may have pages of the range that do not have these bytes. It puts bytes into its pages before it sends them; if a
@@ -101,7 +111,7 @@ impl<S: Server> Core<S> {
         let mut is_disarmed = !how.direct;
         let mut pause = Duration::ZERO;
         loop {
-            let moved = {
+            let next = {
                 let mut state = file.state();
                 let life = self.server.recalls().life();
                 let recalled = state.lease.recall != Recalling::No;
@@ -109,13 +119,8 @@ impl<S: Server> Core<S> {
                 // The kernel holds pages for it that the recall waits for.
                 let must_not_wait = !how.direct && (recalled || refused);
                 let decorated = state.is_decorated || state.known.is_some_and(|known| known.has_xattrs);
-                if may_keep && decorated && !is_disarmed {
-                    drop(state);
-                    self.disarm(file, cancel).await?;
-                    is_disarmed = true;
-                    continue;
-                }
-                if state.known.is_some() && (may_keep || must_not_wait) {
+                let disarm = may_keep && decorated && !is_disarmed;
+                if !disarm && state.known.is_some() && (may_keep || must_not_wait) {
                     let offset = if how.append { state.size() } else { offset };
                     if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
                         return Err(Errno::EFBIG);
@@ -137,9 +142,18 @@ impl<S: Server> Core<S> {
                     }
                     return Ok(taken);
                 }
-                recalled.then(|| file.moved.listen())
+                if disarm {
+                    Next::Disarm
+                } else if recalled {
+                    Next::Wait(file.moved.listen())
+                } else {
+                    Next::Ask
+                }
             };
-            if let Some(moved) = moved {
+            if let Next::Disarm = next {
+                self.disarm(file, cancel).await?;
+                is_disarmed = true;
+            } else if let Next::Wait(moved) = next {
                 or_cancel(moved, cancel).await?;
             } else if !self.acquire(file, cancel).await? {
                 refused = true;
