@@ -4,6 +4,7 @@
 
 mod fabricate;
 pub mod model;
+pub mod sim;
 pub mod source;
 pub mod target;
 pub mod world;

@@ -11,7 +11,7 @@
 //! Nothing is granted of an inode that a waiting call has reserved, nor to a session that has not answered a recall of
 //! it: so no grant is under way when a recall is answered, and waiting calls get on.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flexfs_wire::id::{Epoch, Ino, SessionId};
 use flexfs_wire::lease::{Keep, Leases as Granted, Recall};
@@ -63,7 +63,7 @@ pub(crate) struct Leases {
     /// Leases of the names of directories.
     names: HashMap<Ino, Holders>,
     /// Sessions that may cache anything: they were granted it by an earlier life of the server.
-    wild: HashSet<SessionId>,
+    wild: BTreeSet<SessionId>,
     /// Inodes that waiting calls want, and how many do.
     reserved: HashMap<Ino, u32>,
     recalls: BTreeMap<u64, Outstanding>,

@@ -29,4 +29,5 @@ mod quota;
 mod server;
 pub mod session;
 pub mod verify;
-mod volume;
+#[doc(hidden)]
+pub mod volume;

@@ -60,6 +60,18 @@ impl Room {
         room
     }
 
+    /// Of a disk that never gets full: for engines in memory.
+    #[must_use]
+    pub fn endless() -> Self {
+        Self(Arc::new(Disk {
+            folder: PathBuf::new(),
+            free: u64::MAX.into(),
+            held: 0.into(),
+            short: false.into(),
+            turn: Mutex::new(false),
+        }))
+    }
+
     /// Looks at the disk; gives the reserve up or takes it again. Some microseconds.
     pub fn measure(&self) {
         let mut can_hold = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! The owner of one volume: its namespace, its sessions, what waits for durability. No I/O but the namespace's store, no
 //! clock: `now` comes in, answers are gathered in `Outs`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -101,11 +101,12 @@ pub(super) struct Host<S: Store> {
     pub(super) phase: Phase,
     /// Messages that wait for `Phase::Open`.
     pub(super) held: Vec<ToVolume>,
-    pub(super) sessions: HashMap<SessionId, Session>,
+    /// Ordered, as what is sent to them is then a function of what they sent.
+    pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) outs: Outs,
     pub(super) deferred: Deferred<Later>,
     /// Sessions with commits that are not durable, or of which they were not told.
-    pub(super) undurable: HashSet<SessionId>,
+    pub(super) undurable: BTreeSet<SessionId>,
     pub(super) last_commit: Commit,
     /// Blocks being written, and who else wants to write them.
     pub(super) puts: HashMap<BlockId, Vec<PutAnswer>>,
@@ -150,10 +151,10 @@ impl<S: Store> Host<S> {
             epoch,
             phase: Phase::Open,
             held: Vec::new(),
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             outs: Outs::new(cores),
             deferred: Deferred::default(),
-            undurable: HashSet::new(),
+            undurable: BTreeSet::new(),
             puts: HashMap::new(),
             revoked: HashMap::new(),
             noticed_at: now.mono,

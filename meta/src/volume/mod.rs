@@ -14,6 +14,7 @@ mod requests;
 mod restart;
 mod sessions;
 mod shared;
+pub mod stage;
 mod thread;
 mod volumes;
 

@@ -60,6 +60,9 @@ pub(super) struct Parking {
 
 #[derive(Debug)]
 struct Waited {
+    /// When it was asked for.
+    asked: Instant,
+    /// The same, or when its session last made a step towards it.
     since: Instant,
     calls: Vec<u64>,
 }
@@ -171,7 +174,8 @@ impl<S: Store> Host<S> {
     fn note_asked(&mut self, ids: &[u64], place: Option<u64>, now: Now) {
         for id in ids {
             let waited = self.parked.recalls.entry(*id);
-            let waited = waited.or_insert_with(|| Waited { since: now.mono, calls: Vec::new() });
+            let waited =
+                waited.or_insert_with(|| Waited { asked: now.mono, since: now.mono, calls: Vec::new() });
             waited.calls.extend(place);
         }
     }
@@ -404,12 +408,13 @@ impl<S: Store> Host<S> {
         let late: Vec<u64> =
             self.parked.recalls.iter().filter(|(_, waited)| is_late(waited)).map(|(id, _)| *id).collect();
         // A notice to a link that is only being made, or is about to break, may be lost: whoever has not answered is told
-        // again. To hear of it twice does no harm.
+        // again, whatever steps it makes: a writer that asks for the lease over and over may not know that it is to give it
+        // back. To hear of it twice does no harm.
         let mut silent: Vec<SessionId> = self
             .parked
             .recalls
             .iter()
-            .filter(|(_, waited)| now.mono.saturating_duration_since(waited.since) > AGAIN_AFTER)
+            .filter(|(_, waited)| now.mono.saturating_duration_since(waited.asked) > AGAIN_AFTER)
             .filter_map(|(id, _)| self.leases.asked(*id).map(|asked| asked.session))
             .collect();
         silent.sort_unstable();

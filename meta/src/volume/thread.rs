@@ -154,7 +154,7 @@ fn open(
         None => kept_settings(&namespace, &volume.id).map_err(broken)?,
     };
     let seal_key = seal_key(&mut namespace, broken)?;
-    let epoch = raise_epoch(&mut namespace).map_err(broken)?;
+    let epoch = raise_epoch(&mut namespace, |_| {}).map_err(broken)?;
     let start = Start {
         volume: volume.clone(),
         namespace,
@@ -206,11 +206,15 @@ fn broken(room: &Room, errno: Errno) -> String {
     }
 }
 
-/// Counts the starts of the volume, durably.
-fn raise_epoch<S: Store>(namespace: &mut Namespace<S>) -> Result<Epoch, Errno> {
+/// Counts the starts of the volume, durably; `push` may help the engine with that.
+pub(super) fn raise_epoch<S: Store>(
+    namespace: &mut Namespace<S>,
+    push: impl FnOnce(&mut Namespace<S>),
+) -> Result<Epoch, Errno> {
     let kept = namespace.kept("epoch")?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     let epoch = kept + 1;
     let commit = namespace.keep("epoch", epoch.to_le_bytes().to_vec())?;
+    push(namespace);
     if namespace.durable().wait(commit, EPOCH_WAIT) { Ok(Epoch(epoch)) } else { Err(Errno::EIO) }
 }
 

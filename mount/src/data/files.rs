@@ -483,6 +483,12 @@ impl<S: Server> Recalled<S> {
         Core::<S>::recall_shut(&self.file, within)
     }
 
+    /// As `shut`, for who must not block: `None` while reads and writes are under way.
+    #[must_use]
+    pub fn try_shut(&self) -> Option<Vec<std::ops::Range<u64>>> {
+        Core::<S>::recall_try_shut(&self.file)
+    }
+
     /// Whether the kernel has nothing of these ranges any more: it is asking for them, and is held back.
     #[must_use]
     pub fn are_held(&self, ranges: &[std::ops::Range<u64>]) -> bool {

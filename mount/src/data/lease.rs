@@ -208,18 +208,21 @@ impl<S: Server> Core<S> {
         let deadline = clock::now() + within;
         loop {
             let moved = file.moved.listen();
-            {
-                let mut state = file.state();
-                state.lease.recall = Recalling::Shut;
-                if state.lease.busy == 0 {
-                    return take_tainted(&mut state);
-                }
+            if let Some(tainted) = Self::recall_try_shut(file) {
+                return tainted;
             }
             let left = clock::until(deadline);
             if left.is_zero() || moved.wait_timeout(left).is_none() {
                 return take_tainted(&mut file.state());
             }
         }
+    }
+
+    /// As `recall_shut`, but does not block: `None` while reads and writes are under way.
+    pub(crate) fn recall_try_shut(file: &File) -> Option<Vec<Range<u64>>> {
+        let mut state = file.state();
+        state.lease.recall = Recalling::Shut;
+        (state.lease.busy == 0).then(|| take_tainted(&mut state))
     }
 
     /// Whether the kernel has nothing of these ranges any more, because reads are held back that it asks them with.
