@@ -34,8 +34,9 @@ both!(
     names_are_seen
 );
 
-/// Steps of the random test: two minutes. Each run has a seed of its own, so they add up; `FLEXFS_STEPS=100000` is a long one.
-const STEPS: usize = 40_000;
+/// Steps of the random test: some 90 seconds. Each run has a seed of its own, so they add up; `FLEXFS_STEPS=100000` is a long
+/// one.
+const STEPS: usize = 25_000;
 
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
