@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use flexfs_wire::id::Ino;
 
@@ -15,6 +16,10 @@ use flexfs_wire::id::Ino;
 const SHARDS: usize = 64;
 /// Recalls remembered by each; older ones are forgotten together, and then nothing counts that was asked before them.
 const KEPT_MAX: usize = 4096;
+/// Times something is asked for that others keep the server from granting a lease of, before it is taken without one.
+pub(crate) const ASKS_MAX: u32 = 20;
+/// First pause between two of them; each is longer by this.
+pub(crate) const ASK_PAUSE: Duration = Duration::from_millis(1);
 /// Stands for a recall that goes on: whatever is asked meanwhile does not count.
 const GOING_ON: u64 = u64::MAX;
 

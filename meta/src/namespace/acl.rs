@@ -11,6 +11,11 @@ pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The list that new entries of a directory inherit.
 pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 
+/// Whether an extended attribute of this name is a list.
+pub(crate) fn is_list(name: &[u8]) -> bool {
+    name == ACCESS || name == DEFAULT
+}
+
 const VERSION: u32 = 2;
 const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;

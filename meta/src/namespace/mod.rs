@@ -5,7 +5,7 @@
 //! mode-bit checks of ordinary callers (the mount runs with `default_permissions`), the bytes of blocks.
 
 mod access;
-mod acl;
+pub(crate) mod acl;
 mod background;
 mod block;
 mod context;

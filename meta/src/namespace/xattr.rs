@@ -136,7 +136,7 @@ fn check_name(name: &[u8]) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     let known = PREFIXES.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
-    if known || name == acl::ACCESS || name == acl::DEFAULT { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+    if known || acl::is_list(name) { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
 /// Trusted attributes are seen by the privileged only (`xattr(7)`).
@@ -166,12 +166,11 @@ fn keep_list(
     (name, value): (&[u8], &[u8]),
     mode: XattrMode,
 ) -> Result<bool, Errno> {
-    let is_access = name == acl::ACCESS;
-    if !is_access && name != acl::DEFAULT {
+    if !acl::is_list(name) {
         return Ok(true);
     }
     let Some(list) = Acl::parse(value)? else { return Ok(false) };
-    if is_access {
+    if name == acl::ACCESS {
         inode.mode = (inode.mode & !0o777) | list.mode();
         inode.mode = context.without_foreign_set_gid(inode.mode, inode.gid);
         if mode == XattrMode::AnyWithoutSetGid {

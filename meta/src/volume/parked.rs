@@ -13,6 +13,7 @@ use super::host::{Host, Now};
 use super::message::{Item, Job};
 use crate::engine::Store;
 use crate::lease::{Done, Want};
+use crate::namespace::acl;
 
 /// Recalls in one notice: far below the bound of a body.
 const RECALLS_PER_NOTICE: usize = 1_000;
@@ -20,8 +21,6 @@ const RECALLS_PER_NOTICE: usize = 1_000;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a write of a session that is itself asked to give the file back waits for others that write to it, too.
 const CYCLE_MAX: Duration = Duration::from_millis(50);
-/// What access lists are called as extended attributes, access and default.
-const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
 
 /// A call that waits.
 #[derive(Debug)]
@@ -189,9 +188,7 @@ impl<S: Store> Host<S> {
             }
             Request::GetAttr { node } | Request::ReadLayout { node, .. } => wants.push(Want::Read(node.ino)),
             // To be granted a lease, under which the kernel keeps access lists.
-            Request::GetXattr { node, name } if name.starts_with(ACCESS_LISTS) => {
-                wants.push(Want::Read(node.ino))
-            }
+            Request::GetXattr { node, name } if acl::is_list(name) => wants.push(Want::Read(node.ino)),
             Request::Open { node, truncate, .. } => {
                 wants.push(if *truncate { Want::Change(node.ino) } else { Want::Read(node.ino) });
             }

@@ -13,7 +13,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::frame::{self, HEADER_BYTES, Header, Kind};
 use flexfs_wire::hello::{self, EXPORTER_LABEL, Granted, Hello, Open, Reason, Welcome};
 use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
-use flexfs_wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use flexfs_wire::limits::PROTOCOL_VERSIONS;
 use flexfs_wire::message::{
     Answer, Call, Caller, Entry, Inline, Make, Notice, Recovery, Replay, Reply, Request, Write,
 };
@@ -199,7 +199,7 @@ pub(crate) struct Session {
 /// What `Open` says in these tests.
 pub(crate) fn open_hello(token: &str, volume: &str, flags: Flags) -> Hello {
     Hello::Open(Open {
-        versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+        versions: PROTOCOL_VERSIONS,
         token: token.to_owned(),
         volume: volume.to_owned(),
         client: "test:/mnt".to_owned(),
@@ -332,9 +332,9 @@ impl Session {
         let session = self.id();
         let proof = hello::prove(&self.granted.resume_key, session, &link.exporter);
         if resume {
-            Hello::Resume { versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION), session, proof }
+            Hello::Resume { versions: PROTOCOL_VERSIONS, session, proof }
         } else {
-            Hello::Attach { versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION), session, proof }
+            Hello::Attach { versions: PROTOCOL_VERSIONS, session, proof }
         }
     }
 

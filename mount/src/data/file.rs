@@ -437,22 +437,19 @@ mod tests {
 
     fn attr(version: u64) -> Attr {
         let time = Time::default();
-        let (ino, mode) = (flexfs_wire::id::Ino(7), flexfs_wire::attr::S_IFREG);
-        let times = (time, time, time, time);
-        let (atime, mtime, ctime, btime) = times;
         Attr {
-            ino,
-            mode,
+            ino: flexfs_wire::id::Ino(7),
+            mode: flexfs_wire::attr::S_IFREG,
             nlink: 1,
             uid: 0,
             gid: 0,
             rdev: 0,
             size: version,
             blocks: 0,
-            atime,
-            mtime,
-            ctime,
-            btime,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
             version,
             has_xattrs: false,
         }

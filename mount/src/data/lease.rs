@@ -24,11 +24,7 @@ use super::file::{File, Recalling, State};
 use super::files::ReadMode;
 use super::server::Server;
 use crate::cancel::{Cancel, or_cancel};
-
-/// Times a lease is asked for that others keep the server from granting, before bytes are read without one.
-const ASKS_MAX: u32 = 20;
-/// First pause between two of them; each is longer by this.
-const ASK_PAUSE: Duration = Duration::from_millis(1);
+use crate::lease::{ASK_PAUSE, ASKS_MAX};
 
 /// Bytes of a page of the kernel, which it reads and keeps whole.
 const PAGE_BYTES: u64 = 4096;

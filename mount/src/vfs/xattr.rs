@@ -3,8 +3,6 @@
 //! The kernel asks for them before many writes (`security.capability`), `ls -l` for every line, and the check of a
 //! permission for every directory on the way that is not the caller's own: what is known to have none is answered here.
 
-use std::time::Duration;
-
 use flexfs_uring::timer;
 use flexfs_wire::attr::S_ISGID;
 use flexfs_wire::errno::Errno;
@@ -14,16 +12,13 @@ use flexfs_wire::message::{Reply, Request, XattrMode};
 use super::inode::Inode;
 use super::state::{Ctx, Vfs, misfit};
 use crate::cancel::or_cancel;
+use crate::lease::{ASK_PAUSE, ASKS_MAX};
 
 /// Access lists travel as attributes of these names. They mean nothing to the kernel unless `FUSE_POSIX_ACL` was agreed
 /// upon, and an access list that is stored but not enforced is worse than none.
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 /// The list that is checked.
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-/// Times a list is asked for that others keep the server from granting a lease of.
-const ASKS_MAX: u32 = 20;
-/// First pause between two of them; each is longer by this.
-const ASK_PAUSE: Duration = Duration::from_millis(1);
 /// Names the server keeps; for others it has an errno of its own.
 const KEPT: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", ACL_PREFIX];
 
