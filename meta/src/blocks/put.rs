@@ -8,7 +8,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use tokio::sync::oneshot;
 
-use super::path;
+use super::{Unserved, path};
 use super::store::Store;
 use crate::front::{self, File};
 use crate::volume::{PutRight, Shared, ToVolume};
@@ -16,19 +16,19 @@ use crate::volume::{PutRight, Shared, ToVolume};
 /// Stores a block for a session; done when it is on stable storage.
 ///
 /// # Errors
-/// `EINVAL`: no block. `EACCES`: not this session's number. `ENOSPC`, `EIO`.
+/// `EINVAL`: no block. `EACCES`: not this session's number. `ENOSPC`, `EIO`. Or the volume has ended.
 pub(crate) async fn put(
     store: &Store,
     session: &Shared,
     block: BlockId,
     payload: Vec<u8>,
-) -> Result<(), Errno> {
+) -> Result<(), Unserved> {
     match Index::parse(&payload) {
         Ok(index) if index.stored_bytes() as usize == payload.len() => {}
         Ok(_) | Err(_) => {
             let bytes = payload.len();
             tracing::warn!(session = %session.info.id, %block, bytes, "refused: these bytes are no block");
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.into());
         }
     }
     let (answer, wait) = oneshot::channel();
@@ -37,15 +37,15 @@ pub(crate) async fn put(
     match wait.await {
         Ok(Ok(PutRight::Write)) => {}
         Ok(Ok(PutRight::Stored)) => return Ok(()),
-        Ok(Err(errno)) => return Err(errno),
-        Err(_) => return Err(Errno::EIO), // The volume is being closed.
+        Ok(Err(errno)) => return Err(errno.into()),
+        Err(_) => return Err(Unserved::VolumeEnded),
     }
     let written = write(store, &volume.blocks, block, payload).await;
     volume.send(ToVolume::PutDone { block, stored: written.is_ok() });
     written.map_err(|error| {
         let file = path::file(&volume.blocks, block);
         tracing::error!(%block, file = %file.display(), %error, "a block could not be stored");
-        errno_of(&error)
+        errno_of(&error).into()
     })
 }
 

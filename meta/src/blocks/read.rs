@@ -10,7 +10,7 @@ use flexfs_wire::id::{BlockId, Ino};
 use flexfs_wire::message::Segment;
 use tokio::sync::oneshot;
 
-use super::path;
+use super::{Unserved, path};
 use super::store::{Opened, Store};
 use crate::clock;
 use crate::volume::{Shared, ToVolume, Volume};
@@ -38,14 +38,13 @@ pub(crate) struct Found {
 /// Finds segments, if the session may read them.
 ///
 /// # Errors
-/// `ENOENT`: no right through that inode, or collected. `EINVAL`: no such segments. `EIO`.
-pub(crate) async fn locate(store: &Store, session: &Shared, wanted: Wanted) -> Result<Found, Errno> {
+/// `ENOENT`: no right through that inode, or collected. `EINVAL`: no such segments. `EIO`. Or the volume has ended.
+pub(crate) async fn locate(store: &Store, session: &Shared, wanted: Wanted) -> Result<Found, Unserved> {
     let Wanted { ino, block, first, count } = wanted;
     let (answer, wait) = oneshot::channel();
     let volume = &session.volume;
     volume.send(ToVolume::ReadRight { session: session.info.id, ino, block, answer });
-    // No answer: the volume is being closed.
-    wait.await.map_err(|_| Errno::EIO)??;
+    wait.await.map_err(|_| Unserved::VolumeEnded)??;
     let opened = store.open(&volume.blocks, block, clock::now()).await;
     let opened = opened.map_err(|error| failed(volume, block, &error))?;
     let segments = opened.index.select(first, count).map_err(|_| Errno::EINVAL)?.to_vec();

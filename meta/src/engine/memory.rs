@@ -71,6 +71,11 @@ impl Memory {
         self.fault = Some((commits, errno));
     }
 
+    /// The disk under it is gone: nothing becomes durable any more, and nothing is committed.
+    pub fn die(&mut self) {
+        self.publisher.fail();
+    }
+
     /// Sets a key behind the namespace's back: to show that `verify` sees the damage.
     pub fn damage(&mut self, key: &[u8], value: Option<&[u8]>) {
         let mut batch = Batch::default();
@@ -98,6 +103,9 @@ impl Store for Memory {
     }
 
     fn commit(&mut self, batch: Batch) -> Result<Commit, Errno> {
+        if self.publisher.watch().has_failed() {
+            return Err(Errno::EIO);
+        }
         match self.fault.take() {
             Some((0, errno)) => return Err(errno),
             Some((left, errno)) => self.fault = Some((left - 1, errno)),

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::core::Core;
 use super::link::Link;
-use crate::blocks::{self, Wanted};
+use crate::blocks::{self, Unserved, Wanted};
 use crate::volume::{Shared, Stamp};
 
 /// A block request and where its answer goes.
@@ -32,7 +32,10 @@ pub(super) async fn put(task: Task, block: BlockId, payload: Vec<u8>, room: Vec<
     if result.is_ok() {
         task.core.metrics.block_bytes_in.increment(bytes);
     }
-    task.answer(result.map(|()| Reply::Done), Vec::new(), Vec::new());
+    match result {
+        Ok(()) => task.answer(Ok(Reply::Done), Vec::new(), Vec::new()),
+        Err(unserved) => task.end(unserved),
+    }
 }
 
 /// Serves `ReadBlock`.
@@ -42,11 +45,11 @@ pub(super) async fn read(task: Task, wanted: Wanted) {
             task.core.metrics.block_bytes_out.increment(payload.len() as u64);
             task.answer(Ok(reply), payload, room);
         }
-        Err(errno) => task.answer(Err(errno), Vec::new(), Vec::new()),
+        Err(unserved) => task.end(unserved),
     }
 }
 
-async fn fetch(task: &Task, wanted: Wanted) -> Result<(Reply, Vec<u8>, Vec<OwnedSemaphorePermit>), Errno> {
+async fn fetch(task: &Task, wanted: Wanted) -> Result<(Reply, Vec<u8>, Vec<OwnedSemaphorePermit>), Unserved> {
     let found = blocks::locate(&task.core.blocks, &task.session, wanted).await?;
     // Held until the bytes are sealed: a slow reader holds its own share, not the core's memory.
     let room = task.core.block_room(&task.link, found.bytes()).await;
@@ -55,6 +58,14 @@ async fn fetch(task: &Task, wanted: Wanted) -> Result<(Reply, Vec<u8>, Vec<Owned
 }
 
 impl Task {
+    fn end(&self, unserved: Unserved) {
+        match unserved {
+            Unserved::Refused(errno) => self.answer(Err(errno), Vec::new(), Vec::new()),
+            // An error would reach a program; on its next link the client asks again.
+            Unserved::VolumeEnded => self.link.close(),
+        }
+    }
+
     fn answer(&self, result: Result<Reply, Errno>, payload: Vec<u8>, room: Vec<OwnedSemaphorePermit>) {
         let answer = Answer { commit: Commit(0), at: Time::default(), result };
         self.link.answer_with(&self.core, self.request, self.stamp, answer, Leases::NONE, payload, room);

@@ -232,6 +232,10 @@ impl<S: Store> Host<S> {
         }
         self.break_cycles(now);
         self.send_recalls();
+        // What a dead engine refused is not an answer: the client keeps its call and brings it to the next server.
+        if self.namespace.durable().has_failed() {
+            return Err(Errno::EIO);
+        }
         self.outs.flush();
         Ok(())
     }

@@ -351,3 +351,38 @@ fn key(link: u32) -> LinkKey {
 fn stamp(now: Clocks) -> Stamp {
     Stamp { started: now.mono, kind: 0, cost: 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::message::{Caller, Request, XattrMode};
+
+    use super::*;
+
+    /// A program got EIO, and a write was lost, in the moments between the engine's failure and the server's end.
+    #[test]
+    fn a_failed_engine_is_no_answer() {
+        let now = Clocks { mono: Instant::now(), wall: Time { secs: 1, nanos: 0 } };
+        let mut stage = Stage::new(1 << 20, now);
+        let granted = stage.open(0, "test", now).unwrap();
+        let change = Call {
+            caller: Caller { uid: 0, gid: 0 },
+            request: Request::SetXattr {
+                node: granted.root,
+                name: b"user.colour".to_vec(),
+                value: b"red".to_vec(),
+                mode: XattrMode::Any,
+            },
+        };
+        let answers = |stage: &mut Stage| {
+            let sent = stage.take_sent();
+            sent.into_iter().filter(|(_, sent)| matches!(sent, Sent::Answer { .. })).count()
+        };
+        stage.request((granted.session, 0), RequestId(1), RequestId(1), change.clone(), now);
+        stage.tick(now);
+        assert_eq!(answers(&mut stage), 1);
+        stage.host.namespace.store_mut().die();
+        stage.request((granted.session, 0), RequestId(2), RequestId(1), change, now);
+        assert_eq!(stage.host.tick(now.into()), Err(Errno::EIO), "the host ends");
+        assert_eq!(answers(&mut stage), 0, "and has told nobody anything");
+    }
+}
