@@ -21,6 +21,9 @@ pub(crate) struct Orphans {
     all: BTreeSet<Ino>,
     /// Those that nobody has open: to be reclaimed.
     unused: BTreeSet<Ino>,
+    /// Those that may still be opened by one who looked their name up before it went: since the last [`Orphans::age`], and
+    /// since the one before.
+    lingering: [BTreeSet<Ino>; 2],
 }
 
 impl Opens {
@@ -97,11 +100,35 @@ impl Orphans {
     pub(crate) fn remove(&mut self, ino: Ino) {
         self.all.remove(&ino);
         self.unused.remove(&ino);
+        for some in &mut self.lingering {
+            some.remove(&ino);
+        }
+    }
+
+    /// It stays for a while, open or not.
+    pub(crate) fn linger(&mut self, ino: Ino) {
+        if self.all.contains(&ino) {
+            self.unused.remove(&ino);
+            self.lingering[0].insert(ino);
+        }
+    }
+
+    /// A while has passed. True when others wait for the next call.
+    pub(crate) fn age(&mut self, opens: &Opens) -> bool {
+        let [young, old] = &mut self.lingering;
+        let over = std::mem::replace(old, std::mem::take(young));
+        self.unused.extend(over.into_iter().filter(|ino| !opens.is_open(*ino)));
+        !self.lingering[1].is_empty()
+    }
+
+    pub(crate) fn lingering(&self) -> usize {
+        self.lingering.iter().map(BTreeSet::len).sum()
     }
 
     /// Its last open is gone.
     pub(crate) fn set_unused(&mut self, ino: Ino) {
-        if self.all.contains(&ino) {
+        let lingers = self.lingering.iter().any(|some| some.contains(&ino));
+        if self.all.contains(&ino) && !lingers {
             self.unused.insert(ino);
         }
     }

@@ -8,8 +8,8 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use tokio::sync::oneshot;
 
-use super::{Unserved, path};
 use super::store::Store;
+use super::{Unserved, path};
 use crate::front::{self, File};
 use crate::volume::{PutRight, Shared, ToVolume};
 

@@ -10,8 +10,8 @@ use flexfs_wire::id::{BlockId, Ino};
 use flexfs_wire::message::Segment;
 use tokio::sync::oneshot;
 
-use super::{Unserved, path};
 use super::store::{Opened, Store};
+use super::{Unserved, path};
 use crate::clock;
 use crate::volume::{Shared, ToVolume, Volume};
 

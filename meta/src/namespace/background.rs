@@ -10,6 +10,8 @@ use crate::engine::{Batch, Store, key};
 
 /// Rows in one batch: some 100 KiB, and a few milliseconds of the volume's thread.
 const BATCH_ROWS: usize = 1_024;
+/// Rows of lingering files that a request without space takes away itself: some 50 ms.
+const LINGERING_ROWS: usize = 8_192;
 
 impl<S: Store> Namespace<S> {
     /// Does about `budget` rows of work. True when more is left: call again soon. Nothing while a recovery runs.
@@ -35,6 +37,30 @@ impl<S: Store> Namespace<S> {
             left = left.saturating_sub(self.bury(now, ino, left)?);
         }
         Ok(self.dedup.obsolete() > 0 || self.orphans.first_unused().is_some() || !self.dying.is_empty())
+    }
+
+    /// Lets go of files that were replaced before the last call. Call it every half second or so.
+    pub fn age(&mut self) {
+        self.orphans.age(&self.opens);
+    }
+
+    /// Reclaims what lingers, now, as far as a request can wait. True when there was something.
+    pub(super) fn end_lingering(&mut self, now: Time) -> bool {
+        if self.orphans.lingering() == 0 {
+            return false;
+        }
+        while self.orphans.age(&self.opens) {}
+        let mut left = LINGERING_ROWS;
+        while left > 0
+            && let Some(ino) = self.orphans.first_unused()
+        {
+            match self.reclaim(now, ino, left) {
+                Ok(spent) => left = left.saturating_sub(spent),
+                // The background goes on with it.
+                Err(_) => break,
+            }
+        }
+        true
     }
 
     /// Removes an orphan that nobody has open, as far as the budget goes. Gives the rows it took.

@@ -86,6 +86,8 @@ pub struct Bounds {
     pub layout_extents: usize,
     /// Extents looked at on either side of a copy; over more of them it is cut short, as the man page allows.
     pub copied_extents: usize,
+    /// Replaced files that stay for a while; with more of them the next ones go at once.
+    pub lingering: usize,
     /// Inodes and entries in one generation of their caches: some 60 MiB and 40 MiB in both generations.
     pub cached: usize,
 }
@@ -98,6 +100,7 @@ impl Default for Bounds {
             erased_at_once: 256,
             layout_extents: 2_048,
             copied_extents: 4_096,
+            lingering: 64 * 1024,
             cached: 128 * 1024,
         }
     }

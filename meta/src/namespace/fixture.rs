@@ -198,6 +198,13 @@ impl Fixture {
         extents
     }
 
+    /// Time in which replaced files go.
+    pub(crate) fn age(&mut self) {
+        self.ns.age();
+        self.ns.age();
+        self.settle();
+    }
+
     pub(crate) fn settle(&mut self) {
         while self.ns.background(self.context.now, 1_000).unwrap() {}
     }

@@ -179,6 +179,15 @@ impl<S: Store> Namespace<S> {
     }
 
     fn mutate(&mut self, context: &Context, request: &Request) -> Answer {
+        let answer = self.try_mutate(context, request);
+        // What lingers must not be what a volume is full of.
+        if answer.result == Err(Errno::ENOSPC) && self.end_lingering(context.now) {
+            return self.try_mutate(context, request);
+        }
+        answer
+    }
+
+    fn try_mutate(&mut self, context: &Context, request: &Request) -> Answer {
         let mut txn = Txn::new(context.now, self.state);
         let result = self
             .perform(context, request, &mut txn)
@@ -343,6 +352,7 @@ impl<S: Store> Namespace<S> {
             Effect::Orphaned(ino) => {
                 self.orphans.insert(ino, !self.is_recovering() && !self.opens.is_open(ino))
             }
+            Effect::Lingers(ino) => self.orphans.linger(ino),
             Effect::Unorphaned(ino) => self.orphans.remove(ino),
             Effect::Dying(ino) => {
                 self.dying.insert(ino);

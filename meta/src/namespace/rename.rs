@@ -155,7 +155,7 @@ impl<S: Store> Namespace<S> {
         txn.set_inode(ends.target_dir);
         ends.moved_inode.ctime = context.now;
         txn.set_inode(ends.moved_inode);
-        victim.map_or(Ok(()), |victim| self.drop_name(txn, victim))
+        victim.map_or(Ok(()), |victim| self.replace_name(txn, victim))
     }
 
     fn exchange(
@@ -202,6 +202,7 @@ mod tests {
     use flexfs_wire::attr::SetAttr;
     use flexfs_wire::message::Caller;
 
+    use super::super::context::Limits;
     use super::super::fixture::{Fixture, ROOT};
     use super::*;
 
@@ -243,6 +244,7 @@ mod tests {
         assert_eq!(t.rename((ROOT, "a"), (ROOT, "b"), 0), Err(Errno::ENOTEMPTY));
         t.rename((ROOT, "file"), (ROOT, "old"), 0).unwrap();
         assert_eq!(t.lookup(ROOT, "old"), Ok(file));
+        t.age();
         assert_eq!(t.ns.attr(old), Err(Errno::ESTALE));
         t.remove(b, "inner", false).unwrap();
         t.rename((ROOT, "a"), (ROOT, "b"), 0).unwrap();
@@ -318,8 +320,50 @@ mod tests {
         t.rename((ROOT, "new"), (ROOT, "old"), 0).unwrap();
         assert_eq!(t.attr(old).nlink, 0);
         t.verify();
+        t.age();
         t.close(old);
         assert_eq!(t.ns.attr(old), Err(Errno::ESTALE));
+        t.verify();
+    }
+
+    /// Readers of a file that was replaced in a loop met ESTALE: 34 of 26,857 opens on the mount that replaced it.
+    #[test]
+    fn a_replaced_file_can_be_opened_by_one_who_had_just_looked_it_up() {
+        let mut t = Fixture::new();
+        t.file(ROOT, "new");
+        let old = t.file(ROOT, "old");
+        t.write_inline(old, 0, b"old").unwrap();
+        t.rename((ROOT, "new"), (ROOT, "old"), 0).unwrap();
+        t.settle();
+        for _ in 0..2 {
+            t.open(old).unwrap();
+            assert_eq!((t.layout(old, 0, 3).inline, t.attr(old).nlink), (b"old".to_vec(), 0));
+            t.close(old);
+        }
+        t.verify();
+        t.ns.age();
+        t.settle();
+        assert_eq!(t.attr(old).nlink, 0, "it was replaced just before that");
+        t.age();
+        assert_eq!(t.ns.attr(old), Err(Errno::ESTALE));
+        assert_eq!((t.ns.figures().orphans, t.ns.figures().inodes), (0, 2));
+        t.verify();
+    }
+
+    #[test]
+    fn a_full_volume_lets_go_of_replaced_files_at_once() {
+        let mut t = Fixture::new();
+        t.ns.set_limits(Limits::new(1 << 20, 0, 4));
+        for round in 0..5 {
+            t.file(ROOT, "new");
+            t.file(ROOT, "other");
+            t.rename((ROOT, "new"), (ROOT, "current"), 0).unwrap();
+            t.remove(ROOT, "other", false).unwrap();
+            assert!(t.ns.figures().inodes <= 4, "round {round}");
+        }
+        t.file(ROOT, "last");
+        t.file(ROOT, "and not least");
+        assert_eq!(t.ns.figures().inodes, 4);
         t.verify();
     }
 }

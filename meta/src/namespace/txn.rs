@@ -43,6 +43,8 @@ pub(super) enum Effect {
     Opened(Ino),
     /// It has no name any more, or was made without.
     Orphaned(Ino),
+    /// It stays for a while, though nobody has it open.
+    Lingers(Ino),
     /// It got a name, or is gone.
     Unorphaned(Ino),
     /// It has dead ranges.

@@ -52,6 +52,25 @@ impl<S: Store> Namespace<S> {
         self.erase(txn, &inode)
     }
 
+    /// One name less, as another inode took it. A client opens what it looked up, looks once more when that is gone, and is
+    /// then at its end (`do_filp_open` in `fs/namei.c`); while programs replace a file again and again, others would get
+    /// ESTALE for a name that is there all the time. So the file stays for a while (see [`Self::age`]).
+    pub(super) fn replace_name(&mut self, txn: &mut Txn, mut inode: Inode) -> Result<(), Errno> {
+        let lingers = !self.is_recovering()
+            && inode.is_file()
+            && inode.nlink == 1
+            && self.orphans.lingering() < self.bounds.lingering;
+        if !lingers {
+            return self.drop_name(txn, inode);
+        }
+        inode.nlink = 0;
+        inode.ctime = txn.now;
+        txn.set_inode(inode);
+        txn.set_orphan(inode.ino);
+        txn.effects.push(Effect::Lingers(inode.ino));
+        Ok(())
+    }
+
     /// Removes all rows of an inode that has no extents any more.
     pub(super) fn erase(&mut self, txn: &mut Txn, inode: &Inode) -> Result<(), Errno> {
         debug_assert_eq!(inode.extents, 0, "extents go first");

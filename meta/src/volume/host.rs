@@ -219,6 +219,7 @@ impl<S: Store> Host<S> {
                 self.end_silent(now)?;
                 self.end_deaf(now)?;
                 self.measure_space();
+                self.namespace.age();
                 self.revoked.retain(|_, (at, _)| now.mono.saturating_duration_since(*at) < REVOKED_KEPT);
                 self.busy = true;
             }

@@ -20,6 +20,8 @@ const BOUNDS: Bounds = Bounds {
     erased_at_once: 2,
     layout_extents: 4,
     copied_extents: 3,
+    // The model knows no time.
+    lingering: 0,
     cached: 4,
 };
 const BLOCK_BYTES: u32 = 1 << 20;

@@ -24,6 +24,8 @@ const BOUNDS: Bounds = Bounds {
     erased_at_once: 4,
     layout_extents: 5,
     copied_extents: 4,
+    // The model knows no time.
+    lingering: 0,
     cached: 4,
 };
 const BLOCK_BYTES: u32 = 1 << 20;
