@@ -361,7 +361,7 @@ mod tests {
     /// A program got EIO, and a write was lost, in the moments between the engine's failure and the server's end.
     #[test]
     fn a_failed_engine_is_no_answer() {
-        let now = Clocks { mono: Instant::now(), wall: Time { secs: 1, nanos: 0 } };
+        let now = Clocks { mono: crate::clock::now(), wall: Time { secs: 1, nanos: 0 } };
         let mut stage = Stage::new(1 << 20, now);
         let granted = stage.open(0, "test", now).unwrap();
         let change = Call {
