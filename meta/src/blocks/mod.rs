@@ -12,25 +12,10 @@ mod path;
 mod put;
 mod read;
 mod store;
+mod unserved;
 
 pub(crate) use collector::start as start_collector;
 pub(crate) use put::put;
 pub(crate) use read::{Wanted, locate};
 pub(crate) use store::Store;
-
-use flexfs_wire::errno::Errno;
-
-/// Why a block request was not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unserved {
-    /// The client's to hear.
-    Refused(Errno),
-    /// The volume's thread has ended, in order or not: nobody can say. The client brings its request to the next server.
-    VolumeEnded,
-}
-
-impl From<Errno> for Unserved {
-    fn from(errno: Errno) -> Self {
-        Self::Refused(errno)
-    }
-}
+pub(crate) use unserved::Unserved;
