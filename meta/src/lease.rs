@@ -3,7 +3,8 @@
 //! Three things are leased. The *inode*: its attributes and data, shared by any number of sessions, or exclusive to one,
 //! which may then keep writes. The *names* of a directory, present and absent, shared only. A change of an inode takes
 //! its leases away from all other sessions before it is applied; a change of a name takes only that name out of what
-//! they cache, so a directory that many sessions look at is not forgotten by all of them with every new file.
+//! they cache, so a directory that many sessions look at is not forgotten by all of them with every new file. The session
+//! that made a directory is *alone* with it until another one looks into it: what it makes there need not be here yet.
 //!
 //! ```text
 //! wants of a call -> block() -> recalls to send, ids to wait for -> finish(id) ... -> apply -> grant()
@@ -13,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use flexfs_wire::attr::Attr;
 use flexfs_wire::id::{Epoch, Ino, SessionId};
 use flexfs_wire::lease::{Keep, Leases as Granted, Recall};
 use flexfs_wire::name::Name;
@@ -62,6 +64,8 @@ pub(crate) struct Leases {
     exclusive: HashMap<Ino, SessionId>,
     /// Leases of the names of directories.
     names: HashMap<Ino, Holders>,
+    /// Sessions that are alone with a directory they made. They hold its names.
+    alone: HashMap<Ino, SessionId>,
     /// Sessions that may cache anything: they were granted it by an earlier life of the server.
     wild: BTreeSet<SessionId>,
     /// Inodes that waiting calls want, and how many do.
@@ -122,14 +126,17 @@ impl Leases {
         };
         match want {
             Want::Read(ino) => {
-                if let Some(holder) = self.exclusive.get(&ino).filter(|holder| **holder != session) {
+                let holders = [self.exclusive.get(&ino), self.alone.get(&ino)];
+                for holder in holders.into_iter().flatten().filter(|holder| **holder != session) {
                     each(*holder, ino, Keep::Shared, None);
                 }
             }
             Want::Change(ino) => {
                 let exclusive = self.exclusive.get(&ino).map(std::slice::from_ref).unwrap_or_default();
                 let shared = self.shared.get(&ino).map(Holders::all).unwrap_or_default();
-                for holder in exclusive.iter().chain(shared).filter(|holder| **holder != session) {
+                let alone = self.alone.get(&ino).filter(|holder| !shared.contains(holder));
+                for holder in exclusive.iter().chain(shared).chain(alone).filter(|holder| **holder != session)
+                {
                     each(*holder, ino, Keep::Nothing, None);
                 }
                 for wild in self.wild.iter().filter(|wild| **wild != session) {
@@ -194,7 +201,7 @@ impl Leases {
 
     /// Whether any session has an exclusive lease of anything.
     pub(crate) fn has_exclusive(&self) -> bool {
-        !self.exclusive.is_empty()
+        !self.exclusive.is_empty() || !self.alone.is_empty()
     }
 
     /// A session did as it was asked. `None` for ids it was not asked, or answered before.
@@ -209,6 +216,9 @@ impl Leases {
             if ids.is_empty() {
                 self.asked.remove(&place);
             }
+        }
+        if recall.keep != Keep::All && self.alone.get(&recall.ino) == Some(&session) {
+            self.alone.remove(&recall.ino);
         }
         match recall.keep {
             Keep::All => {}
@@ -285,15 +295,61 @@ impl Leases {
         Granted::NAMES
     }
 
+    /// Grants what comes with a new directory: its names, of which there are none yet, and to be alone with it.
+    pub(crate) fn grant_born(&mut self, session: SessionId, dir: Ino) -> Granted {
+        if !self.grant_names(session, dir).has(Granted::NAMES) {
+            return Granted::NONE;
+        }
+        self.alone.insert(dir, session);
+        Granted::BORN.and(Granted::ALONE)
+    }
+
+    /// Whether the session is alone with a directory.
+    pub(crate) fn is_alone(&self, session: SessionId, dir: Ino) -> bool {
+        self.alone.get(&dir) == Some(&session)
+    }
+
+    /// Grants what a session that is alone with a directory counts on for what it has made there: it has told its programs.
+    /// With too many leases it is asked to be alone there no more: the recall's id.
+    pub(crate) fn grant_promised(
+        &mut self,
+        session: SessionId,
+        dir: Ino,
+        attr: &Attr,
+    ) -> (Granted, Option<u64>) {
+        let ino = attr.ino;
+        self.count += 1;
+        let granted = if attr.is_file() {
+            self.exclusive.insert(ino, session);
+            Granted::EXCLUSIVE
+        } else {
+            self.shared.insert(ino, Holders::One(session));
+            Granted::NONE
+        };
+        let born = if attr.is_dir() {
+            self.count += 1;
+            self.names.insert(ino, Holders::One(session));
+            self.alone.insert(ino, session);
+            Granted::BORN.and(Granted::ALONE)
+        } else {
+            Granted::NONE
+        };
+        let recall = (self.count >= LEASES_MAX).then(|| self.ask(session, dir, Keep::Shared, None));
+        (Granted::NAMES.and(Granted::ATTR).and(granted).and(born), recall)
+    }
+
     fn may_grant(&self, session: SessionId, ino: Ino) -> bool {
         self.count < LEASES_MAX
             && (self.reserved.is_empty() || !self.reserved.contains_key(&ino))
             && (self.asked.is_empty() || !self.asked.contains_key(&(session, ino)))
     }
 
-    /// A session declares, after a restart, that it has unwritten data of this file.
-    pub(crate) fn declare(&mut self, session: SessionId, ino: Ino) {
-        if self.exclusive.insert(ino, session).is_none() {
+    /// A session declares, after a restart, that it has unwritten data of this file, or made names in this directory that
+    /// are on their way.
+    pub(crate) fn declare(&mut self, session: SessionId, ino: Ino, is_dir: bool) {
+        if is_dir {
+            self.alone.insert(ino, session);
+        } else if self.exclusive.insert(ino, session).is_none() {
             self.count += 1;
         }
     }
@@ -319,6 +375,9 @@ impl Leases {
         if remove(&mut self.names, ino, session) {
             self.count -= 1;
         }
+        if self.is_alone(session, ino) {
+            self.alone.remove(&ino);
+        }
     }
 
     /// The session has ended. Its recalls, which nobody has to wait for any more.
@@ -332,6 +391,7 @@ impl Leases {
         }
         let before = self.exclusive.len();
         self.exclusive.retain(|_, holder| *holder != session);
+        self.alone.retain(|_, holder| *holder != session);
         self.count -= dropped + before - self.exclusive.len();
         self.wild.remove(&session);
         self.asked.retain(|(asked, _), _| *asked != session);

@@ -35,7 +35,8 @@ impl Bench {
     }
 
     fn make(&mut self, parent: Ino, name: &str, mode: u32, ino: u64) -> Ino {
-        let make = Make { ino: Ino(ino), mode, umask: 0o022, rdev: 0, target: Vec::new(), open: false };
+        let make =
+            Make { ino: Ino(ino), mode, umask: 0o022, rdev: 0, target: Vec::new(), open: false, time: None };
         let name = Some(Name::new(name.as_bytes()).unwrap());
         self.call(&Request::Make { parent: Node::unsealed(parent), name, make });
         Ino(ino)

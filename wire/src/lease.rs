@@ -27,8 +27,11 @@ impl Leases {
     pub const EXCLUSIVE: Self = Self(4);
     /// The names of the new directory in the answer, which has none yet.
     pub const BORN: Self = Self(8);
+    /// Of a new directory: no other session looks into it without asking, so what is made in it need not be at the
+    /// server yet.
+    pub const ALONE: Self = Self(16);
     /// All of them.
-    pub const ALL: Self = Self(15);
+    pub const ALL: Self = Self(31);
 
     /// Whether all of `other` is granted.
     #[must_use]

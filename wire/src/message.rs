@@ -128,7 +128,7 @@ pub enum Request {
     // ---- Session business: idempotent.
     /// -> `Done`. Keeps the session alive.
     Heartbeat,
-    /// -> `Granted`: inode numbers for `Make`. Durable when answered.
+    /// -> `Inodes`: inode numbers for `Make`. Durable when answered.
     GrantInodes { count: u64 },
     /// -> `Granted`: block ids for `PutBlock`. Durable when answered.
     GrantBlocks { count: u64 },
@@ -211,6 +211,9 @@ pub struct Make {
     pub target: Vec<u8>,
     /// Count one open by this session (`O_CREAT`).
     pub open: bool,
+    /// When it was made, by a session that has the directory to itself and has told its program already (`Leases::ALONE`).
+    /// `None`: now.
+    pub time: Option<Time>,
 }
 
 /// New content of a file. The size grows to the last byte written; it never shrinks here.
@@ -276,6 +279,13 @@ pub enum Reply {
     Locked(Lock),
     /// A range of numbers.
     Granted(Range),
+    /// Inode numbers, and the seals of their handles: u64, little-endian, one behind the other. An inode may be named
+    /// before its `Make` is answered.
+    Inodes {
+        range: Range,
+        #[serde(with = "serde_bytes")]
+        seals: Vec<u8>,
+    },
     /// An inode is open. The layout is there when it is short (inline, or few extents).
     Opened { attr: Attr, layout: Option<Layout> },
     /// Bytes copied, and the target's attributes.
@@ -475,6 +485,10 @@ impl Reply {
                 for entry in entries.iter_mut().filter_map(|entry| entry.entry.as_mut()) {
                     entry.node = sealer.seal(entry.node.ino);
                 }
+            }
+            Self::Inodes { range, seals } => {
+                let numbers = range.start..range.start.saturating_add(range.count);
+                *seals = numbers.flat_map(|ino| sealer.seal(Ino(ino)).seal.to_le_bytes()).collect();
             }
             Self::Done
             | Self::Attr(_)

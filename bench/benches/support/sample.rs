@@ -70,8 +70,15 @@ pub(crate) fn lookup() -> Call {
 }
 
 pub(crate) fn make() -> Request {
-    let make =
-        Make { ino: Ino(4096), mode: 0o100_644, umask: 0o022, rdev: 0, target: Vec::new(), open: true };
+    let make = Make {
+        ino: Ino(4096),
+        mode: 0o100_644,
+        umask: 0o022,
+        rdev: 0,
+        target: Vec::new(),
+        open: true,
+        time: None,
+    };
     Request::Make { parent: node(42), name: Some(name("a-file-name.txt")), make }
 }
 

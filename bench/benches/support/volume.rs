@@ -96,7 +96,15 @@ impl<S: Store> Volume<S> {
 
     /// Makes an inode.
     pub(crate) fn make(&mut self, parent: Ino, name: &str, mode: u32) -> Ino {
-        let make = Make { ino: self.ino(), mode, umask: 0o022, rdev: 0, target: Vec::new(), open: false };
+        let make = Make {
+            ino: self.ino(),
+            mode,
+            umask: 0o022,
+            rdev: 0,
+            target: Vec::new(),
+            open: false,
+            time: None,
+        };
         let ino = make.ino;
         self.call(&Request::Make { parent: Node::unsealed(parent), name: Some(name_of(name)), make });
         ino

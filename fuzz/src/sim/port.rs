@@ -300,7 +300,7 @@ impl Port {
         let generation = self.generation();
         let request =
             if ino { Request::GrantInodes { count: GRANT } } else { Request::GrantBlocks { count: GRANT } };
-        if let Reply::Granted(range) = self.call(NOBODY, request, None).await? {
+        if let Reply::Granted(range) | Reply::Inodes { range, .. } = self.call(NOBODY, request, None).await? {
             let mut state = self.state();
             if state.generation == generation {
                 let numbers = if ino { &mut state.inos } else { &mut state.blocks };

@@ -83,6 +83,7 @@ impl World {
                 rdev: 0,
                 target: Vec::new(),
                 open: false,
+                time: None,
             };
             let request = Request::Make { parent: Node::unsealed(Ino::ROOT), name: Some(name(text)), make };
             world.call(session, request);

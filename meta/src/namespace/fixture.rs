@@ -77,7 +77,7 @@ impl Fixture {
 
     pub(crate) fn request_make(&mut self, parent: Ino, name: Option<&str>, mode: u32) -> Request {
         let ino = self.number();
-        let make = Make { ino, mode, umask: 0, rdev: 0, target: Vec::new(), open: false };
+        let make = Make { ino, mode, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
         Request::Make { parent: Self::node(parent), name: name.map(self::name), make }
     }
 

@@ -199,6 +199,10 @@ impl<S: Store> Namespace<S> {
                     // One name of several, or of an open file, frees nothing yet.
                     txn.batch.set_vital();
                 }
+                if matches!(request, Request::Make { make, .. } if make.time.is_some()) {
+                    // Its program was told that it is there. Numbers for more are not granted any more.
+                    txn.batch.set_vital();
+                }
                 let commit = self.commit(&mut txn, Some(context.session))?;
                 Ok((commit, reply))
             });

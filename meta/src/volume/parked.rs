@@ -183,9 +183,12 @@ impl<S: Store> Host<S> {
     fn wants<'a>(&mut self, request: &'a Request) -> Vec<Want<'a>> {
         let mut wants = Vec::with_capacity(6);
         match request {
+            // Whoever is alone with the directory may have made the name; whoever writes to the file says how large it is.
             Request::Lookup { parent, name } if self.leases.has_exclusive() => {
+                wants.push(Want::Read(parent.ino));
                 wants.extend(self.namespace.child(parent.ino, name).map(Want::Read));
             }
+            Request::ReadDir { node, .. } => wants.push(Want::Read(node.ino)),
             Request::GetAttr { node } | Request::ReadLayout { node, .. } => wants.push(Want::Read(node.ino)),
             // To be granted a lease, under which the kernel keeps access lists.
             Request::GetXattr { node, name } if acl::is_list(name) => wants.push(Want::Read(node.ino)),
@@ -234,6 +237,7 @@ impl<S: Store> Host<S> {
         session: SessionId,
         request: &Request,
         result: &mut Result<Reply, Errno>,
+        now: Now,
     ) -> Leases {
         match (request, result) {
             // The client's kernel keeps access lists, absent ones too.
@@ -248,12 +252,19 @@ impl<S: Store> Host<S> {
             }
             (Request::Make { parent, .. }, Ok(Reply::Entry(entry))) => {
                 let ino = entry.attr.ino;
+                if self.leases.is_alone(session, parent.ino) {
+                    let (granted, recall) = self.leases.grant_promised(session, parent.ino, &entry.attr);
+                    self.note_asked(recall.as_slice(), None, now);
+                    return granted;
+                }
                 let granted = self.leases.grant_names(session, parent.ino).and(match entry.attr.is_file() {
                     true => self.leases.grant_exclusive(session, ino),
                     false => self.leases.grant(session, ino),
                 });
-                let born = entry.attr.is_dir() && self.leases.grant_names(session, ino).has(Leases::NAMES);
-                granted.and(Leases::BORN.when(born))
+                match entry.attr.is_dir() && granted.has(Leases::ATTR) {
+                    true => granted.and(self.leases.grant_born(session, ino)),
+                    false => granted,
+                }
             }
             // Without an exclusive lease the client writes past its kernel's pages: so only one of several sessions that
             // have the file open holds pages locked while it waits.

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 
 use flexfs_wire::errno::Errno;
-use flexfs_wire::id::{BlockId, Ino, SessionId};
+use flexfs_wire::id::{BlockId, Commit, Ino, Range, SessionId};
 use flexfs_wire::lease::{LEASE_BATCH_MAX, Leases};
 use flexfs_wire::limits::{BLOCK_GRANT, INODE_GRANT};
 use flexfs_wire::message::{Reply, Request};
@@ -53,11 +53,12 @@ impl<S: Store> Host<S> {
             Request::Heartbeat => self.answer(from, request, stamp, Ok(Reply::Done)),
             Request::GrantInodes { count } => {
                 let made = self.namespace.grant_inodes(session, count.clamp(1, INODE_GRANT_MAX));
-                self.answer_granted(&job, made);
+                // Sealed at the border.
+                self.answer_granted(&job, made, |range| Reply::Inodes { range, seals: Vec::new() });
             }
             Request::GrantBlocks { count } => {
                 let made = self.namespace.grant_blocks(session, count.clamp(1, BLOCK_GRANT_MAX));
-                self.answer_granted(&job, made);
+                self.answer_granted(&job, made, Reply::Granted);
             }
             Request::Sync { up_to } => {
                 if up_to > self.last_commit {
@@ -109,12 +110,13 @@ impl<S: Store> Host<S> {
     fn answer_granted(
         &mut self,
         job: &Job,
-        made: Result<(flexfs_wire::id::Range, flexfs_wire::id::Commit), Errno>,
+        made: Result<(Range, Commit), Errno>,
+        reply: impl FnOnce(Range) -> Reply,
     ) {
         match made {
             Ok((range, commit)) => {
                 self.last_commit = self.last_commit.max(commit);
-                let reply = Reply::Granted(range);
+                let reply = reply(range);
                 let (link, request, stamp) = (job.from, job.request, job.stamp);
                 self.deferred.push(commit, Later::Answer { link, request, stamp, reply });
             }
@@ -142,7 +144,7 @@ impl<S: Store> Host<S> {
                 let leases = if again {
                     Leases::NONE
                 } else {
-                    self.grant(job.session, &job.call.request, &mut answer.result)
+                    self.grant(job.session, &job.call.request, &mut answer.result, now)
                 };
                 let (request, stamp) = (job.request, job.stamp);
                 self.outs.push(job.from, Item::Answer { request, stamp, answer, leases });

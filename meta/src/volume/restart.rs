@@ -98,7 +98,8 @@ impl<S: Store> Host<S> {
         for end in &recovered.ends {
             self.namespace.declare(end.session, &end.opens, &end.locks);
             for ino in &end.exclusive {
-                self.leases.declare(end.session, *ino);
+                let is_dir = self.namespace.attr(*ino).is_ok_and(|attr| attr.is_dir());
+                self.leases.declare(end.session, *ino, is_dir);
             }
         }
         let text = "the session did not come back in time after a restart of the server; mount again";

@@ -101,7 +101,8 @@ fn handles_that_were_never_given_are_stale() {
             assert_eq!(session.fail(request), Errno::ESTALE, "{shown}");
         }
         let ino = session.ino();
-        let make = Make { ino, mode: 0o100_600, umask: 0, rdev: 0, target: Vec::new(), open: false };
+        let make =
+            Make { ino, mode: 0o100_600, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
         let request = Request::Make { parent: node, name: Some(name("m")), make };
         assert_eq!(session.fail(request), Errno::ESTALE);
     }
@@ -120,7 +121,7 @@ fn ends_well(cluster: &mut Cluster, sessions: impl IntoIterator<Item = Session>)
 }
 
 fn make(ino: Ino, mode: u32, target: &[u8]) -> Make {
-    Make { ino, mode, umask: 0, rdev: 0, target: target.to_vec(), open: false }
+    Make { ino, mode, umask: 0, rdev: 0, target: target.to_vec(), open: false, time: None }
 }
 
 /// Arguments that cannot be, with what must be said to them.
@@ -231,7 +232,7 @@ fn arguments_that_cannot_be_are_refused() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // Counts without bounds get what there is a bound for.
     for request in [Request::GrantInodes { count: u64::MAX }, Request::GrantBlocks { count: u64::MAX }] {
-        let Reply::Granted(range) = session.get(request) else { panic!() };
+        let (Reply::Granted(range) | Reply::Inodes { range, .. }) = session.get(request) else { panic!() };
         assert!(range.count <= 100_000, "{range:?}");
     }
     session.get(Request::Close { node: file, count: u32::MAX });
@@ -328,6 +329,7 @@ fn wild_make(random: &mut Random, parent: Node, entry: Name, ino: u64) -> Reques
         rdev: random.small(),
         target: vec![b'x'; random.below(5000)],
         open: random.yes(),
+        time: None,
     };
     Request::Make { parent, name: random.yes().then_some(entry), make }
 }
@@ -360,7 +362,9 @@ fn random_requests_break_nothing() {
         session.make(root, "f", 0o100_600).node,
         session.make(root, "g", 0o100_600).node,
     ];
-    let Reply::Granted(inos) = session.get(Request::GrantInodes { count: 60_000 }) else { panic!() };
+    let Reply::Inodes { range: inos, .. } = session.get(Request::GrantInodes { count: 60_000 }) else {
+        panic!()
+    };
     let mut random = Random(std::process::id().into());
     println!("seed {}", random.0);
     let (mut done, mut refused) = (0, 0);

@@ -289,7 +289,7 @@ impl Session {
 
     pub(crate) fn ino(&mut self) -> Ino {
         if self.inos.is_empty() {
-            let Reply::Granted(range) = self.get(Request::GrantInodes { count: 100 }) else { panic!() };
+            let Reply::Inodes { range, .. } = self.get(Request::GrantInodes { count: 100 }) else { panic!() };
             self.inos = range.start..range.start + range.count;
         }
         Ino(self.inos.next().unwrap())
@@ -297,7 +297,8 @@ impl Session {
 
     /// A request that makes a file or directory.
     pub(crate) fn make_request(&mut self, parent: Node, name: &str, mode: u32) -> Request {
-        let make = Make { ino: self.ino(), mode, umask: 0, rdev: 0, target: Vec::new(), open: false };
+        let make =
+            Make { ino: self.ino(), mode, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
         Request::Make { parent, name: Some(Name::new(name.as_bytes()).unwrap()), make }
     }
 

@@ -30,6 +30,8 @@ pub struct Figures {
     pub in_flight: u64,
     /// Answered calls that are not durable.
     pub unstable: u64,
+    /// Changes that programs were told of and that have no answer yet.
+    pub behind: u64,
     /// Bytes sent, as sealed.
     pub bytes_sent: u64,
     /// Bytes received, as sealed.
@@ -73,6 +75,7 @@ impl Figures {
             sessions_lost: session.generation(),
             in_flight: sum(|lane| &lane.in_flight),
             unstable: session.unstable_count() as u64,
+            behind: session.behind.count() as u64,
             bytes_sent: sum(|lane| &lane.bytes_sent),
             bytes_received: sum(|lane| &lane.bytes_received),
             calls: sum(|lane| &lane.calls),

@@ -1,7 +1,8 @@
 //! Numbers granted to this client: inode numbers for `Make`, block ids for `PutBlock`. Each shard draws from a range of
 //! its own, so no lock is shared, and the next range is asked for before the last one is used up.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 
 use event_listener::Event;
 use flexfs_wire::errno::Errno;
@@ -14,6 +15,8 @@ pub(crate) struct Grant {
     count: u64,
     current: Cell<Range>,
     next: Cell<Range>,
+    /// Seals of inode numbers, in the order the numbers are taken in.
+    seals: RefCell<VecDeque<u64>>,
     asking: Cell<bool>,
     /// Why the last asking gave nothing.
     failure: Cell<Option<Errno>>,
@@ -29,6 +32,7 @@ impl Grant {
             count,
             current: Cell::new(EMPTY),
             next: Cell::new(EMPTY),
+            seals: RefCell::default(),
             asking: Cell::new(false),
             failure: Cell::new(None),
             arrived: Event::new(),
@@ -40,15 +44,15 @@ impl Grant {
         self.count
     }
 
-    /// A number, if there is one.
-    pub(crate) fn take(&self) -> Option<u64> {
+    /// A number and its seal, if there is one. Block ids have no seals.
+    pub(crate) fn take(&self) -> Option<(u64, u64)> {
         let mut range = self.current.get();
         if range.count == 0 {
             range = self.next.replace(EMPTY);
         }
         let number = (range.count > 0).then_some(range.start);
         self.current.set(Range { start: range.start + 1, count: range.count.saturating_sub(1) });
-        number
+        number.map(|number| (number, self.seals.borrow_mut().pop_front().unwrap_or(0)))
     }
 
     /// Whether to ask for more now. True makes the caller the one who asks; he ends with `handle_range` or `handle_failed`.
@@ -61,8 +65,9 @@ impl Grant {
         ask
     }
 
-    /// Numbers came.
-    pub(crate) fn handle_range(&self, range: Range) {
+    /// Numbers came; inode numbers with their seals.
+    pub(crate) fn handle_range(&self, range: Range, seals: impl IntoIterator<Item = u64>) {
+        self.seals.borrow_mut().extend(seals);
         if self.current.get().count == 0 {
             self.current.set(range);
         } else {
@@ -86,6 +91,7 @@ impl Grant {
     pub(crate) fn clear(&self) {
         self.current.set(EMPTY);
         self.next.set(EMPTY);
+        self.seals.borrow_mut().clear();
     }
 
     /// Waits until whoever asks is done.
@@ -109,16 +115,21 @@ mod tests {
     fn numbers_come_once_and_are_asked_for_early() {
         let grant = Grant::new(8);
         assert!(grant.take().is_none() && grant.poll_ask() && !grant.poll_ask());
-        grant.handle_range(Range { start: 100, count: 8 });
+        grant.handle_range(Range { start: 100, count: 8 }, 1..9);
         let first: Vec<_> = (0..6).filter_map(|_| grant.take()).collect();
-        assert_eq!(first, [100, 101, 102, 103, 104, 105]);
+        assert_eq!(first, [(100, 1), (101, 2), (102, 3), (103, 4), (104, 5), (105, 6)]);
         assert!(!grant.poll_ask(), "a quarter is left");
-        assert_eq!(grant.take(), Some(106));
+        assert_eq!(grant.take(), Some((106, 7)));
         assert!(grant.poll_ask());
-        grant.handle_range(Range { start: 500, count: 8 });
+        grant.handle_range(Range { start: 500, count: 8 }, 11..19);
         assert!(!grant.poll_ask());
-        assert_eq!([grant.take(), grant.take(), grant.take()], [Some(107), Some(500), Some(501)]);
+        assert_eq!(
+            [grant.take(), grant.take(), grant.take()],
+            [Some((107, 8)), Some((500, 11)), Some((501, 12))]
+        );
         grant.clear();
         assert_eq!(grant.take(), None);
+        grant.handle_range(Range { start: 9, count: 1 }, []);
+        assert_eq!(grant.take(), Some((9, 0)), "what was cleared is of no use to what comes");
     }
 }

@@ -1,8 +1,9 @@
 //! Links to the metadata server: one TCP+TLS connection per shard, one session over all of them.
 //!
-//! Layers, lower ones never import upward: `mark unstable held grant error race` <- `ledger rx tx incoming waiter` <-
+//! Layers, lower ones never import upward: `behind mark unstable held grant error race` <- `ledger rx tx incoming waiter` <-
 //! `first conn session` <- `local` <- `serve recover` <- `task` <- `remote`.
 
+pub mod behind;
 pub mod conn;
 mod error;
 mod figures;

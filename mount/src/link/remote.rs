@@ -23,7 +23,9 @@ use flexfs_wire::lease::Leases;
 use flexfs_wire::limits::REQUESTS_PER_LINK_MAX;
 use flexfs_wire::message::{Caller, Reply, Request, Segment};
 use flexfs_wire::seal::Node;
+use flexfs_wire::time::Time;
 
+use super::behind::Behind;
 use super::error::LinkError;
 use super::figures::Figures;
 use super::first;
@@ -166,6 +168,7 @@ impl Remote {
         cancel: Option<&Cancel>,
     ) -> Result<Reply, Errno> {
         let link = self.link()?;
+        self.wait_behind(&request, cancel).await?;
         self.admit(&link, request.is_mutation(), cancel).await?;
         if let Request::Lock { wait: true, .. } = request {
             return self.wait_for_lock(&link, caller, request, cancel).await;
@@ -183,12 +186,68 @@ impl Remote {
     ) -> (Result<Reply, Errno>, Leases) {
         let asked = async {
             let link = self.link()?;
+            self.wait_behind(&request, cancel).await?;
             self.admit(&link, request.is_mutation(), cancel).await?;
             self.ask(&link, caller, request, None, false, cancel).await
         };
         match asked.await {
             Ok(outcome) => (outcome.result, outcome.leases),
             Err(errno) => (Err(errno), Leases::NONE),
+        }
+    }
+
+    /// Sends a change that is on its way behind others, which it need not wait for.
+    pub(crate) async fn call_behind(
+        &self,
+        caller: Caller,
+        request: Request,
+    ) -> (Result<Reply, Errno>, Leases) {
+        let asked = async {
+            let link = self.link()?;
+            self.admit(&link, true, None).await?;
+            self.ask(&link, caller, request, None, false, None).await
+        };
+        match asked.await {
+            Ok(outcome) => (outcome.result, outcome.leases),
+            Err(errno) => (Err(errno), Leases::NONE),
+        }
+    }
+
+    /// The server's clock, as its last answer to a change told it; a little behind.
+    pub(crate) fn server_now(&self) -> Option<Time> {
+        self.session.server_now()
+    }
+
+    /// Changes on their way.
+    pub(crate) fn behind(&self) -> &Arc<Behind> {
+        &self.session.behind
+    }
+
+    /// Waits until all changes that began before are answered.
+    ///
+    /// # Errors
+    /// `EINTR`.
+    pub async fn settle(&self, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        match self.session.behind.last() {
+            Some(last) => or_cancel(self.session.behind.wait(last), cancel).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A call comes behind changes of what it names.
+    async fn wait_behind(&self, request: &Request, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        let behind = &self.session.behind;
+        if behind.count() == 0 {
+            return Ok(());
+        }
+        let before = match request {
+            // It counts all.
+            Request::StatFs => behind.last(),
+            request => behind.before(request.nodes().into_iter().flatten().map(|node| node.ino)),
+        };
+        match before {
+            Some(serial) => or_cancel(behind.wait(serial), cancel).await,
+            None => Ok(()),
         }
     }
 
@@ -224,6 +283,19 @@ impl Remote {
     /// Makes a call whose answer nobody waits for. It goes out behind all calls this shard made before, and is sent
     /// again like any other.
     pub fn call_later(&self, caller: Caller, request: Request) {
+        let inos = request.nodes().into_iter().flatten().map(|node| node.ino);
+        if let Some(serial) = self.session.behind.before(inos) {
+            let this = Self { key: self.key, session: Arc::clone(&self.session) };
+            drop(spawn(async move {
+                this.session.behind.wait(serial).await;
+                this.begin_later(caller, request);
+            }));
+        } else {
+            self.begin_later(caller, request);
+        }
+    }
+
+    fn begin_later(&self, caller: Caller, request: Request) {
         let begun =
             self.link().and_then(|link| link.check().and_then(|()| link.begin(caller, request, None, None)));
         if let Err(errno) = begun {
@@ -231,12 +303,13 @@ impl Remote {
         }
     }
 
-    /// A number for a new inode.
+    /// The handle of an inode that is to be made.
     ///
     /// # Errors
     /// As [`Remote::call`].
-    pub async fn next_ino(&self, cancel: Option<&Cancel>) -> Result<Ino, Errno> {
-        or_cancel(self.next_number(true), cancel).await?.map(Ino)
+    pub async fn next_node(&self, cancel: Option<&Cancel>) -> Result<Node, Errno> {
+        let (ino, seal) = or_cancel(self.next_number(true), cancel).await??;
+        Ok(Node { ino: Ino(ino), seal })
     }
 
     /// An id for a new block.
@@ -244,7 +317,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::call`].
     pub async fn next_block(&self) -> Result<BlockId, Errno> {
-        self.next_number(false).await.map(BlockId)
+        self.next_number(false).await.map(|(id, _)| BlockId(id))
     }
 
     /// Stores an encoded block; it is on stable storage when this returns. The buffer is kept until then, and sealed
@@ -298,8 +371,9 @@ impl Remote {
         cancel: Option<&Cancel>,
     ) -> Result<(Vec<Segment>, Incoming), Errno> {
         let link = self.link()?;
-        self.admit(&link, false, cancel).await?;
         let request = Request::ReadBlock { node, block, first, count };
+        self.wait_behind(&request, cancel).await?;
+        self.admit(&link, false, cancel).await?;
         let outcome = self.ask(&link, NOBODY, request, None, true, cancel).await?;
         let (Reply::Segments(segments), Some(payload)) = (outcome.result?, outcome.payload) else {
             tracing::error!(%block, "the server answered a read of a block with something else");
@@ -321,6 +395,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::call`]; `EIO`: the server restarted and does not know the session, so something may be lost.
     pub async fn sync(&self) -> Result<(), Errno> {
+        self.settle(None).await?;
         self.sync_to(self.last_commit(), None).await
     }
 
@@ -423,7 +498,7 @@ impl Remote {
         Ok(outcome)
     }
 
-    async fn next_number(&self, ino: bool) -> Result<u64, Errno> {
+    async fn next_number(&self, ino: bool) -> Result<(u64, u64), Errno> {
         let link = self.link()?;
         loop {
             link.check()?;
@@ -454,10 +529,16 @@ async fn refill(link: Rc<Link>, key: u64, ino: bool) {
     let generation = link.session.generation();
     match remote.ask(&link, NOBODY, request, None, false, None).await.and_then(|outcome| outcome.result) {
         // Granted to a session that was lost meanwhile: of no use.
-        Ok(Reply::Granted(_)) if generation != link.session.generation() => {
-            grant.handle_failed(Errno::ESTALE)
+        Ok(_) if generation != link.session.generation() => grant.handle_failed(Errno::ESTALE),
+        Ok(Reply::Inodes { range, seals }) if ino && range.count > 0 => {
+            let (seals, rest) = seals.as_chunks();
+            if rest.is_empty() && seals.len() as u64 == range.count {
+                grant.handle_range(range, seals.iter().map(|seal| u64::from_le_bytes(*seal)));
+            } else {
+                grant.handle_failed(Errno::EPROTO);
+            }
         }
-        Ok(Reply::Granted(range)) if range.count > 0 => grant.handle_range(range),
+        Ok(Reply::Granted(range)) if !ino && range.count > 0 => grant.handle_range(range, []),
         Ok(_) => grant.handle_failed(Errno::EPROTO),
         Err(errno) => {
             tracing::warn!(%errno, "no numbers were granted");

@@ -1,7 +1,7 @@
 //! What all links of a session share. Calls touch only atomics of it; mutations take the short lock around what is
 //! kept for replay; everything else is for the moments when links come and go.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use flexfs_wire::time::Time;
 use flexfs_wire::token::Secret;
 use rustls::ClientConfig;
 
+use super::behind::Behind;
 use super::first::First;
 use super::held::Held;
 use super::mark::Marks;
@@ -25,6 +26,7 @@ use crate::lease::Recalls;
 
 /// How often an outage is mentioned again.
 const AWAY_LOG_EVERY: Duration = Duration::from_secs(60);
+const NANOS_PER_SEC: i64 = 1_000_000_000;
 
 /// Where a session goes and what it says there.
 #[derive(Debug)]
@@ -189,6 +191,10 @@ pub(crate) struct Session {
     /// Zero of the session's clock.
     began: Instant,
     pub(crate) recalls: Arc<Recalls>,
+    /// How far the server's clock is ahead of this one, nanoseconds; `i64::MAX` when it never said.
+    ahead: AtomicI64,
+    /// Changes on their way.
+    pub(crate) behind: Arc<Behind>,
     pub(crate) listener: OnceLock<Box<dyn Listener>>,
 }
 
@@ -200,7 +206,7 @@ pub trait Listener: Send + Sync + std::fmt::Debug {
     fn handle_recovered(&self);
     /// The session was lost; all leases are void already.
     fn handle_lost(&self);
-    /// Files with unwritten data under an exclusive lease.
+    /// Files with unwritten data, and directories with changes on their way, that only this session may tell of.
     fn exclusive(&self) -> Vec<Node>;
 }
 
@@ -240,6 +246,8 @@ impl Session {
             away: Mutex::new(Away::default()),
             began: flexfs_uring::clock::now(),
             recalls: Arc::default(),
+            ahead: AtomicI64::new(i64::MAX),
+            behind: Arc::default(),
             listener: OnceLock::new(),
             target,
             granted,
@@ -263,11 +271,23 @@ impl Session {
     /// A mutation was answered.
     pub(crate) fn handle_commit(&self, request: RequestId, commit: Commit, at: Time, body: Option<Vec<u8>>) {
         self.last_commit.fetch_max(commit.0, Ordering::SeqCst);
+        self.ahead.store(nanos(at).saturating_sub(nanos(wall())), Ordering::Relaxed);
         if let Some(body) = body {
             let mut unstable = lock(&self.unstable);
             unstable.handle_answer(request, commit, at, body);
             self.full.store(unstable.is_full(), Ordering::Relaxed);
         }
+    }
+
+    /// The server's clock; a little behind it. `None` before its first answer to a change.
+    pub(crate) fn server_now(&self) -> Option<Time> {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        if ahead == i64::MAX {
+            return None;
+        }
+        let now = nanos(wall()).saturating_add(ahead);
+        let part = u32::try_from(now.rem_euclid(NANOS_PER_SEC)).unwrap_or(0);
+        Some(Time { secs: now.div_euclid(NANOS_PER_SEC), nanos: part })
     }
 
     /// Commits up to here are on disk.
@@ -498,4 +518,14 @@ impl Session {
 /// Nothing that holds these locks can panic half-way.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Nanoseconds since 1970; the ends of what an `i64` holds are in 1677 and 2262.
+fn nanos(time: Time) -> i64 {
+    time.secs.saturating_mul(NANOS_PER_SEC).saturating_add(time.nanos.into())
+}
+
+fn wall() -> Time {
+    let (secs, nanos) = flexfs_uring::clock::wall_parts();
+    Time { secs, nanos }
 }

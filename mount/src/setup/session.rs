@@ -65,7 +65,7 @@ impl Session {
         let clean = self.unwritten() == (0, 0);
         let synced = if clean {
             // Nothing to lose: an answer is welcome and not needed.
-            timeout(FINISH_CLEAN_MAX - LEAVE_MAX, self.files.sync_all()).await.unwrap_or(Ok(()))
+            timeout(FINISH_CLEAN_MAX - LEAVE_MAX, self.sync_all()).await.unwrap_or(Ok(()))
         } else {
             match timeout(deadline, self.write_out(deadline)).await {
                 Ok(synced) => synced,
@@ -98,7 +98,7 @@ impl Session {
 
     /// Sends what is unwritten; says now and then what it waits for.
     async fn write_out(&self, deadline: Duration) -> Result<(), Errno> {
-        let mut work = pin!(self.files.sync_all());
+        let mut work = pin!(self.sync_all());
         let until = clock::now() + deadline;
         loop {
             if let Ok(synced) = timeout(SAY_EVERY, work.as_mut()).await {
@@ -114,9 +114,15 @@ impl Session {
         }
     }
 
+    async fn sync_all(&self) -> Result<(), Errno> {
+        self.remote.settle(None).await?;
+        self.files.sync_all().await
+    }
+
     /// Bytes that are not at the server, and changes there that are not on its disk.
     fn unwritten(&self) -> (u64, u64) {
-        (self.files.figures().dirty_bytes, self.remote.figures().unstable)
+        let figures = self.remote.figures();
+        (self.files.figures().dirty_bytes, figures.unstable + figures.behind)
     }
 
     /// On each shard at the very end: ends its link and waits until its task is gone.

@@ -105,6 +105,7 @@ mod tests {
             mtime: time(mtime),
             ctime: time(ctime),
             owner: Caller { uid: 0, gid: 0 },
+            gives_group: false,
         };
         assert!(is_due(&times(10, 10, 5), time(20)));
         assert!(is_due(&times(10, 5, 10), time(20)));

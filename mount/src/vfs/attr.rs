@@ -2,6 +2,7 @@
 
 use flexfs_wire::attr::{Attr, SetAttr};
 use flexfs_wire::errno::Errno;
+use flexfs_wire::lease::Leases;
 use flexfs_wire::limits::FILE_BYTES_MAX;
 use flexfs_wire::message::{Reply, Request, StatFs};
 
@@ -15,9 +16,21 @@ impl Vfs {
     /// `ESTALE` when the inode is gone.
     pub async fn get_attr(&self, ctx: Ctx<'_>, nodeid: u64) -> Result<(Attr, ValidFor), Errno> {
         let inode = self.inodes.get(nodeid)?;
+        let recalls = self.remote.recalls();
+        let (asked, life) = (recalls.asked(), recalls.life());
+        // The kernel asks once more with every name that is made.
+        if let Some(mut attr) = inode.content.attr(life) {
+            inode.note_times(&mut attr);
+            let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked });
+            return Ok((attr, valid));
+        }
+        let doubts = inode.content.doubts();
         let (result, grant) = self.call_granted(ctx, Request::GetAttr { node: inode.node }).await;
         match result? {
             Reply::Attr(mut attr) => {
+                if grant.leases.has(Leases::ATTR) {
+                    inode.content.know_attr(attr, life, doubts);
+                }
                 self.settle(&inode, &mut attr);
                 let valid = self.attr_valid(&inode, &attr, grant);
                 Ok((attr, valid))
@@ -45,8 +58,10 @@ impl Vfs {
             inode.settle_atime(None);
         }
         let asked = self.remote.recalls().asked();
-        let (mut attr, leases) =
-            self.files.set_attr(ctx.caller, inode.node, change, Some(ctx.cancel)).await?;
+        inode.content.doubt_attr();
+        let set = self.files.set_attr(ctx.caller, inode.node, change, Some(ctx.cancel)).await;
+        inode.content.doubt_attr();
+        let (mut attr, leases) = set?;
         inode.note_times(&mut attr);
         let valid = self.attr_valid(&inode, &attr, Grant { leases, asked });
         Ok((attr, valid))

@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use flexfs_wire::attr::Attr;
 use flexfs_wire::name::Name;
 
 use super::known::Known;
@@ -24,18 +25,93 @@ struct State {
     since: Option<u64>,
     /// A name was made there before it was known to be new.
     late: bool,
+    /// No other session looks into it before this one was asked.
+    alone: bool,
+    /// Its attributes, while it is alone and nothing else changes them.
+    attr: Option<Attr>,
+    /// How often they were doubted or changed.
+    doubts: u64,
 }
 
 impl Content {
-    /// It was made in this life of the leases, and was empty then.
-    pub(crate) fn begin(&self, life: u64) {
+    /// It was made in this life of the leases, and was empty then. With `attr` nobody else looks into it.
+    pub(crate) fn begin(&self, life: u64, attr: Option<Attr>) {
         let mut state = self.state();
         state.since = (!state.late).then_some(life);
+        state.alone = attr.is_some();
+        state.attr = attr.filter(|_| !state.late);
+        state.doubts += 1;
     }
 
     /// Nothing is known of it any more.
     pub(crate) fn end(&self) {
-        self.state().since = None;
+        let mut state = self.state();
+        state.since = None;
+        state.share();
+    }
+
+    /// Others look into it from now on.
+    pub(crate) fn share(&self) {
+        self.state().share();
+    }
+
+    /// Its attributes, if they are known better here than at the server. `life`: of the leases, now.
+    pub(crate) fn attr(&self, life: u64) -> Option<Attr> {
+        let state = self.state();
+        if state.alone && state.since == Some(life) { state.attr } else { None }
+    }
+
+    /// For [`Content::know_attr`], before the server is asked.
+    pub(crate) fn doubts(&self) -> u64 {
+        self.state().doubts
+    }
+
+    /// The server told its attributes; they count if nothing has changed them since it was asked.
+    pub(crate) fn know_attr(&self, attr: Attr, life: u64, doubts: u64) {
+        let mut state = self.state();
+        if state.alone && state.since == Some(life) && state.doubts == doubts {
+            state.attr = Some(attr);
+        }
+    }
+
+    /// The server is about to change it, or just did: only there is known what it is now.
+    pub(crate) fn doubt_attr(&self) {
+        let mut state = self.state();
+        state.attr = None;
+        state.doubts += 1;
+    }
+
+    /// Whether nobody else looks into it. `life`: of the leases, now.
+    pub(crate) fn is_alone(&self, life: u64) -> bool {
+        let state = self.state();
+        state.alone && state.since == Some(life)
+    }
+
+    /// Makes a name here that the server hears of later, where that is allowed: it is not there, and nobody else looks.
+    /// `begin` notes that it is on its way; what is shared afterwards waits for that.
+    pub(crate) fn make<T>(
+        &self,
+        name: &Name,
+        made: &Attr,
+        life: u64,
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.state();
+        if !state.alone || state.since != Some(life) || self.names.has(name) {
+            return None;
+        }
+        let begun = begin()?;
+        self.names.add(name);
+        state.doubts += 1;
+        if let Some(attr) = &mut state.attr {
+            // As the server does it (`namespace/create.rs`).
+            attr.size += 1;
+            attr.nlink += u32::from(made.is_dir());
+            attr.mtime = attr.mtime.touched(made.mtime);
+            attr.ctime = attr.ctime.touched(made.mtime);
+            attr.version += 1;
+        }
+        Some(begun)
     }
 
     /// A name is about to be made there, by whomever.
@@ -58,24 +134,93 @@ impl Content {
     }
 }
 
+impl State {
+    fn share(&mut self) {
+        self.alone = false;
+        self.attr = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use flexfs_wire::attr::{S_IFDIR, S_IFREG};
+    use flexfs_wire::id::Ino;
+    use flexfs_wire::time::Time;
+
     use super::*;
+
+    fn attr(kind: u32, secs: i64) -> Attr {
+        let time = Time { secs, nanos: 0 };
+        Attr {
+            ino: Ino(7),
+            mode: kind | 0o700,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            version: 1,
+            has_xattrs: false,
+        }
+    }
 
     #[test]
     fn a_name_is_absent_until_somebody_is_about_to_make_it() {
         let name = |text: &[u8]| Name::new(text).unwrap();
         let content = Content::default();
         content.add(&name(b"early"));
-        content.begin(3);
+        content.begin(3, Some(attr(S_IFDIR, 1)));
         assert!(!content.lacks(&name(b"a"), 3), "it is not empty any more");
+        assert!(!content.is_alone(3) && content.attr(3).is_none());
         let content = Content::default();
         assert!(!content.lacks(&name(b"a"), 0), "nothing is known");
-        content.begin(3);
+        content.begin(3, None);
         content.add(&name(b"a"));
         assert!(!content.lacks(&name(b"a"), 3) && content.lacks(&name(b"b"), 3));
         assert!(!content.lacks(&name(b"b"), 4), "the leases are void");
         content.end();
         assert!(!content.lacks(&name(b"b"), 3));
+    }
+
+    #[test]
+    fn names_are_made_here_while_nobody_else_looks() {
+        let (a, b) = (Name::new(b"a").unwrap(), Name::new(b"b").unwrap());
+        let (dir, file) = (attr(S_IFDIR, 5), attr(S_IFREG, 6));
+        let content = Content::default();
+        assert_eq!(content.make(&a, &file, 0, || Some(1)), None);
+        content.begin(3, Some(dir));
+        assert_eq!(content.make(&a, &file, 4, || Some(1)), None, "the leases are void");
+        assert_eq!(content.make(&a, &file, 3, || None::<u8>), None);
+        assert_eq!(content.make(&a, &file, 3, || Some(1)), Some(1), "it was not begun before");
+        assert_eq!(content.make(&a, &file, 3, || Some(1)), None, "it is there");
+        assert!(content.is_alone(3) && !content.lacks(&a, 3));
+        content.share();
+        assert_eq!(content.make(&b, &file, 3, || Some(1)), None);
+        assert!(!content.is_alone(3) && content.lacks(&b, 3));
+    }
+
+    #[test]
+    fn attributes_follow_what_is_made_and_are_doubted_when_the_server_changes_them() {
+        let (a, b) = (Name::new(b"a").unwrap(), Name::new(b"b").unwrap());
+        let content = Content::default();
+        content.begin(3, Some(attr(S_IFDIR, 5)));
+        content.make(&a, &attr(S_IFDIR, 6), 3, || Some(())).unwrap();
+        content.make(&b, &attr(S_IFREG, 4), 3, || Some(())).unwrap();
+        let now = content.attr(3).unwrap();
+        assert_eq!((now.size, now.nlink, now.mtime.secs, now.ctime.secs), (2, 3, 6, 6));
+        assert_eq!(content.attr(4), None);
+        let asked = content.doubts();
+        content.doubt_attr();
+        content.know_attr(now, 3, asked);
+        assert_eq!(content.attr(3), None, "it may be from before");
+        content.know_attr(now, 3, content.doubts());
+        assert_eq!(content.attr(3), Some(now));
+        content.share();
+        assert_eq!(content.attr(3), None);
     }
 }

@@ -1,5 +1,7 @@
 //! Making inodes.
 
+use std::sync::Arc;
+
 use flexfs_wire::attr::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
@@ -124,12 +126,16 @@ impl Vfs {
     async fn make_in(
         &self,
         ctx: Ctx<'_>,
-        parent: &Inode,
+        parent: &Arc<Inode>,
         name: Option<Name>,
         mut make: Make,
     ) -> Result<(Entry, Grant), Errno> {
-        make.ino = self.remote.next_ino(Some(ctx.cancel)).await?;
+        let node = self.remote.next_node(Some(ctx.cancel)).await?;
+        make.ino = node.ino;
         if let Some(name) = &name {
+            if let Some(made) = self.make_behind(ctx, parent, (name, node), &make).await? {
+                return Ok(made);
+            }
             parent.content.add(name);
         }
         self.call_entry(ctx, Request::Make { parent: parent.node, name, make }).await
@@ -166,6 +172,7 @@ impl Vfs {
             rdev: args.rdev,
             target: Vec::new(),
             open,
+            time: None,
         }
     }
 }

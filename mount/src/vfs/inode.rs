@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flexfs_wire::attr::{Attr, S_IFDIR, S_IFMT, S_IFREG};
+use flexfs_wire::attr::{Attr, S_IFDIR, S_IFMT, S_IFREG, S_ISGID};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Commit, Ino};
 use flexfs_wire::message::{Caller, Entry, LockFamily};
@@ -68,6 +68,8 @@ pub(crate) struct Times {
     pub(crate) ctime: Time,
     /// Owner, who may set them.
     pub(crate) owner: Caller,
+    /// What is made in this directory gets its group.
+    pub(crate) gives_group: bool,
 }
 
 /// Somebody who holds, or held, locks on an inode.
@@ -146,7 +148,14 @@ impl Inode {
             attr.atime = attr.atime.max(atime);
         }
         let owner = Caller { uid: attr.uid, gid: attr.gid };
-        state.times = Some(Times { atime: attr.atime, mtime: attr.mtime, ctime: attr.ctime, owner });
+        let gives_group = attr.mode & S_ISGID != 0;
+        state.times =
+            Some(Times { atime: attr.atime, mtime: attr.mtime, ctime: attr.ctime, owner, gives_group });
+    }
+
+    /// Whether what is made in this directory gets its group; that is also assumed while nothing is known.
+    pub(crate) fn gives_group(&self) -> bool {
+        self.lock().times.is_none_or(|times| times.gives_group)
     }
 
     /// The server says that it has no extended attributes, under a lease of this life; or does not say so.

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use event_listener::Event;
 use flexfs_uring::ShardHandle;
-use flexfs_wire::id::Epoch;
+use flexfs_wire::id::{Epoch, Ino};
 use flexfs_wire::lease::{Keep, LEASE_BATCH_MAX, Recall};
 use flexfs_wire::limits::LEASE_TRUST_MS;
 use flexfs_wire::message::{Caller, Request};
@@ -105,6 +105,13 @@ pub enum Task {
         /// Told when they are.
         done: Arc<Event>,
     },
+    /// A name that programs were told of is not there: the server would not make it.
+    Lost {
+        /// Its directory, as the kernel calls it.
+        dir: u64,
+        /// The name.
+        name: Name,
+    },
     /// Nothing may be cached any more; after a restart of the server it is told so.
     DropAll {
         /// The start to be told.
@@ -150,14 +157,17 @@ impl Listener for Ear {
                 continue;
             }
             self.vfs.remote.recalls().note(recall.ino);
-            if let Some(name) = &recall.name
-                && let Some(dir) = self.vfs.inodes.known(recall.ino)
-            {
-                dir.content.add(name);
+            if let Some(dir) = self.vfs.inodes.known(recall.ino) {
+                if recall.keep != Keep::All {
+                    dir.content.share();
+                }
+                if let Some(name) = &recall.name {
+                    dir.content.add(name);
+                }
             }
             if self.vfs.has_nothing_of(&recall) {
                 done.push(recall.id);
-            } else if recall.keep != Keep::All && self.vfs.files.recalled(recall.ino).is_some() {
+            } else if recall.keep != Keep::All && self.vfs.has_unsent(recall.ino) {
                 // Unwritten bytes may have to go out: others do not wait for them. The receiver lives as long as the process.
                 drop(self.tasks.send(Task::Recalls(vec![recall])));
             } else {
@@ -178,11 +188,16 @@ impl Listener for Ear {
     }
 
     fn handle_lost(&self) {
+        self.vfs.remote.behind().reopen();
         drop(self.tasks.send(Task::DropAll { restarted: None }));
     }
 
     fn exclusive(&self) -> Vec<Node> {
-        self.vfs.files.dirty_nodes()
+        let mut nodes = self.vfs.remote.behind().shut();
+        nodes.extend(self.vfs.files.dirty_nodes());
+        nodes.sort_unstable_by_key(|node| node.ino);
+        nodes.dedup();
+        nodes
     }
 }
 
@@ -219,8 +234,13 @@ impl Vfs {
             (Some(name), Some(inode)) => inode.names.has(name),
             _ => false,
         };
-        let file = recall.keep != Keep::All && (inode.is_some() || self.files.recalled(recall.ino).is_some());
+        let file = recall.keep != Keep::All && (inode.is_some() || self.has_unsent(recall.ino));
         !names && !file
+    }
+
+    /// Whether bytes of the inode or changes of it may have to go to the server.
+    fn has_unsent(&self, ino: Ino) -> bool {
+        self.files.recalled(ino).is_some() || self.remote.behind().before([ino]).is_some()
     }
 
     /// Gives back what the kernel forgot, and lets go of everything when the server is silent for too long. For ever;
@@ -254,7 +274,7 @@ impl Vfs {
         let mut inos = Vec::new();
         let mut later = Vec::new();
         for ino in waiting {
-            if inos.len() == LEASE_BATCH_MAX || self.files.recalled(ino).is_some() {
+            if inos.len() == LEASE_BATCH_MAX || self.has_unsent(ino) {
                 // Something here still needs it, or there are too many.
                 later.push(ino);
                 continue;
@@ -378,6 +398,10 @@ impl Recaller {
                             let _ = self.kernel.forget_pages(nodeid, Some(range));
                             done.notify(usize::MAX);
                         }
+                        Task::Lost { dir, name } => {
+                            // Who asks once more is told by the server.
+                            let _ = self.kernel.forget_name(dir, &name);
+                        }
                         Task::DropAll { restarted } => self.drop_all(restarted),
                     }
                 }
@@ -417,6 +441,12 @@ impl Recaller {
 
     fn recall_inode(self: &Arc<Self>, progress: &mut Progress) -> Left {
         let recall = &progress.recalls[progress.at];
+        if recall.keep != Keep::All
+            && let Some(last) = self.vfs.remote.behind().before([recall.ino])
+        {
+            // No more begin: it is shared since the recall was heard.
+            self.vfs.remote.behind().wait_here(last);
+        }
         let inode = self.vfs.inodes.known(recall.ino);
         match (recall.keep, self.vfs.files.recalled(recall.ino)) {
             (Keep::All, _) | (Keep::Shared, None) => {}
@@ -566,6 +596,7 @@ impl Recaller {
     fn drop_all(self: &Arc<Self>, restarted: Option<Epoch>) {
         if restarted.is_some() {
             self.vfs.remote.recalls().void();
+            self.vfs.remote.behind().reopen();
         }
         let inodes = self.vfs.inodes.all();
         let _ = self.kernel.forget_names();

@@ -46,6 +46,8 @@ pub struct Vfs {
     pub(crate) atimes: Atimes,
     pub(crate) notices: Notices,
     pub(crate) flags: Flags,
+    /// What is made may be sent behind where nobody else looks: nothing of what the server refuses for is in force.
+    pub(crate) makes_behind: bool,
     /// Numbers that the kernel forgot and that are to be given back.
     pub(crate) to_give_back: Mutex<Vec<Ino>>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
@@ -77,6 +79,7 @@ impl Vfs {
     pub fn new(remote: Arc<Remote>, files: Arc<data::Files<Remote>>, notices: Notices) -> Self {
         let granted = remote.granted();
         let (root, flags) = (granted.root, granted.flags);
+        let makes_behind = !flags.ro && !flags.root_squash && granted.settings.max_inodes == 0;
         Self {
             inodes: InodeTable::new(root),
             forgotten: Forgotten::new(),
@@ -86,6 +89,7 @@ impl Vfs {
             files,
             notices,
             flags,
+            makes_behind,
             to_give_back: Mutex::default(),
             keeps_names: AtomicBool::new(false),
             tasks: OnceLock::new(),
@@ -126,14 +130,16 @@ impl Vfs {
     /// Asks the server, for something that may be kept.
     pub(crate) async fn call_granted(&self, ctx: Ctx<'_>, request: Request) -> (Result<Reply, Errno>, Grant) {
         let asked = self.remote.recalls().asked();
-        let changed = if request.is_mutation() { request.nodes() } else { [None; 2] };
+        let nodes = if request.is_mutation() { request.nodes() } else { [None; 2] };
+        let changed = nodes.map(|node| node.and_then(|node| self.inodes.known(node.ino)));
+        changed.iter().flatten().for_each(|inode| inode.content.doubt_attr());
         let (result, leases) = self.remote.call_leased(ctx.caller, request, Some(ctx.cancel)).await;
+        // What was asked meanwhile may be from before.
+        changed.iter().flatten().for_each(|inode| inode.content.doubt_attr());
         let grant = Grant { leases, asked };
         let Ok(reply) = result else { return (result, grant) };
         let stands = (self.remote.last_commit(), self.remote.generation());
-        for inode in changed.iter().flatten().filter_map(|node| self.inodes.known(node.ino)) {
-            inode.note_commit(stands);
-        }
+        changed.iter().flatten().for_each(|inode| inode.note_commit(stands));
         (Ok(reply), grant)
     }
 
@@ -164,6 +170,8 @@ impl Vfs {
 
     /// Everything done with an inode so far is durable.
     pub(crate) async fn sync(&self, ctx: Ctx<'_>, inode: &Inode) -> Result<(), Errno> {
+        self.remote.settle(Some(ctx.cancel)).await?;
+        let failed = self.remote.behind().take_failure(inode.ino());
         let synced = if inode.is_file() {
             self.files.fsync(inode.node, Some(ctx.cancel)).await
         } else {
@@ -178,7 +186,11 @@ impl Vfs {
                  did not know this session any more. Its fsync fails once"
             );
         }
-        if lost { synced.and(Err(Errno::EIO)) } else { synced }
+        let failed = failed.map(|errno| if errno == Errno::ENOSPC { errno } else { Errno::EIO });
+        match failed.or_else(|| lost.then_some(Errno::EIO)) {
+            Some(errno) => synced.and(Err(errno)),
+            None => synced,
+        }
     }
 
     /// The kernel will not hear of a lookup that was counted.
@@ -204,7 +216,7 @@ impl Vfs {
         if grant.leases.has(Leases::BORN) {
             // As with names: noted before it is looked whether a recall came.
             let recalls = self.remote.recalls();
-            inode.content.begin(recalls.life());
+            inode.content.begin(recalls.life(), grant.leases.has(Leases::ALONE).then_some(entry.attr));
             if !recalls.is_good(inode.ino(), grant.asked) {
                 inode.content.end();
             }

@@ -86,7 +86,9 @@ fn calls_numbers_blocks_and_durability() {
         assert_eq!(server.world.lock().unwrap().durable, 1);
         let mut inos = Vec::new();
         for _ in 0..9000 {
-            inos.push(remote.next_ino(None).await.unwrap().0);
+            let node = remote.next_node(None).await.unwrap();
+            assert_eq!(node.seal, node.ino.0, "numbers and seals stay together");
+            inos.push(node.ino.0);
         }
         inos.sort_unstable();
         inos.dedup();
@@ -197,13 +199,14 @@ fn a_forgotten_session_is_opened_anew_with_its_files() {
         }
         remote.call(ME, mutation(7), None).await.unwrap();
         let commit = remote.last_commit();
-        let before = remote.next_ino(None).await.unwrap();
+        let before = remote.next_node(None).await.unwrap().ino;
         // The lease runs out while the server lives: what was answered is still there.
         server.forget_session();
         remote.call(ME, Request::StatFs, None).await.unwrap();
         assert_eq!((remote.generation(), remote.lost_after(commit, 0)), (1, false));
         assert_eq!(server.world.lock().unwrap().opens[&7], 2);
-        assert!(remote.next_ino(None).await.unwrap().0 > before.0 + 4000, "old numbers are of no use");
+        let after = remote.next_node(None).await.unwrap().ino;
+        assert!(after.0 > before.0 + 4000, "old numbers are of no use");
         // Now the server dies too.
         remote.call(ME, mutation(7), None).await.unwrap();
         let commit = remote.last_commit();
@@ -301,7 +304,7 @@ fn a_revoked_session_answers_eacces() {
         server.revoke();
         assert_eq!(remote.call(ME, mutation(1), None).await, Err(Errno::EACCES));
         assert_eq!(remote.call(ME, Request::StatFs, None).await, Err(Errno::EACCES));
-        assert_eq!(remote.next_ino(None).await, Err(Errno::EACCES));
+        assert_eq!(remote.next_node(None).await, Err(Errno::EACCES));
         assert_eq!(remote.figures().state, "ended");
     });
 }

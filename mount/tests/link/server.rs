@@ -225,7 +225,13 @@ impl World {
             return Some((answer.clone(), Vec::new()));
         }
         match &call.request {
-            Request::GrantInodes { count } | Request::GrantBlocks { count } => {
+            Request::GrantInodes { count } => {
+                let range = Range { start: self.granted, count: *count };
+                self.granted += count;
+                let seals = (range.start..self.granted).flat_map(u64::to_le_bytes).collect();
+                plain(Ok(Reply::Inodes { range, seals }))
+            }
+            Request::GrantBlocks { count } => {
                 let start = self.granted;
                 self.granted += count;
                 plain(Ok(Reply::Granted(Range { start, count: *count })))

@@ -35,6 +35,7 @@ macro_rules! one {
 }
 
 mod acls;
+mod behind;
 mod child;
 mod coherence;
 mod crash;

@@ -30,7 +30,7 @@ variants!(request_name, REQUESTS, Request: Lookup, GetAttr, ReadLink, ReadDir, G
     ReadLayout, ReadBlock, TestLock, Heartbeat, GrantInodes, GrantBlocks, Sync, PutBlock, CancelWait, Leave, Open,
     Close, Make, Link, Remove, Rename, SetAttr, SetXattr, RemoveXattr, Write, Fallocate, CopyRange, Lock, Unlock,
     Acquire, Recalled, GiveBack, DropLeases);
-variants!(reply_name, REPLIES, Reply: Done, Entry, Attr, Bytes, Entries, StatFs, Layout, Segments, Locked, Granted,
+variants!(reply_name, REPLIES, Reply: Done, Entry, Attr, Bytes, Entries, StatFs, Layout, Segments, Locked, Granted, Inodes,
     Opened, Copied);
 variants!(notice_name, NOTICES, Notice: Durable, Revoked, Closing, Recall);
 variants!(hello_name, HELLOS, Hello: Open, Attach, Resume);
@@ -96,6 +96,7 @@ fn make() -> Make {
         rdev: 0x0103,
         target: b"../to".to_vec(),
         open: true,
+        time: Some(Time { secs: 1_700_000_000, nanos: 999_999_999 }),
     }
 }
 
@@ -180,6 +181,7 @@ pub(crate) fn replies() -> Vec<Reply> {
         Reply::Segments(vec![segment]),
         Reply::Locked(lock()),
         Reply::Granted(Range { start: 4096, count: 4096 }),
+        Reply::Inodes { range: Range { start: 9, count: 2 }, seals: (1..=16).collect() },
         Reply::Opened { attr: attr(), layout: Some(layout()) },
         Reply::Copied { length: 3, attr: attr() },
     ]

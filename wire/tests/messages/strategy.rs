@@ -100,9 +100,16 @@ fn entry() -> impl Strategy<Value = Entry> + Clone {
 }
 
 fn make() -> impl Strategy<Value = Make> + Clone {
-    (any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>(), bytes(), any::<bool>()).prop_map(
-        |(ino, mode, umask, rdev, target, open)| Make { ino: Ino(ino), mode, umask, rdev, target, open },
-    )
+    (any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>(), bytes(), any::<bool>(), option::of(time()))
+        .prop_map(|(ino, mode, umask, rdev, target, open, time)| Make {
+            ino: Ino(ino),
+            mode,
+            umask,
+            rdev,
+            target,
+            open,
+            time,
+        })
 }
 
 fn write() -> impl Strategy<Value = Write> + Clone {
@@ -281,6 +288,8 @@ pub(crate) fn reply() -> BoxedStrategy<Reply> {
         vec(segment, 0..5).prop_map(Reply::Segments),
         lock().prop_map(Reply::Locked),
         (any::<u64>(), any::<u64>()).prop_map(|(start, count)| Reply::Granted(Range { start, count })),
+        (any::<u64>(), any::<u64>(), bytes())
+            .prop_map(|(start, count, seals)| Reply::Inodes { range: Range { start, count }, seals }),
         (attr(), option::of(layout())).prop_map(|(attr, layout)| Reply::Opened { attr, layout }),
         (any::<u64>(), attr()).prop_map(|(length, attr)| Reply::Copied { length, attr }),
     ]

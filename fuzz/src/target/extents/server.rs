@@ -90,6 +90,7 @@ impl File {
             rdev: 0,
             target: Vec::new(),
             open: true,
+            time: None,
         };
         let name = Some(Name::new(b"file").expect("a name"));
         file.call(Request::Make { parent: Node::unsealed(Ino::ROOT), name, make }).expect("made");

@@ -196,9 +196,10 @@ impl Cluster {
         status["link"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {status}"))
     }
 
-    /// What the client behind a mount that [`Self::second_mount`] or [`Self::mount_on`] made has to say.
+    /// What the client behind a mount has to say.
     pub(crate) fn log_of(&self, mnt: &Path) -> String {
-        fs::read_to_string(mnt.with_extension("log")).unwrap()
+        let own = self.state().join("log/mount.log");
+        fs::read_to_string(if mnt == self.mnt() { own } else { mnt.with_extension("log") }).unwrap()
     }
 
     /// Mounts the volume a second time, as another client.
