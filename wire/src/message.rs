@@ -232,6 +232,8 @@ pub struct Write {
     /// never goes back; `None`: both become now. Without it every flush would move an mtime that programs have
     /// already seen (git compares what `fstat` said before `close` with what `lstat` says later).
     pub time: Option<Time>,
+    /// The program has closed the file and would not hear of an error: a few bytes, taken on a full disk, too.
+    pub promised: bool,
 }
 
 /// Bytes for the inline part of a file.

@@ -199,8 +199,7 @@ impl<S: Store> Namespace<S> {
                     // One name of several, or of an open file, frees nothing yet.
                     txn.batch.set_vital();
                 }
-                if matches!(request, Request::Make { make, .. } if make.time.is_some()) {
-                    // Its program was told that it is there. Numbers for more are not granted any more.
+                if is_promised(request) {
                     txn.batch.set_vital();
                 }
                 let commit = self.commit(&mut txn, Some(context.session))?;
@@ -379,6 +378,16 @@ impl<S: Store> Namespace<S> {
 
     pub(super) fn begin(&self, now: Time) -> Txn {
         Txn::new(now, self.state)
+    }
+}
+
+/// Whether its program was told already that it is done. On a full disk no numbers for more inodes are granted, and a client
+/// leaves no more than a few bytes of closed files behind.
+fn is_promised(request: &Request) -> bool {
+    match request {
+        Request::Make { make, .. } => make.time.is_some(),
+        Request::Write { write, .. } => write.promised && write.extents.is_empty(),
+        _ => false,
     }
 }
 

@@ -293,7 +293,11 @@ fn wild(random: &mut Random, nodes: &[Node], own: u64) -> Request {
             let new = NewBlock { block: BlockId(own), raw_bytes: length, stored_bytes: u32::MAX };
             let blocks = if random.yes() { vec![new] } else { Vec::new() };
             let time = Some(Time { secs: i64::MIN, nanos: u32::MAX });
-            Request::Write { node, write: Write { inline, extents, blocks, kill_privileges: true, time } }
+            let promised = random.yes();
+            Request::Write {
+                node,
+                write: Write { inline, extents, blocks, kill_privileges: true, time, promised },
+            }
         }
         9 => {
             Request::Fallocate { node, mode: u32::try_from(random.below(64)).unwrap(), offset: a, length: b }

@@ -47,6 +47,7 @@ impl<S: Server> Core<S> {
             blocks: bundle.blocks,
             kill_privileges: bundle.kill_privileges,
             time: bundle.time,
+            promised: false,
         };
         let request = Request::Write { node: file.node, write };
         let change = file.begin_change();
@@ -81,12 +82,14 @@ impl<S: Server> Core<S> {
         let Some(batch) = file.state().flight(number).map(|flight| Arc::clone(&flight.batch)) else {
             return Ok(());
         };
+        let promised = file.state().promised;
         let change = file.begin_change();
         for inline in pack::runs(&batch.pieces) {
             let write = Write {
                 inline: Some(inline.clone()),
                 kill_privileges: batch.kill_privileges,
                 time: batch.time,
+                promised,
                 ..Write::default()
             };
             let request = Request::Write { node: file.node, write };
@@ -127,6 +130,7 @@ impl<S: Server> Core<S> {
         state.write_error = Some(errno);
         // What the server made of it is not known.
         state.map = None;
+        self.end_promise(&mut state);
         drop(state);
         tracing::error!(
             ino = file.node.ino.0, start, end, error = %errno,

@@ -1,7 +1,7 @@
 //! What all files share: the table, the budget, the caches, the server.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flexfs_uring::clock;
@@ -55,6 +55,8 @@ pub(crate) struct Core<S> {
     pub(crate) relieving: AtomicBool,
     /// Bytes that readahead fetches right now.
     pub(crate) ahead: AtomicU64,
+    /// Files whose programs closed them, and whose few bytes are on their way.
+    pub(crate) promised: AtomicUsize,
     shards: Vec<Mutex<Shard>>,
 }
 
@@ -80,6 +82,7 @@ impl<S: Server> Core<S> {
             puts: async_lock::Semaphore::new(budget.puts_max()),
             relieving: AtomicBool::new(false),
             ahead: AtomicU64::new(0),
+            promised: AtomicUsize::new(0),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             budget,
         }

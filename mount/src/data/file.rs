@@ -76,6 +76,8 @@ pub(crate) struct State {
     pub(crate) listed: bool,
     /// When the oldest dirty byte came, for the writeback.
     pub(crate) dirty_since: Option<std::time::Instant>,
+    /// Its program closed it and went on, before the dirty bytes are at the server.
+    pub(crate) promised: bool,
     /// A writeback failed, and the next flush has to say so.
     pub(crate) flush_error: Option<Errno>,
     /// The same for the next write, so that a writer without room stops early.

@@ -263,6 +263,17 @@ impl<S: Server> Files<S> {
         }
     }
 
+    /// As `flush`, for a program that closes the file and for which a few bytes may be sent behind its back.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub async fn flush_closed(&self, node: Node, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        match self.core.find(node.ino) {
+            Some(file) => self.core.flush_closed(&file, cancel).await,
+            None => Ok(()),
+        }
+    }
+
     /// Everything written and every change answered so far is durable.
     ///
     /// # Errors

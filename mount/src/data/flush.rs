@@ -1,17 +1,22 @@
 //! Everything dirty of a file goes to the server.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use event_listener::EventListener;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::INLINE_BYTES_MAX;
 
 use super::core::Core;
-use super::file::{File, Progress, State};
+use super::file::{File, Progress, Recalling, State};
 use super::pack;
 use super::server::Server;
 use super::wait::to_the_end;
 use crate::cancel::Cancel;
+
+/// Closed files whose bytes are on their way at once, each of `INLINE_BYTES_MAX` at most: what a server with a full disk must
+/// have room for, for each of its clients (`engine/room.rs`).
+const PROMISED_MAX: usize = 512;
 
 /// What is to be done for flights that are on their way.
 enum Step {
@@ -35,6 +40,45 @@ impl<S: Server> Core<S> {
         let mut state = file.state();
         state.write_error = None;
         state.flush_error.take().map_or(Ok(()), Err)
+    }
+
+    /// As [`Core::flush`], for a program that closes the file. A few bytes of a file that nobody else looks at unasked are
+    /// sent behind its back: others that look get them, and the server takes them on a full disk, too.
+    pub(crate) async fn flush_closed(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
+        if !self.promise(file) {
+            return self.flush(file, cancel).await;
+        }
+        let mut state = file.state();
+        state.write_error = None;
+        state.flush_error.take().map_or(Ok(()), Err)
+    }
+
+    fn promise(&self, file: &File) -> bool {
+        let mut state = file.state();
+        if state.is_clean() || state.promised {
+            return state.is_clean() || may_inline(&state);
+        }
+        let alone = state.lease.recall == Recalling::No
+            && state.lease.is_exclusive(self.server.recalls().life())
+            && state.flush_error.is_none();
+        if !alone || !may_inline(&state) {
+            return false;
+        }
+        let one_more = |count: usize| (count < PROMISED_MAX).then_some(count + 1);
+        state.promised = self.promised.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        state.promised
+    }
+
+    /// Nothing is unwritten any more, or it is lost: what was promised is done with.
+    pub(crate) fn end_promise(&self, state: &mut State) {
+        if state.promised && state.is_clean() {
+            state.promised = false;
+            self.promised.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// As [`Core::flush`], but leaves errors for those they are meant for.
@@ -71,7 +115,7 @@ impl<S: Server> Core<S> {
                     self.commit_next(file).await;
                 }
                 Step::Wait(moved) => moved.await,
-                Step::Done => return,
+                Step::Done => return self.end_promise(&mut file.state()),
             }
         }
     }

@@ -93,7 +93,10 @@ impl Vfs {
     /// The first failure of writes since the last flush.
     pub async fn flush(&self, ctx: Ctx<'_>, fh: u64, owner: u64) -> Result<(), Errno> {
         let inode = &self.handles.get(fh)?.inode;
-        let flushed = self.files.flush(inode.node, Some(ctx.cancel)).await;
+        let flushed = match self.closes_behind {
+            true => self.files.flush_closed(inode.node, Some(ctx.cancel)).await,
+            false => self.files.flush(inode.node, Some(ctx.cancel)).await,
+        };
         let gone = |one: &super::inode::Owner| one.family == LockFamily::Posix && one.owner == owner;
         for owner in inode.take_owners(gone) {
             let request = Request::Unlock { node: inode.node, family: owner.family, owner: owner.owner };

@@ -48,6 +48,8 @@ pub struct Vfs {
     pub(crate) flags: Flags,
     /// What is made may be sent behind where nobody else looks: nothing of what the server refuses for is in force.
     pub(crate) makes_behind: bool,
+    /// Small files may be sent behind the program that closes them: no bound on space may refuse them.
+    pub(crate) closes_behind: bool,
     /// Numbers that the kernel forgot and that are to be given back.
     pub(crate) to_give_back: Mutex<Vec<Ino>>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
@@ -80,6 +82,7 @@ impl Vfs {
         let granted = remote.granted();
         let (root, flags) = (granted.root, granted.flags);
         let makes_behind = !flags.ro && !flags.root_squash && granted.settings.max_inodes == 0;
+        let closes_behind = !flags.ro && granted.settings.max_blocks == 0;
         Self {
             inodes: InodeTable::new(root),
             forgotten: Forgotten::new(),
@@ -90,6 +93,7 @@ impl Vfs {
             notices,
             flags,
             makes_behind,
+            closes_behind,
             to_give_back: Mutex::default(),
             keeps_names: AtomicBool::new(false),
             tasks: OnceLock::new(),

@@ -107,6 +107,7 @@ fn write() -> Write {
         blocks: vec![NewBlock { block: BlockId(5), raw_bytes: 196_608, stored_bytes: 70_000 }],
         kill_privileges: true,
         time: Some(Time { secs: 1_700_000_000, nanos: 5 }),
+        promised: true,
     }
 }
 

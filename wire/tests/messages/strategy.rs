@@ -117,13 +117,14 @@ fn write() -> impl Strategy<Value = Write> + Clone {
     let block = (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(block, raw_bytes, stored_bytes)| {
         NewBlock { block: BlockId(block), raw_bytes, stored_bytes }
     });
-    (inline, vec(extent(), 0..4), vec(block, 0..3), any::<bool>(), option::of(time())).prop_map(
-        |(inline, extents, blocks, kill_privileges, time)| Write {
+    (inline, vec(extent(), 0..4), vec(block, 0..3), any::<(bool, bool)>(), option::of(time())).prop_map(
+        |(inline, extents, blocks, (kill_privileges, promised), time)| Write {
             inline,
             extents,
             blocks,
             kill_privileges,
             time,
+            promised,
         },
     )
 }
