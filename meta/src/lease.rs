@@ -256,7 +256,8 @@ impl Leases {
 
     /// Grants the shared lease of an inode, or says again what the session has of it.
     pub(crate) fn grant(&mut self, session: SessionId, ino: Ino) -> Granted {
-        if !self.may_grant(session, ino) {
+        // Who is alone with a directory knows its attributes better.
+        if !self.may_grant(session, ino) || self.alone.get(&ino).is_some_and(|holder| *holder != session) {
             return Granted::NONE;
         }
         match self.exclusive.get(&ino) {
@@ -490,6 +491,9 @@ fn stronger(one: Keep, other: Keep) -> Keep {
 
 #[cfg(test)]
 mod tests {
+    use flexfs_wire::attr::{S_IFDIR, S_IFREG};
+    use flexfs_wire::time::Time;
+
     use super::*;
 
     const A: SessionId = SessionId(1);
@@ -538,6 +542,76 @@ mod tests {
         leases.finish(B, ids[0]).unwrap();
         assert_eq!(leases.grant_exclusive(A, X), exclusive);
         assert_eq!(leases.count(), 1);
+    }
+
+    #[test]
+    fn who_made_a_directory_is_alone_with_it_until_another_looks() {
+        let mut leases = Leases::default();
+        assert_eq!(leases.grant(A, X), Granted::ATTR);
+        assert_eq!(leases.grant_born(A, X), Granted::BORN.and(Granted::ALONE));
+        assert!(leases.is_alone(A, X) && !leases.is_alone(B, X));
+        assert!(leases.block(A, &[Want::Read(X), Want::Change(X)], &[]).is_empty());
+        assert_eq!(leases.grant(B, X), Granted::NONE, "a listing of its parent does not ask others");
+        let ids = leases.block(B, &[Want::Read(X)], &[]);
+        let order = leases.take_orders().remove(0);
+        assert_eq!((order.0, order.1.keep), (A, Keep::Shared));
+        leases.finish(A, ids[0]).unwrap();
+        assert!(!leases.is_alone(A, X));
+        assert!(leases.block(B, &[Want::Read(X)], &[]).is_empty());
+        assert_eq!(leases.grant(B, X), Granted::ATTR);
+        assert_eq!(leases.grant(A, X), Granted::ATTR, "it comes once, with the directory");
+        assert!(!leases.is_alone(A, X));
+        // Who changes something asks for all of it; so does the end.
+        let y = Ino(11);
+        leases.grant_born(A, y);
+        let ids = leases.block(B, &[Want::Change(y)], &[]);
+        assert_eq!(leases.take_orders()[0].1.keep, Keep::Nothing);
+        leases.finish(A, ids[0]).unwrap();
+        assert!(!leases.is_alone(A, y));
+        leases.grant_born(A, y);
+        leases.end_session(A);
+        assert!(!leases.is_alone(A, y) && leases.is_free(B, &[Want::Change(y), Want::Name(y, &name("n"))]));
+    }
+
+    #[test]
+    fn what_is_promised_is_granted_and_too_much_ends_the_promise() {
+        let mut leases = Leases::default();
+        leases.grant_born(A, X);
+        let attr = |ino, kind| {
+            let time = Time { secs: 1, nanos: 0 };
+            let mode = kind | 0o700;
+            Attr {
+                ino: Ino(ino),
+                mode,
+                nlink: 1,
+                uid: 0,
+                gid: 0,
+                rdev: 0,
+                size: 0,
+                blocks: 0,
+                atime: time,
+                mtime: time,
+                ctime: time,
+                btime: time,
+                version: 1,
+                has_xattrs: false,
+            }
+        };
+        let names = Granted::NAMES.and(Granted::ATTR);
+        let (file, dir) = (attr(20, S_IFREG), attr(21, S_IFDIR));
+        assert_eq!(leases.grant_promised(A, X, &file), (names.and(Granted::EXCLUSIVE), None));
+        let born = Granted::BORN.and(Granted::ALONE);
+        assert_eq!(leases.grant_promised(A, X, &dir), (names.and(born), None));
+        assert!(leases.is_alone(A, Ino(21)));
+        assert_eq!(leases.block(B, &[Want::Read(Ino(20))], &[]).len(), 1);
+        leases.take_orders();
+        leases.count = LEASES_MAX;
+        let (granted, recall) = leases.grant_promised(A, X, &attr(22, S_IFREG));
+        assert!(granted.has(Granted::EXCLUSIVE) && recall.is_some(), "its program was told");
+        let order = leases.take_orders().remove(0);
+        assert_eq!((order.0, order.1.ino, order.1.keep), (A, X, Keep::Shared));
+        leases.finish(A, recall.unwrap()).unwrap();
+        assert!(!leases.is_alone(A, X));
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use flexfs_wire::message::{Inline, Notice, Reply, Request, Write};
+use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
+use flexfs_wire::message::{Inline, Make, Notice, Reply, Request, Write};
+use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
+use flexfs_wire::time::Time;
 
 use crate::client::Session;
 use crate::client::cluster::Cluster;
@@ -37,6 +41,16 @@ fn hear(session: &mut Session) -> Vec<u64> {
         }
     }
     ids
+}
+
+/// Ids of recalls that have come.
+fn recalls(session: &mut Session) -> Vec<u64> {
+    let notices = session.link.notices.drain(..);
+    let recalls = notices.filter_map(|notice| match notice {
+        Notice::Recall { recalls } => Some(recalls),
+        _ => None,
+    });
+    recalls.flatten().map(|recall| recall.id).collect()
 }
 
 fn answer(session: &mut Session, ids: Vec<u64>) {
@@ -89,4 +103,80 @@ fn two_writes_do_not_wait_for_each_other() {
     assert!(one.link.answered(first).is_none());
     answer(&mut two, asked);
     assert!(one.link.answer(first).0.result.is_ok());
+}
+
+/// Sends a call of a client that has told its program already; the handle is known before.
+fn make_behind(session: &mut Session, parent: Node, text: &str, (ino, seal): (Ino, u64)) -> u64 {
+    let time = Some(Time { secs: 1_000_000_000, nanos: 5 });
+    let make = Make { ino, mode: 0o100_644, umask: 0, rdev: 0, target: Vec::new(), open: false, time };
+    let id = begin(session, Request::Make { parent, name: Some(Name::new(text.as_bytes()).unwrap()), make });
+    // Named before it is made.
+    let early = begin(session, Request::GetAttr { node: Node { ino, seal } });
+    let made = session.link.answer(id).0.result.unwrap();
+    let Reply::Entry(entry) = made else { panic!("{made:?}") };
+    assert_eq!((entry.node, Some(entry.attr.mtime)), (Node { ino, seal }, time));
+    assert!(session.link.answer(early).0.result.is_ok());
+    id
+}
+
+#[test]
+fn nobody_looks_into_a_new_directory_without_asking_who_made_it() {
+    let cluster = Cluster::start();
+    let (mut one, mut two) = (cluster.open(), cluster.open());
+    let Reply::Inodes { range, seals } = one.get(Request::GrantInodes { count: 10 }) else { panic!() };
+    let seals: Vec<u64> = seals.as_chunks().0.iter().map(|seal| u64::from_le_bytes(*seal)).collect();
+    assert_eq!(seals.len() as u64, range.count);
+    let mut numbers = (range.start..).map(Ino).zip(seals);
+    let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+    for (round, look) in ["lookup", "list", "stat", "make", "remove"].into_iter().enumerate() {
+        // Past `Session::make`, which gives back at once what it was granted.
+        let (ino, _) = numbers.next().unwrap();
+        let make =
+            Make { ino, mode: 0o040_777, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
+        let dir = name(&format!("d{round}"));
+        let request = Request::Make { parent: one.root(), name: Some(dir.clone()), make };
+        let id = begin(&mut one, request);
+        let Reply::Entry(entry) = one.link.answer(id).0.result.unwrap() else { panic!() };
+        let parent = entry.node;
+        let request = match look {
+            "lookup" => Request::Lookup { parent, name: name("file") },
+            "list" => Request::ReadDir { node: parent, cookie: 0, bytes_max: 4096, plus: false },
+            "stat" => Request::GetAttr { node: parent },
+            "make" => {
+                let make = Make {
+                    ino: Ino(two.number()),
+                    mode: 0o100_600,
+                    umask: 0,
+                    rdev: 0,
+                    target: Vec::new(),
+                    open: false,
+                    time: None,
+                };
+                Request::Make { parent, name: Some(name("file")), make }
+            }
+            _ => Request::Remove { parent: two.root(), name: dir, dir: true },
+        };
+        let asked = begin(&mut two, request);
+        let ids = hear(&mut one);
+        make_behind(&mut one, parent, "file", numbers.next().unwrap());
+        two.link.is_silent(Duration::from_millis(50));
+        assert!(two.link.answered(asked).is_none(), "{look}: `one` has not said that all is here");
+        answer(&mut one, ids);
+        // Of the file, too, if it is looked at.
+        let mut said = two.link.answered(asked);
+        while said.is_none() {
+            one.link.is_silent(Duration::from_millis(10));
+            let more: Vec<u64> = recalls(&mut one);
+            answer(&mut one, more);
+            two.link.is_silent(Duration::from_millis(10));
+            said = two.link.answered(asked);
+        }
+        match (look, said.unwrap().result) {
+            ("lookup", Ok(Reply::Entry(entry))) => assert_eq!(entry.attr.mtime.secs, 1_000_000_000),
+            ("list", Ok(Reply::Entries { entries, .. })) => assert_eq!(entries.len(), 1),
+            ("stat", Ok(Reply::Attr(attr))) => assert_eq!(attr.size, 1),
+            ("make", Err(Errno::EEXIST)) | ("remove", Err(Errno::ENOTEMPTY)) => {}
+            (_, other) => panic!("{look}: {other:?}"),
+        }
+    }
 }

@@ -45,6 +45,7 @@ struct State {
     /// A restarted server is being told what is on its way: nothing begins that it would not hear of.
     shut: bool,
     failed: HashMap<Ino, Errno>,
+    failures: u64,
 }
 
 /// An inode that changes are about.
@@ -162,14 +163,16 @@ impl Behind {
         }
     }
 
-    /// The server refused a change of these, or it is lost.
-    pub fn fail(&self, inos: [Ino; 2], errno: Errno) {
+    /// The server refused a change of these, or it is lost. How many are by now.
+    pub fn fail(&self, inos: [Ino; 2], errno: Errno) -> u64 {
         let mut state = self.state();
+        state.failures += 1;
         for ino in inos {
             if state.failed.len() < FAILED_MAX {
                 state.failed.insert(ino, errno);
             }
         }
+        state.failures
     }
 
     /// Why a change of the inode was lost; told once.
@@ -254,7 +257,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_once() {
         let behind = Behind::default();
-        behind.fail([Ino(1), Ino(2)], Errno::ENOSPC);
+        assert_eq!(behind.fail([Ino(1), Ino(2)], Errno::ENOSPC), 1);
         assert_eq!(behind.take_failure(Ino(2)), Some(Errno::ENOSPC));
         assert_eq!((behind.take_failure(Ino(2)), behind.take_failure(Ino(3))), (None, None));
     }

@@ -1,9 +1,10 @@
 //! Links to the metadata server: one TCP+TLS connection per shard, one session over all of them.
 //!
-//! Layers, lower ones never import upward: `behind mark unstable held grant error race` <- `ledger rx tx incoming waiter` <-
+//! Layers, lower ones never import upward: `behind clock mark unstable held grant error race` <- `ledger rx tx incoming waiter` <-
 //! `first conn session` <- `local` <- `serve recover` <- `task` <- `remote`.
 
 pub mod behind;
+mod clock;
 pub mod conn;
 mod error;
 mod figures;

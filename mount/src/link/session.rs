@@ -1,7 +1,7 @@
 //! What all links of a session share. Calls touch only atomics of it; mutations take the short lock around what is
 //! kept for replay; everything else is for the moments when links come and go.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use flexfs_wire::token::Secret;
 use rustls::ClientConfig;
 
 use super::behind::Behind;
+use super::clock::ServerClock;
 use super::first::First;
 use super::held::Held;
 use super::mark::Marks;
@@ -26,7 +27,6 @@ use crate::lease::Recalls;
 
 /// How often an outage is mentioned again.
 const AWAY_LOG_EVERY: Duration = Duration::from_secs(60);
-const NANOS_PER_SEC: i64 = 1_000_000_000;
 
 /// Where a session goes and what it says there.
 #[derive(Debug)]
@@ -191,8 +191,8 @@ pub(crate) struct Session {
     /// Zero of the session's clock.
     began: Instant,
     pub(crate) recalls: Arc<Recalls>,
-    /// How far the server's clock is ahead of this one, nanoseconds; `i64::MAX` when it never said.
-    ahead: AtomicI64,
+    /// The server's clock, as answers tell it.
+    server_clock: Mutex<ServerClock>,
     /// Changes on their way.
     pub(crate) behind: Arc<Behind>,
     pub(crate) listener: OnceLock<Box<dyn Listener>>,
@@ -246,7 +246,7 @@ impl Session {
             away: Mutex::new(Away::default()),
             began: flexfs_uring::clock::now(),
             recalls: Arc::default(),
-            ahead: AtomicI64::new(i64::MAX),
+            server_clock: Mutex::default(),
             behind: Arc::default(),
             listener: OnceLock::new(),
             target,
@@ -270,8 +270,11 @@ impl Session {
 
     /// A mutation was answered.
     pub(crate) fn handle_commit(&self, request: RequestId, commit: Commit, at: Time, body: Option<Vec<u8>>) {
-        self.last_commit.fetch_max(commit.0, Ordering::SeqCst);
-        self.ahead.store(nanos(at).saturating_sub(nanos(wall())), Ordering::Relaxed);
+        let before = self.last_commit.fetch_max(commit.0, Ordering::SeqCst);
+        // An older one may be told again, and late.
+        if commit.0 > before {
+            lock(&self.server_clock).handle_answer(at, self.elapsed());
+        }
         if let Some(body) = body {
             let mut unstable = lock(&self.unstable);
             unstable.handle_answer(request, commit, at, body);
@@ -279,15 +282,14 @@ impl Session {
         }
     }
 
-    /// The server's clock; a little behind it. `None` before its first answer to a change.
+    /// When something happens now, by the server's clock as far as it is known. `None` before its first answer to a change.
     pub(crate) fn server_now(&self) -> Option<Time> {
-        let ahead = self.ahead.load(Ordering::Relaxed);
-        if ahead == i64::MAX {
-            return None;
-        }
-        let now = nanos(wall()).saturating_add(ahead);
-        let part = u32::try_from(now.rem_euclid(NANOS_PER_SEC)).unwrap_or(0);
-        Some(Time { secs: now.div_euclid(NANOS_PER_SEC), nanos: part })
+        let (secs, nanos) = flexfs_uring::clock::wall_parts();
+        lock(&self.server_clock).now(self.elapsed(), Time { secs, nanos })
+    }
+
+    fn elapsed(&self) -> Duration {
+        flexfs_uring::clock::now().saturating_duration_since(self.began)
     }
 
     /// Commits up to here are on disk.
@@ -518,14 +520,4 @@ impl Session {
 /// Nothing that holds these locks can panic half-way.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Nanoseconds since 1970; the ends of what an `i64` holds are in 1677 and 2262.
-fn nanos(time: Time) -> i64 {
-    time.secs.saturating_mul(NANOS_PER_SEC).saturating_add(time.nanos.into())
-}
-
-fn wall() -> Time {
-    let (secs, nanos) = flexfs_uring::clock::wall_parts();
-    Time { secs, nanos }
 }

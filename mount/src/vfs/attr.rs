@@ -19,17 +19,17 @@ impl Vfs {
         let recalls = self.remote.recalls();
         let (asked, life) = (recalls.asked(), recalls.life());
         // The kernel asks once more with every name that is made.
-        if let Some(mut attr) = inode.content.attr(life) {
+        if let Some(mut attr) = inode.content.attr(life, self.renames()) {
             inode.note_times(&mut attr);
             let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked });
             return Ok((attr, valid));
         }
-        let doubts = inode.content.doubts();
+        let before = (inode.content.doubts(), self.renames());
         let (result, grant) = self.call_granted(ctx, Request::GetAttr { node: inode.node }).await;
         match result? {
             Reply::Attr(mut attr) => {
                 if grant.leases.has(Leases::ATTR) {
-                    inode.content.know_attr(attr, life, doubts);
+                    inode.content.know_attr(attr, life, before);
                 }
                 self.settle(&inode, &mut attr);
                 let valid = self.attr_valid(&inode, &attr, grant);

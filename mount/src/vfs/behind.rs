@@ -110,12 +110,15 @@ impl Change {
 
     fn lose(&self, errno: Errno) {
         let (dir, ino) = (self.dir.ino(), self.attr.ino);
-        tracing::error!(
-            dir = dir.0, ino = ino.0, name = ?self.name, error = %errno,
-            "something was made here, and the metadata server would not have it: it is lost. The next fsync of it or of its \
-             directory fails. Check the metadata server's disk and log"
-        );
-        self.remote.behind().fail([dir, ino], errno);
+        let lost = self.remote.behind().fail([dir, ino], errno);
+        // A session that ends takes a thousand with it.
+        if lost.is_power_of_two() {
+            tracing::error!(
+                dir = dir.0, ino = ino.0, name = ?self.name, error = %errno, lost,
+                "something was made here, and the metadata server would not have it: it is lost (and others, as many as \
+                 `lost` says). The next fsync of it or of its directory fails. Check the metadata server's disk and log"
+            );
+        }
         if let Some(tasks) = &self.tasks {
             // The receiver lives as long as the process.
             drop(tasks.send(Task::Lost { dir: self.dir.nodeid, name: self.name.clone() }));

@@ -27,15 +27,16 @@ struct State {
     late: bool,
     /// No other session looks into it before this one was asked.
     alone: bool,
-    /// Its attributes, while it is alone and nothing else changes them.
-    attr: Option<Attr>,
+    /// Its attributes, while it is alone and nothing else changes them; and the renames of the mount by then.
+    attr: Option<(Attr, u64)>,
     /// How often they were doubted or changed.
     doubts: u64,
 }
 
 impl Content {
-    /// It was made in this life of the leases, and was empty then. With `attr` nobody else looks into it.
-    pub(crate) fn begin(&self, life: u64, attr: Option<Attr>) {
+    /// It was made in this life of the leases, and was empty then. With `attr`, which comes with the renames of this mount by
+    /// now, nobody else looks into it.
+    pub(crate) fn begin(&self, life: u64, attr: Option<(Attr, u64)>) {
         let mut state = self.state();
         state.since = (!state.late).then_some(life);
         state.alone = attr.is_some();
@@ -55,10 +56,12 @@ impl Content {
         self.state().share();
     }
 
-    /// Its attributes, if they are known better here than at the server. `life`: of the leases, now.
-    pub(crate) fn attr(&self, life: u64) -> Option<Attr> {
+    /// Its attributes, if they are known better here than at the server. `life`: of the leases, now; `renames`: those of this
+    /// mount by now. A rename may have moved the directory itself, which changes it, and names only where it was.
+    pub(crate) fn attr(&self, life: u64, renames: u64) -> Option<Attr> {
         let state = self.state();
-        if state.alone && state.since == Some(life) { state.attr } else { None }
+        let (attr, by) = state.attr?;
+        (state.alone && state.since == Some(life) && by == renames).then_some(attr)
     }
 
     /// For [`Content::know_attr`], before the server is asked.
@@ -67,10 +70,10 @@ impl Content {
     }
 
     /// The server told its attributes; they count if nothing has changed them since it was asked.
-    pub(crate) fn know_attr(&self, attr: Attr, life: u64, doubts: u64) {
+    pub(crate) fn know_attr(&self, attr: Attr, life: u64, (doubts, renames): (u64, u64)) {
         let mut state = self.state();
         if state.alone && state.since == Some(life) && state.doubts == doubts {
-            state.attr = Some(attr);
+            state.attr = Some((attr, renames));
         }
     }
 
@@ -103,7 +106,7 @@ impl Content {
         let begun = begin()?;
         self.names.add(name);
         state.doubts += 1;
-        if let Some(attr) = &mut state.attr {
+        if let Some((attr, _)) = &mut state.attr {
             // As the server does it (`namespace/create.rs`).
             attr.size += 1;
             attr.nlink += u32::from(made.is_dir());
@@ -174,9 +177,9 @@ mod tests {
         let name = |text: &[u8]| Name::new(text).unwrap();
         let content = Content::default();
         content.add(&name(b"early"));
-        content.begin(3, Some(attr(S_IFDIR, 1)));
+        content.begin(3, Some((attr(S_IFDIR, 1), 0)));
         assert!(!content.lacks(&name(b"a"), 3), "it is not empty any more");
-        assert!(!content.is_alone(3) && content.attr(3).is_none());
+        assert!(!content.is_alone(3) && content.attr(3, 0).is_none());
         let content = Content::default();
         assert!(!content.lacks(&name(b"a"), 0), "nothing is known");
         content.begin(3, None);
@@ -193,7 +196,7 @@ mod tests {
         let (dir, file) = (attr(S_IFDIR, 5), attr(S_IFREG, 6));
         let content = Content::default();
         assert_eq!(content.make(&a, &file, 0, || Some(1)), None);
-        content.begin(3, Some(dir));
+        content.begin(3, Some((dir, 0)));
         assert_eq!(content.make(&a, &file, 4, || Some(1)), None, "the leases are void");
         assert_eq!(content.make(&a, &file, 3, || None::<u8>), None);
         assert_eq!(content.make(&a, &file, 3, || Some(1)), Some(1), "it was not begun before");
@@ -208,19 +211,23 @@ mod tests {
     fn attributes_follow_what_is_made_and_are_doubted_when_the_server_changes_them() {
         let (a, b) = (Name::new(b"a").unwrap(), Name::new(b"b").unwrap());
         let content = Content::default();
-        content.begin(3, Some(attr(S_IFDIR, 5)));
+        content.begin(3, Some((attr(S_IFDIR, 5), 7)));
         content.make(&a, &attr(S_IFDIR, 6), 3, || Some(())).unwrap();
         content.make(&b, &attr(S_IFREG, 4), 3, || Some(())).unwrap();
-        let now = content.attr(3).unwrap();
+        let now = content.attr(3, 7).unwrap();
         assert_eq!((now.size, now.nlink, now.mtime.secs, now.ctime.secs), (2, 3, 6, 6));
-        assert_eq!(content.attr(4), None);
+        assert_eq!(
+            (content.attr(4, 7), content.attr(3, 8)),
+            (None, None),
+            "another life, and it may have moved"
+        );
         let asked = content.doubts();
         content.doubt_attr();
-        content.know_attr(now, 3, asked);
-        assert_eq!(content.attr(3), None, "it may be from before");
-        content.know_attr(now, 3, content.doubts());
-        assert_eq!(content.attr(3), Some(now));
+        content.know_attr(now, 3, (asked, 8));
+        assert_eq!(content.attr(3, 8), None, "it may be from before");
+        content.know_attr(now, 3, (content.doubts(), 8));
+        assert_eq!(content.attr(3, 8), Some(now));
         content.share();
-        assert_eq!(content.attr(3), None);
+        assert_eq!(content.attr(3, 8), None);
     }
 }

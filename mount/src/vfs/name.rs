@@ -78,7 +78,10 @@ impl Vfs {
             new_name: target.1,
             flags,
         };
-        self.call_done(ctx, request).await
+        self.renames.fetch_add(1, Ordering::SeqCst);
+        let renamed = self.call_done(ctx, request).await;
+        self.renames.fetch_add(1, Ordering::SeqCst);
+        renamed
     }
 
     /// `link(2)`.

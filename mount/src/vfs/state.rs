@@ -1,6 +1,6 @@
 //! The file system of one mount.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam::channel::Sender;
@@ -50,6 +50,8 @@ pub struct Vfs {
     pub(crate) makes_behind: bool,
     /// Small files may be sent behind the program that closes them: no bound on space may refuse them.
     pub(crate) closes_behind: bool,
+    /// Renames begun, and ended.
+    pub(crate) renames: AtomicU64,
     /// Numbers that the kernel forgot and that are to be given back.
     pub(crate) to_give_back: Mutex<Vec<Ino>>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
@@ -94,6 +96,7 @@ impl Vfs {
             flags,
             makes_behind,
             closes_behind,
+            renames: AtomicU64::new(0),
             to_give_back: Mutex::default(),
             keeps_names: AtomicBool::new(false),
             tasks: OnceLock::new(),
@@ -110,6 +113,11 @@ impl Vfs {
     #[must_use]
     pub fn quiet_for(&self) -> std::time::Duration {
         self.remote.quiet_for()
+    }
+
+    /// Changes when a rename begins, and when it ends.
+    pub(crate) fn renames(&self) -> u64 {
+        self.renames.load(Ordering::SeqCst)
     }
 
     /// The kernel gives back lookups.
@@ -220,7 +228,8 @@ impl Vfs {
         if grant.leases.has(Leases::BORN) {
             // As with names: noted before it is looked whether a recall came.
             let recalls = self.remote.recalls();
-            inode.content.begin(recalls.life(), grant.leases.has(Leases::ALONE).then_some(entry.attr));
+            let alone = grant.leases.has(Leases::ALONE);
+            inode.content.begin(recalls.life(), alone.then_some((entry.attr, self.renames())));
             if !recalls.is_good(inode.ino(), grant.asked) {
                 inode.content.end();
             }

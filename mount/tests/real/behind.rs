@@ -42,8 +42,12 @@ fn trees_are_seen_whole(transport: Transport) {
         let looker = [cluster.mnt(), other.as_path()][(round + 1) % 2];
         build(&[mnt.join(&name), twin.join(&name)], &mut random, 0..STEPS);
         let wanted = walk(&twin.join(&name));
+        let shown = folders(&mnt.join(&name));
         same(&walk(&looker.join(&name)), &wanted, "at the other mount");
         same(&walk(&mnt.join(&name)), &wanted, "at its own");
+        for (path, stat) in folders(&looker.join(&name)) {
+            assert_eq!(stat, shown[&path], "{path:?} at the other mount and at its own");
+        }
         // Goes on where somebody has looked.
         build(&[mnt.join(&name), twin.join(&name)], &mut random, STEPS..STEPS + 20);
         same(&walk(&looker.join(&name)), &walk(&twin.join(&name)), "after more steps");
@@ -251,6 +255,17 @@ fn walk(root: &Path) -> BTreeMap<PathBuf, Seen> {
         }
     }
     seen
+}
+
+/// What `stat` tells of each folder below one.
+fn folders(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64, i64, i64)> {
+    let paths = walk(root).into_iter().filter(|(_, seen)| seen.mode & 0o170_000 == 0o040_000);
+    let stat = |path: PathBuf| {
+        let found = fs::metadata(root.join(&path)).unwrap();
+        let times = (found.mtime_nsec(), found.ctime(), found.ctime_nsec());
+        (path, (found.nlink(), found.size(), times.0, times.1, times.2))
+    };
+    paths.map(|(path, _)| stat(path)).collect()
 }
 
 fn same(found: &BTreeMap<PathBuf, Seen>, wanted: &BTreeMap<PathBuf, Seen>, place: &str) {
