@@ -213,6 +213,11 @@ impl Remote {
         }
     }
 
+    /// Whether calls fail when the server is away for long, instead of waiting.
+    pub(crate) fn is_soft(&self) -> bool {
+        self.session.target.soft.is_some()
+    }
+
     /// The server's clock, as its last answer to a change told it; a little behind.
     pub(crate) fn server_now(&self) -> Option<Time> {
         self.session.server_now()

@@ -83,8 +83,10 @@ impl Vfs {
     pub fn new(remote: Arc<Remote>, files: Arc<data::Files<Remote>>, notices: Notices) -> Self {
         let granted = remote.granted();
         let (root, flags) = (granted.root, granted.flags);
-        let makes_behind = !flags.ro && !flags.root_squash && granted.settings.max_inodes == 0;
-        let closes_behind = !flags.ro && granted.settings.max_blocks == 0;
+        // A soft mount wants errors where they are met.
+        let may_wait = !flags.ro && !remote.is_soft();
+        let makes_behind = may_wait && !flags.root_squash && granted.settings.max_inodes == 0;
+        let closes_behind = may_wait && granted.settings.max_blocks == 0;
         Self {
             inodes: InodeTable::new(root),
             forgotten: Forgotten::new(),

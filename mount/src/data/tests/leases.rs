@@ -130,3 +130,53 @@ fn appends_go_to_the_end_wherever_that_is() {
         assert_eq!(here.server.content(1), b"abc");
     });
 }
+
+#[test]
+fn a_small_file_is_closed_before_its_bytes_are_at_the_server() {
+    run(async {
+        let mount = mount();
+        let node = mount.create(1);
+        mount.write(node, 0, b"few").await;
+        mount.files.flush_closed(node, None).await.unwrap();
+        assert_eq!(mount.server.content(1), b"");
+        assert_eq!(mount.read(node, 0, 9).await, b"few");
+        // As to a client that is asked to give it back.
+        mount.files.recalled(node.ino).unwrap().share().await;
+        assert_eq!(mount.server.content(1), b"few");
+        // What is more than goes inline is waited for.
+        mount.server.world().leases = Leases::ALL;
+        let large = mount.create(2);
+        mount.write(large, 0, &pattern(1, 20_000)).await;
+        mount.files.flush_closed(large, None).await.unwrap();
+        assert_eq!(mount.server.content(2), pattern(1, 20_000));
+        // What others may ask the server for is, too.
+        let shared = mount.create(3);
+        mount.server.recalls().void();
+        mount.server.world().leases = Leases::NONE;
+        mount.write(shared, 0, b"few").await;
+        mount.files.flush_closed(shared, None).await.unwrap();
+        assert_eq!(mount.server.content(3), b"few");
+    });
+}
+
+#[test]
+fn only_so_many_closed_files_are_behind() {
+    run(async {
+        let mount = Mount::new(Arc::new(Model::new(1, 2)), 4096, 64 << 20);
+        let mut sent = Vec::new();
+        for ino in 1..=600 {
+            let node = mount.create(ino);
+            mount.write(node, 0, b"few").await;
+            mount.files.flush_closed(node, None).await.unwrap();
+            sent.push(!mount.server.content(ino).is_empty());
+        }
+        assert_eq!(sent.iter().position(|sent| *sent), Some(512));
+        mount.files.sync_all().await.unwrap();
+        assert!((1..=600).all(|ino| mount.server.content(ino) == b"few"));
+        // All of it is over, and there is room again.
+        let node = mount.create(700);
+        mount.write(node, 0, b"few").await;
+        mount.files.flush_closed(node, None).await.unwrap();
+        assert_eq!(mount.server.content(700), b"");
+    });
+}
