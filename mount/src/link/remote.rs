@@ -246,8 +246,9 @@ impl Remote {
             return Ok(());
         }
         let before = match request {
-            // It counts all.
-            Request::StatFs => behind.last(),
+            // Whether a directory may go or be replaced depends on what is in it, and it is named by name only; the figures of
+            // the volume count all.
+            Request::StatFs | Request::Remove { dir: true, .. } | Request::Rename { .. } => behind.last(),
             request => behind.before(request.nodes().into_iter().flatten().map(|node| node.ino)),
         };
         match before {

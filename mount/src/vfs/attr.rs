@@ -19,7 +19,7 @@ impl Vfs {
         let recalls = self.remote.recalls();
         let (asked, life) = (recalls.asked(), recalls.life());
         // The kernel asks once more with every name that is made.
-        if let Some(mut attr) = inode.content.attr(life, self.renames()) {
+        if let Some(mut attr) = self.known_better(&inode) {
             inode.note_times(&mut attr);
             let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked });
             return Ok((attr, valid));

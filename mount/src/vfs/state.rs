@@ -242,6 +242,11 @@ impl Vfs {
         Ok(Found { nodeid: inode.nodeid, attr, entry_valid, attr_valid })
     }
 
+    /// Attributes of a directory in which changes are made that the server does not know yet.
+    pub(crate) fn known_better(&self, inode: &Inode) -> Option<Attr> {
+        inode.content.attr(self.remote.recalls().life(), self.renames())
+    }
+
     /// How long the kernel may keep attributes that came with this grant. The inode must be in the table already: a recall
     /// that comes now tells the kernel of it, one that came is seen here.
     pub(crate) fn attr_valid(&self, inode: &Inode, attr: &Attr, grant: Grant) -> ValidFor {
@@ -252,7 +257,11 @@ impl Vfs {
         if !is_good {
             inode.doubt_plain();
         }
-        ValidFor::lease(is_good && self.files.may_keep(ino, grant.leases))
+        // Of a directory that was asked for by its name: what is on its way there is not in the answer.
+        let is_all = !inode.is_dir()
+            || self.remote.behind().before([ino]).is_none()
+            || self.known_better(inode).is_some();
+        ValidFor::lease(is_good && is_all && self.files.may_keep(ino, grant.leases))
     }
 
     /// How long the kernel may keep a name, present or absent, and notes that it does.
@@ -270,6 +279,9 @@ impl Vfs {
     pub(crate) fn settle(&self, inode: &Arc<Inode>, attr: &mut Attr) {
         if inode.is_file() && self.files.observe(attr) {
             self.drop_pages(inode);
+        }
+        if let Some(better) = self.known_better(inode) {
+            *attr = better;
         }
         inode.note_times(attr);
     }

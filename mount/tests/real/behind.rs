@@ -223,6 +223,17 @@ fn build(roots: &[PathBuf; 2], random: &mut Random, steps: Range<usize>) {
                 files.push(fresh.join("inner"));
                 dirs.push(fresh);
             }
+            (10, _) if dirs.len() > 1 => {
+                let at = 1 + random.index(dirs.len() - 1);
+                let said = roots.each_ref().map(|root| {
+                    let removed = fs::remove_dir(root.join(&dirs[at]));
+                    removed.map_err(|error| error.raw_os_error())
+                });
+                assert_eq!(said[0], said[1], "rmdir of {:?}", dirs[at]);
+                if said[0].is_ok() {
+                    dirs.swap_remove(at);
+                }
+            }
             _ => {
                 both(&|root| File::create_new(root.join(&fresh)).unwrap().write_all(&bytes).unwrap());
                 files.push(fresh);
