@@ -36,8 +36,9 @@ const KEEP_BYTES: usize = 1024 * 1024;
 pub(crate) async fn serve(link: &Rc<Link>, conn: Conn) -> LinkError {
     let Conn { stream, rx, mut tx, .. } = conn;
     let sent_at = Cell::new(clock::now());
+    let signs = Signs { answered: Cell::new(clock::now()), noticed: Cell::new(None) };
     let cause = {
-        let reading = read(link, &rx);
+        let reading = read(link, &rx, &signs);
         let sending = async {
             let mut out = Vec::new();
             loop {
@@ -60,8 +61,8 @@ pub(crate) async fn serve(link: &Rc<Link>, conn: Conn) -> LinkError {
                 }
             }
         };
-        let ticking =
-            tick(link, || rx.try_borrow().map_or_else(|_| clock::now(), |rx| rx.received_at), &sent_at);
+        let alive_at = || rx.try_borrow().map_or_else(|_| clock::now(), |rx| signs.alive_at(rx.received_at));
+        let ticking = tick(link, alive_at, &sent_at);
         let watching = watch(link);
         let ended: Result<Infallible, LinkError> = race(reading, sending, ticking, watching).await;
         match ended {
@@ -81,8 +82,29 @@ pub(crate) async fn serve(link: &Rc<Link>, conn: Conn) -> LinkError {
     cause
 }
 
+/// Signs of life. Only an answer says that the server hears us: over a connection that is dead in one direction its notices
+/// may still come, for ever.
+struct Signs {
+    /// When the last answer was taken.
+    answered: Cell<Instant>,
+    /// When the last bytes of the last notice came.
+    noticed: Cell<Option<Instant>>,
+}
+
+impl Signs {
+    /// When the server was last known to hear us. `received`: when the last bytes came; those of an answer that is still
+    /// coming count.
+    fn alive_at(&self, received: Instant) -> Instant {
+        if self.noticed.get() == Some(received) { self.answered.get() } else { received }
+    }
+}
+
 /// Takes frames apart until the stream ends.
-async fn read(link: &Rc<Link>, rx: &Rc<std::cell::RefCell<super::rx::Rx>>) -> Result<Infallible, LinkError> {
+async fn read(
+    link: &Rc<Link>,
+    rx: &Rc<std::cell::RefCell<super::rx::Rx>>,
+    signs: &Signs,
+) -> Result<Infallible, LinkError> {
     let loan = Rc::new(Loan::default());
     let mut counted = 0;
     loop {
@@ -95,14 +117,22 @@ async fn read(link: &Rc<Link>, rx: &Rc<std::cell::RefCell<super::rx::Rx>>) -> Re
         .await?;
         link.session.handle_durable(header.durable());
         match header.kind {
-            Kind::Reply => read_reply(link, rx, &loan, &header).await?,
-            Kind::Notice => read_notice(link, frame::decode(Kind::Notice, rx.borrow().body())?),
+            Kind::Reply => {
+                read_reply(link, rx, &loan, &header).await?;
+                let received = rx.borrow().received_at;
+                signs.answered.set(received);
+                signs.noticed.set(None);
+                link.session.hear(link.lane(), received);
+            }
+            Kind::Notice => {
+                read_notice(link, frame::decode(Kind::Notice, rx.borrow().body())?);
+                signs.noticed.set(Some(rx.borrow().received_at));
+            }
             Kind::Hello | Kind::Welcome | Kind::Request | Kind::Replay | Kind::Recovery => {
                 return Err(LinkError::Unexpected("a frame that only clients send"));
             }
         }
         let rx = rx.borrow();
-        link.session.hear(link.lane(), rx.received_at);
         add(&link.lane().bytes_received, rx.received_bytes - counted);
         counted = rx.received_bytes;
         if rx.is_exhausted() {

@@ -350,16 +350,28 @@ fn more_calls_than_a_link_takes_wait_their_turn() {
 
 #[test]
 fn a_silent_server_is_left_for_a_new_link() {
-    with_remote(|remote, server| async move {
+    leaves_a_mute_server(false);
+}
+
+/// Recalls that were told again and again kept a link alive on which nothing went the other way: after 30 s the server ended
+/// the session, and files were lost with it.
+#[test]
+fn so_is_one_that_only_sends_notices() {
+    leaves_a_mute_server(true);
+}
+
+fn leaves_a_mute_server(notifies: bool) {
+    with_remote(move |remote, server| async move {
         remote.call(ME, mutation(1), None).await.unwrap();
+        server.world.lock().unwrap().notifies = notifies;
         server.world.lock().unwrap().mute = true;
         let asker = Arc::clone(&remote);
         let asked = spawn(async move { asker.call(ME, mutation(2), None).await });
         let began = Instant::now();
         while remote.figures().reconnects == 0 {
-            assert!(began.elapsed() < Duration::from_secs(12), "silence was never noticed");
+            assert!(began.elapsed() < Duration::from_secs(16), "silence was never noticed");
             sleep(Duration::from_millis(100)).await;
-            if began.elapsed() > Duration::from_secs(7) {
+            if began.elapsed() > Duration::from_secs(if notifies { 12 } else { 7 }) {
                 server.world.lock().unwrap().mute = false;
             }
         }

@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) down: bool,
     /// Takes requests and answers none.
     pub(crate) mute: bool,
+    /// Sends notices while it is mute, as over a connection that is dead in one direction.
+    pub(crate) notifies: bool,
     /// Breaks the connection in the middle of so many payloads.
     pub(crate) break_payloads: u32,
     pub(crate) recoveries: u32,
@@ -89,6 +91,7 @@ impl Server {
             replays: BTreeMap::new(),
             down: false,
             mute: false,
+            notifies: false,
             break_payloads: 0,
             recoveries: 0,
             problems: Vec::new(),
@@ -378,8 +381,17 @@ impl Link {
 
     fn request(&mut self, id: RequestId, call: &Call, payload: Vec<u8>) -> Option<()> {
         let mut world = self.world.lock().unwrap();
-        if world.mute || world.down {
-            return if world.down { None } else { Some(()) };
+        if world.down {
+            return None;
+        }
+        if world.mute {
+            let notifies = world.notifies;
+            drop(world);
+            while notifies && self.world.lock().unwrap().mute {
+                self.send(Header::new(Kind::Notice, RequestId(0)), &Notice::Durable, &[])?;
+                std::thread::sleep(std::time::Duration::from_millis(300));
+            }
+            return Some(());
         }
         if !world.known {
             drop(world);

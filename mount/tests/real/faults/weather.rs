@@ -28,7 +28,8 @@ fn storms(transport: Transport) {
         Weather { delay: Duration::from_millis(8), ..Weather::default() },
         Weather { torn: 150, ..Weather::default() },
         Weather { torn: 100, delay: Duration::from_millis(3), ..Weather::default() },
-        Weather { half_open: 400, ..Weather::default() },
+        // Rare: each costs its client seconds of silence, and five in a row would cost it the session.
+        Weather { half_open: 1_000, ..Weather::default() },
         Weather { hold: true, ..Weather::default() },
     ];
     for weather in weathers {
