@@ -389,9 +389,10 @@ impl Link {
             drop(world);
             while notifies && self.world.lock().unwrap().mute {
                 self.send(Header::new(Kind::Notice, RequestId(0)), &Notice::Durable, &[])?;
-                std::thread::sleep(std::time::Duration::from_millis(300));
+                std::thread::sleep(Duration::from_millis(300));
             }
-            return Some(());
+            // What it did not read it reads now.
+            return if notifies { self.request(id, call, payload) } else { Some(()) };
         }
         if !world.known {
             drop(world);
