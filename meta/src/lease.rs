@@ -577,26 +577,7 @@ mod tests {
     fn what_is_promised_is_granted_and_too_much_ends_the_promise() {
         let mut leases = Leases::default();
         leases.grant_born(A, X);
-        let attr = |ino, kind| {
-            let time = Time { secs: 1, nanos: 0 };
-            let mode = kind | 0o700;
-            Attr {
-                ino: Ino(ino),
-                mode,
-                nlink: 1,
-                uid: 0,
-                gid: 0,
-                rdev: 0,
-                size: 0,
-                blocks: 0,
-                atime: time,
-                mtime: time,
-                ctime: time,
-                btime: time,
-                version: 1,
-                has_xattrs: false,
-            }
-        };
+        let attr = |ino, kind| Attr::new(Ino(ino), kind | 0o700, Time { secs: 1, nanos: 0 });
         let names = Granted::NAMES.and(Granted::ATTR);
         let (file, dir) = (attr(20, S_IFREG), attr(21, S_IFDIR));
         assert_eq!(leases.grant_promised(A, X, &file), (names.and(Granted::EXCLUSIVE), None));

@@ -61,7 +61,31 @@ pub struct Attr {
     pub has_xattrs: bool,
 }
 
+/// Version of an inode nobody has written to.
+pub const VERSION_FIRST: u64 = 1;
+
 impl Attr {
+    /// What is new and empty, made at `time`: one link (two of a directory), of root.
+    #[must_use]
+    pub fn new(ino: Ino, mode: u32, time: Time) -> Self {
+        Self {
+            ino,
+            mode,
+            nlink: if mode & S_IFMT == S_IFDIR { 2 } else { 1 },
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            version: VERSION_FIRST,
+            has_xattrs: false,
+        }
+    }
+
     /// Type bits of the mode.
     #[must_use]
     pub fn kind(&self) -> u32 {

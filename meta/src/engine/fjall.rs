@@ -412,7 +412,6 @@ fn allocate(journal: &File) {
     let _ = fallocate(journal, FallocateFlags::KEEP_SIZE, 0, JOURNAL_BYTES);
 }
 
-/// The commit up to which all was synced; 0 when nobody noted it.
 /// Opens what fjall has in a folder, or has it make that.
 fn start(folder: &Path, options: &Options) -> fjall::Result<(Database, Keyspace)> {
     let database = Database::builder(folder)
@@ -430,6 +429,7 @@ fn start(folder: &Path, options: &Options) -> fjall::Result<(Database, Keyspace)
     Ok((database, keyspace))
 }
 
+/// The commit up to which all was synced; 0 when nobody noted it.
 fn read_mark(mark: &File) -> u64 {
     let mut bytes = [0; 8];
     mark.read_exact_at(&mut bytes, 0).map_or(0, |()| u64::from_le_bytes(bytes))

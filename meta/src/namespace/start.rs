@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use flexfs_wire::attr::S_IFDIR;
+use flexfs_wire::attr::{S_IFDIR, VERSION_FIRST};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
 use flexfs_wire::time::Time;
@@ -194,7 +194,7 @@ impl Inode {
             mtime: now,
             ctime: now,
             btime: now,
-            version: 1,
+            version: VERSION_FIRST,
             parent: Ino(0),
             next_cookie: 0,
             extents: 0,

@@ -290,6 +290,12 @@ impl Drop for Change<'_> {
 }
 
 impl State {
+    /// What a writeback met, said once to who asks: a `fsync` or a `close`.
+    pub(crate) fn report(&mut self) -> Result<(), Errno> {
+        self.write_error = None;
+        self.flush_error.take().map_or(Ok(()), Err)
+    }
+
     /// Whether everything written is at the server.
     pub(crate) fn is_clean(&self) -> bool {
         self.dirty.is_empty() && self.flights.is_empty()
@@ -438,23 +444,8 @@ mod tests {
     use super::*;
 
     fn attr(version: u64) -> Attr {
-        let time = Time::default();
-        Attr {
-            ino: flexfs_wire::id::Ino(7),
-            mode: flexfs_wire::attr::S_IFREG,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            size: version,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            version,
-            has_xattrs: false,
-        }
+        let (ino, mode) = (flexfs_wire::id::Ino(7), flexfs_wire::attr::S_IFREG);
+        Attr { size: version, version, ..Attr::new(ino, mode, Time::default()) }
     }
 
     /// A file at version 5, with a change of ours under way.

@@ -37,9 +37,7 @@ impl<S: Server> Core<S> {
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
         self.clean(file, cancel).await?;
-        let mut state = file.state();
-        state.write_error = None;
-        state.flush_error.take().map_or(Ok(()), Err)
+        file.state().report()
     }
 
     /// As [`Core::flush`], for a program that closes the file. A few bytes of a file that nobody else looks at unasked are
@@ -49,23 +47,25 @@ impl<S: Server> Core<S> {
         file: &Arc<File>,
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
-        if !self.promise(file) {
-            return self.flush(file, cancel).await;
-        }
-        let mut state = file.state();
-        state.write_error = None;
-        state.flush_error.take().map_or(Ok(()), Err)
+        if self.promise(file) { file.state().report() } else { self.flush(file, cancel).await }
     }
 
+    /// Whether nothing is unwritten, or it may be sent when the program has gone on.
     fn promise(&self, file: &File) -> bool {
         let mut state = file.state();
-        if state.is_clean() || state.promised {
-            return state.is_clean() || may_inline(&state);
+        if state.is_clean() {
+            return true;
+        }
+        if !may_inline(&state) {
+            return false;
+        }
+        if state.promised {
+            return true;
         }
         let alone = state.lease.recall == Recalling::No
             && state.lease.is_exclusive(self.server.recalls().life())
             && state.flush_error.is_none();
-        if !alone || !may_inline(&state) {
+        if !alone {
             return false;
         }
         let one_more = |count: usize| (count < PROMISED_MAX).then_some(count + 1);

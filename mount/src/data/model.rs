@@ -90,23 +90,7 @@ impl Model {
 
     /// Makes an empty file.
     pub(crate) fn make(&self, ino: u64) -> (Node, Attr) {
-        let zero = Time::default();
-        let attr = Attr {
-            ino: Ino(ino),
-            mode: S_IFREG | 0o644,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            size: 0,
-            blocks: 0,
-            atime: zero,
-            mtime: zero,
-            ctime: zero,
-            btime: zero,
-            version: 1,
-            has_xattrs: false,
-        };
+        let attr = Attr::new(Ino(ino), S_IFREG | 0o644, Time::default());
         let inode = Inode { attr, inline: Vec::new(), extents: BTreeMap::new() };
         self.world().files.insert(Ino(ino), inode);
         (Node::unsealed(Ino(ino)), attr)

@@ -29,9 +29,6 @@ use crate::cancel::or_cancel;
 use crate::link::Remote;
 use crate::link::behind::Serial;
 
-/// Version of an inode nobody has written to.
-const VERSION_FIRST: u64 = 1;
-
 /// One change on its way.
 struct Change {
     remote: Arc<Remote>,
@@ -142,20 +139,10 @@ fn attr_of(make: &Make, caller: Caller, now: Time) -> Option<Attr> {
         _ => false,
     };
     let mask = if kind == S_IFLNK { 0 } else { make.umask & 0o777 };
-    is_good.then_some(Attr {
-        ino: make.ino,
-        mode: make.mode & !mask,
-        nlink: if kind == S_IFDIR { 2 } else { 1 },
+    is_good.then(|| Attr {
         uid: caller.uid,
         gid: caller.gid,
-        rdev: 0,
         size: make.target.len() as u64,
-        blocks: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: now,
-        version: VERSION_FIRST,
-        has_xattrs: false,
+        ..Attr::new(make.ino, make.mode & !mask, now)
     })
 }

@@ -153,23 +153,7 @@ mod tests {
     use super::*;
 
     fn attr(kind: u32, secs: i64) -> Attr {
-        let time = Time { secs, nanos: 0 };
-        Attr {
-            ino: Ino(7),
-            mode: kind | 0o700,
-            nlink: 2,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            size: 0,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            version: 1,
-            has_xattrs: false,
-        }
+        Attr::new(Ino(7), kind | 0o700, Time { secs, nanos: 0 })
     }
 
     #[test]

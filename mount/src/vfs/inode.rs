@@ -362,22 +362,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn attr(ino: u64) -> Attr {
-        Attr {
-            ino: Ino(ino),
-            mode: S_IFREG | 0o644,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            size: 0,
-            blocks: 0,
-            atime: Time::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            btime: Time::default(),
-            version: 1,
-            has_xattrs: false,
-        }
+        Attr::new(Ino(ino), S_IFREG | 0o644, Time::default())
     }
 
     fn entry(ino: u64) -> Entry {

@@ -244,6 +244,9 @@ impl Vfs {
 
     /// Attributes of a directory in which changes are made that the server does not know yet.
     pub(crate) fn known_better(&self, inode: &Inode) -> Option<Attr> {
+        if !inode.is_dir() {
+            return None;
+        }
         inode.content.attr(self.remote.recalls().life(), self.renames())
     }
 

@@ -180,29 +180,13 @@ impl World {
     }
 
     fn grant(&self, epoch: Epoch, durable: Commit) -> Granted {
-        let time = Time::default();
         Granted {
             version: 1,
             session: SessionId(self.session),
             resume_key: KEY,
             epoch,
             root: Node { ino: Ino::ROOT, seal: 1 },
-            attr: Attr {
-                ino: Ino::ROOT,
-                mode: S_IFDIR | 0o755,
-                nlink: 2,
-                uid: 0,
-                gid: 0,
-                rdev: 0,
-                size: 0,
-                blocks: 0,
-                atime: time,
-                mtime: time,
-                ctime: time,
-                btime: time,
-                version: 1,
-                has_xattrs: false,
-            },
+            attr: Attr::new(Ino::ROOT, S_IFDIR | 0o755, Time::default()),
             settings: VolumeSettings {
                 id: "id".to_owned(),
                 name: "volume".to_owned(),

@@ -49,22 +49,7 @@ pub(super) fn plus(item: &DirItem) -> (FileAttr, Duration) {
 }
 
 fn blank(ino: u64, mode: u32) -> FileAttr {
-    file_attr(&Attr {
-        ino: flexfs_wire::id::Ino(ino),
-        mode,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        atime: Time::default(),
-        mtime: Time::default(),
-        ctime: Time::default(),
-        btime: Time::default(),
-        version: 0,
-        has_xattrs: false,
-    })
+    file_attr(&Attr { nlink: 1, ..Attr::new(flexfs_wire::id::Ino(ino), mode, Time::default()) })
 }
 
 pub(super) fn posix_lock(
