@@ -35,8 +35,7 @@ impl Bench {
     }
 
     fn make(&mut self, parent: Ino, name: &str, mode: u32, ino: u64) -> Ino {
-        let make =
-            Make { ino: Ino(ino), mode, umask: 0o022, rdev: 0, target: Vec::new(), open: false, time: None };
+        let make = Make { ino: Ino(ino), mode, umask: 0o022, rdev: 0, target: Vec::new(), open: false };
         let name = Some(Name::new(name.as_bytes()).unwrap());
         self.call(&Request::Make { parent: Node::unsealed(parent), name, make });
         Ino(ino)
@@ -83,7 +82,8 @@ fn speed() {
     }
     let (blocks, _) = ns.grant_blocks(session, 4_096).unwrap();
     let caller = Caller { uid: 1, gid: 1 };
-    let context = Context { now, session, request: RequestId(0), caller, squashed: false, umask: 0 };
+    let context =
+        Context { now, told: None, session, request: RequestId(0), caller, squashed: false, umask: 0 };
     let mut bench = Bench { ns, context };
     let dir = bench.make(Ino::ROOT, "dir", S_IFDIR | 0o755, next);
     let count = 1_000_000u32;

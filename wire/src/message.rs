@@ -28,8 +28,19 @@ pub struct Caller {
 pub struct Call {
     /// Who acts.
     pub caller: Caller,
+    /// When the client told its program that it is done, by the server's clock as the client knows it: the time stamps it
+    /// gives are of then. The server takes it on a full disk, too. `None`: the program waits for the answer.
+    pub told: Option<Time>,
     /// What is asked for.
     pub request: Request,
+}
+
+impl Call {
+    /// One whose program waits.
+    #[must_use]
+    pub fn new(caller: Caller, request: Request) -> Self {
+        Self { caller, told: None, request }
+    }
 }
 
 /// `Rename` refuses to replace the target (`RENAME_NOREPLACE`).
@@ -211,9 +222,6 @@ pub struct Make {
     pub target: Vec<u8>,
     /// Count one open by this session (`O_CREAT`).
     pub open: bool,
-    /// When it was made, by a session that has the directory to itself and has told its program already (`Leases::ALONE`).
-    /// `None`: now.
-    pub time: Option<Time>,
 }
 
 /// New content of a file. The size grows to the last byte written; it never shrinks here.

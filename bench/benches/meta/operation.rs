@@ -106,7 +106,7 @@ fn reads<S: Store>() -> Vec<Operation<S>> {
 
 fn make_request<S: Store>(volume: &mut Volume<S>, number: u64, mode: u32, open: bool) -> Request {
     let target = if mode == S_IFLNK | 0o777 { b"../target".to_vec() } else { Vec::new() };
-    let make = Make { ino: volume.ino(), mode, umask: 0o022, rdev: 0, target, open, time: None };
+    let make = Make { ino: volume.ino(), mode, umask: 0o022, rdev: 0, target, open };
     Request::Make { parent: dir(volume, number), name: Some(name_of(&temporary(number))), make }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn attr() -> Attr {
 }
 
 pub(crate) fn call(request: Request) -> Call {
-    Call { caller: Caller { uid: 1000, gid: 100 }, request }
+    Call::new(Caller { uid: 1000, gid: 100 }, request)
 }
 
 fn answer(reply: Reply) -> Answer {
@@ -70,15 +70,8 @@ pub(crate) fn lookup() -> Call {
 }
 
 pub(crate) fn make() -> Request {
-    let make = Make {
-        ino: Ino(4096),
-        mode: 0o100_644,
-        umask: 0o022,
-        rdev: 0,
-        target: Vec::new(),
-        open: true,
-        time: None,
-    };
+    let make =
+        Make { ino: Ino(4096), mode: 0o100_644, umask: 0o022, rdev: 0, target: Vec::new(), open: true };
     Request::Make { parent: node(42), name: Some(name("a-file-name.txt")), make }
 }
 

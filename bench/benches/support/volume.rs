@@ -38,7 +38,8 @@ impl<S: Store> Volume<S> {
         ns.finish_recovery(now).unwrap();
         let (session, _) = ns.open_session(|_| Vec::new()).unwrap();
         let caller = Caller { uid: 1000, gid: 100 };
-        let context = Context { now, session, request: RequestId(0), caller, squashed: false, umask: 0 };
+        let context =
+            Context { now, told: None, session, request: RequestId(0), caller, squashed: false, umask: 0 };
         let mut volume = Self { ns, context, dirs: Vec::new(), files: Vec::new(), inos: 0..0, blocks: 0..0 };
         for dir in 0..dirs {
             let dir = volume.make(Ino::ROOT, &format!("dir-{dir}"), S_IFDIR | 0o755);
@@ -96,15 +97,7 @@ impl<S: Store> Volume<S> {
 
     /// Makes an inode.
     pub(crate) fn make(&mut self, parent: Ino, name: &str, mode: u32) -> Ino {
-        let make = Make {
-            ino: self.ino(),
-            mode,
-            umask: 0o022,
-            rdev: 0,
-            target: Vec::new(),
-            open: false,
-            time: None,
-        };
+        let make = Make { ino: self.ino(), mode, umask: 0o022, rdev: 0, target: Vec::new(), open: false };
         let ino = make.ino;
         self.call(&Request::Make { parent: Node::unsealed(parent), name: Some(name_of(name)), make });
         ino

@@ -28,7 +28,7 @@ pub(crate) fn benches(c: &mut Criterion) {
     group.bench_function("split-256-in-1000-byte-pieces", |b| b.iter(|| split(&burst, 1_000)));
     assert_eq!((split(&burst, burst.len()), split(&burst, 1_000)), (FRAMES, FRAMES));
 
-    let put = Call { caller: Caller { uid: 0, gid: 0 }, request: Request::PutBlock { block: BlockId(5) } };
+    let put = Call::new(Caller { uid: 0, gid: 0 }, Request::PutBlock { block: BlockId(5) });
     let mut large = Vec::new();
     frame::encode(Header::new(Kind::Request, RequestId(1)), &put, PAYLOAD_BYTES, &mut large).unwrap();
     large.resize(large.len() + PAYLOAD_BYTES, 7);

@@ -55,8 +55,8 @@ pub(crate) fn write(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
     for offset in offsets(spec).take(done).step_by(done / 50 + 1) {
         out.read_exact_at(&mut page, offset)?;
         // What throws data away shows what was there before, unless the kernel has kept the page.
-        let holds = pattern::holds(&page, WRITTEN_OVER, offset)
-            || spec.discards && pattern::holds(&page, 0, offset);
+        let holds =
+            pattern::holds(&page, WRITTEN_OVER, offset) || spec.discards && pattern::holds(&page, 0, offset);
         ensure!(holds, "the page at {offset} is not what was written over it");
     }
     Ok(outcome)

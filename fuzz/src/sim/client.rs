@@ -65,15 +65,7 @@ impl Client {
         let _dir = self.kernel.lock_dir(true).await;
         let epoch = self.kernel.state().epoch;
         let ino = self.port.next_ino().await?;
-        let make = Make {
-            ino,
-            mode: S_IFREG | 0o644,
-            umask: 0,
-            rdev: 0,
-            target: Vec::new(),
-            open: true,
-            time: None,
-        };
+        let make = Make { ino, mode: S_IFREG | 0o644, umask: 0, rdev: 0, target: Vec::new(), open: true };
         let parent = Node::unsealed(ROOT);
         let asked = self.port.recalls.asked();
         let version = self.kernel.attr_clock();

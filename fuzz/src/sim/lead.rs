@@ -164,7 +164,7 @@ impl Port {
                 let node = Node::unsealed(ino);
                 let request = Request::Open { node, write: false, truncate: false, kill_privileges: false };
                 let (id, slot) = self.expect(Request::Heartbeat);
-                let call = Call { caller: NOBODY, request };
+                let call = Call::new(NOBODY, request);
                 self.net.send_up(link, Up::Request { id, finished: RequestId(0), call });
                 match self.answered(link, id, &slot, GREET_MAX).await {
                     Some(Ok(_)) => {}
@@ -209,7 +209,7 @@ impl Port {
         let slot = Arc::new(Slot::default());
         let mut state = self.state();
         let id = Self::take_id(&mut state);
-        let what = What::Call(Call { caller: NOBODY, request });
+        let what = What::Call(Call::new(NOBODY, request));
         state.pending.insert(id, Pending::of_no_lane(what, Arc::clone(&slot)));
         (id, slot)
     }

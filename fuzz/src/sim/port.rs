@@ -280,7 +280,7 @@ impl Port {
                 if quiet > DEAF {
                     self.drop_link(link);
                 } else if quiet >= Duration::from_millis(HEARTBEAT_MS) {
-                    let call = Call { caller: NOBODY, request: Request::Heartbeat };
+                    let call = Call::new(NOBODY, Request::Heartbeat);
                     self.begin(What::Call(call), None, Some(lane));
                 }
             }
@@ -364,8 +364,10 @@ fn note_answer(state: &mut State, id: RequestId, what: &What, answer: &Answer) {
 }
 
 impl Server for Port {
+    type Change = ();
+
     async fn call(&self, caller: Caller, request: Request, _: Option<&Cancel>) -> Result<Reply, Errno> {
-        self.ask(What::Call(Call { caller, request })).await.result
+        self.ask(What::Call(Call::new(caller, request))).await.result
     }
 
     async fn call_leased(
@@ -374,7 +376,7 @@ impl Server for Port {
         request: Request,
         _: Option<&Cancel>,
     ) -> (Result<Reply, Errno>, Leases) {
-        let outcome = self.ask(What::Call(Call { caller, request })).await;
+        let outcome = self.ask(What::Call(Call::new(caller, request))).await;
         (outcome.result, outcome.leases)
     }
 
@@ -383,7 +385,7 @@ impl Server for Port {
     }
 
     fn call_later(&self, caller: Caller, request: Request) {
-        self.begin(What::Call(Call { caller, request }), None, None);
+        self.begin(What::Call(Call::new(caller, request)), None, None);
     }
 
     async fn next_block(&self) -> Result<BlockId, Errno> {

@@ -83,7 +83,6 @@ impl World {
                 rdev: 0,
                 target: Vec::new(),
                 open: false,
-                time: None,
             };
             let request = Request::Make { parent: Node::unsealed(Ino::ROOT), name: Some(name(text)), make };
             world.call(session, request);
@@ -156,7 +155,8 @@ impl World {
         let id = mount.next;
         mount.next += 1;
         let caller = Caller { uid: 0, gid: 0 };
-        let context = Context { now, session, request: RequestId(id), caller, squashed: false, umask: 0 };
+        let context =
+            Context { now, told: None, session, request: RequestId(id), caller, squashed: false, umask: 0 };
         let answer = self.machine().apply(&context, &request).answer.expect("no waits");
         assert!(answer.result.is_ok(), "{request:?}: {answer:?}");
         self.mount(session).calls.insert(id, Call { context, request, answer: Some(answer) });
@@ -221,8 +221,15 @@ impl World {
         let now = Time { secs: self.now, nanos: 0 };
         let session = *self.mounts.keys().next().expect("three");
         let caller = Caller { uid: 0, gid: 0 };
-        let context =
-            Context { now, session, request: RequestId(u64::MAX), caller, squashed: false, umask: 0 };
+        let context = Context {
+            now,
+            told: None,
+            session,
+            request: RequestId(u64::MAX),
+            caller,
+            squashed: false,
+            umask: 0,
+        };
         let request = Request::Lookup { parent: Node::unsealed(Ino::ROOT), name: name("a") };
         let answer = self.machine().apply(&context, &request).answer.expect("no waits");
         let Ok(Reply::Entry(entry)) = answer.result else { panic!("{answer:?}") };

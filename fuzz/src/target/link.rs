@@ -101,7 +101,7 @@ fn unstable(mut source: Source<'_>) {
         match source.below(8) {
             0..=4 => {
                 let Some(request) = fabricate::<Request>(&mut source) else { continue };
-                let call = Call { caller: Caller { uid: 1, gid: 2 }, request };
+                let call = Call::new(Caller { uid: 1, gid: 2 }, request);
                 let Ok(body) = encode_call(&call) else { continue };
                 let commit = u64::from(source.byte());
                 let at = Time { secs: i64::from(source.byte()) - 100, nanos: 3 };

@@ -24,6 +24,7 @@ impl World {
         state.request += 1;
         let session = state.session;
         let context = Context {
+            told: None,
             now,
             session,
             request: RequestId(state.request),

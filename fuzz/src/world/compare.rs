@@ -132,6 +132,7 @@ impl World {
 
     fn look(&mut self, request: &Request) -> Reply {
         let context = Context {
+            told: None,
             now: self.now,
             session: self.mounts[0].session,
             request: RequestId(u64::MAX),

@@ -47,7 +47,6 @@ impl World {
             rdev: u32::from(flags),
             target,
             open: flags & 3 == 3,
-            time: None,
         };
         let request = Request::Make { parent: node(parent), name: Some(parse(text)), make: make.clone() };
         let masked = context.umask;
@@ -61,8 +60,7 @@ impl World {
         let parent = self.dir(source);
         let (ino, is_good) = self.new_ino(mount, false);
         let mode = if source.one_in(8) { S_IFDIR } else { S_IFREG } | 0o600;
-        let make =
-            Make { ino: Ino(ino), mode, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
+        let make = Make { ino: Ino(ino), mode, umask: 0, rdev: 0, target: Vec::new(), open: false };
         let request = Request::Make { parent: node(parent), name: None, make: make.clone() };
         let masked = context.umask;
         self.expect(context, request, |model| model.make(who, parent, None, &make, is_good, masked));

@@ -51,7 +51,7 @@ fn messages(seeds: &mut Seeds) {
     ];
     let mut stream = Vec::new();
     for (index, request) in calls.into_iter().enumerate() {
-        let call = Call { caller: Caller { uid: 1000, gid: 100 }, request };
+        let call = Call::new(Caller { uid: 1000, gid: 100 }, request);
         let start = stream.len();
         let header = Header::new(Kind::Request, RequestId(index as u64 + 1));
         frame::encode(header, &call, 0, &mut stream).unwrap();

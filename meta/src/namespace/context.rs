@@ -10,6 +10,8 @@ use flexfs_wire::time::Time;
 pub struct Context {
     /// Time of the call: goes into time stamps and the answer. A replay gives the original's.
     pub now: Time,
+    /// When its program was told that it is done (`Call::told`).
+    pub told: Option<Time>,
     /// The session.
     pub session: SessionId,
     /// Number of the call in its session; the same for a resend and for a replay.
@@ -21,6 +23,23 @@ pub struct Context {
     pub squashed: bool,
     /// Mode bits taken off everything made (the flag `umask` of volume, token and command line).
     pub umask: u32,
+}
+
+/// A session's idea of the server's clock may be ahead by so much, seconds.
+const TOLD_AHEAD_MAX: i64 = 1;
+/// What a session has told its programs may arrive so late, seconds: longer than any outage that is sat out.
+const TOLD_LATE_MAX: i64 = 3_600;
+
+impl Context {
+    /// What goes into time stamps: now, or when the program was told.
+    #[must_use]
+    pub fn stamp(&self) -> Time {
+        let is_near = |told: &Time| {
+            let late = self.now.secs.saturating_sub(told.secs);
+            (-TOLD_AHEAD_MAX..=TOLD_LATE_MAX).contains(&late)
+        };
+        self.told.filter(is_near).unwrap_or(self.now)
+    }
 }
 
 /// What a request led to.

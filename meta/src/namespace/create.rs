@@ -56,12 +56,7 @@ impl<S: Store> Namespace<S> {
                     inode.next_cookie = COOKIE_FIRST;
                     dir.nlink += 1;
                 }
-                let times = (dir.mtime, dir.ctime);
                 txn.enter(&mut dir, name, inode.ino, inode.kind());
-                if let Some(time) = make.time {
-                    // As the session shows it already.
-                    (dir.mtime, dir.ctime) = (times.0.touched(time), times.1.touched(time));
-                }
                 txn.set_inode(dir);
             }
             None => {
@@ -91,8 +86,7 @@ impl<S: Store> Namespace<S> {
         make: &Make,
     ) -> Result<Inode, Errno> {
         let kind = make.mode & S_IFMT;
-        let time = make.time.unwrap_or(context.now);
-        let mut inode = Inode::new(make.ino, make.mode & (S_IFMT | PERMISSIONS), time);
+        let mut inode = Inode::new(make.ino, make.mode & (S_IFMT | PERMISSIONS), context.stamp());
         inode.uid = context.caller.uid;
         inode.gid = context.caller.gid;
         if dir.mode & S_ISGID != 0 {

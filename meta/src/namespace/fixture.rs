@@ -43,7 +43,7 @@ impl Fixture {
         let (blocks, _) = ns.grant_blocks(session, 4_096).unwrap();
         let caller = Caller { uid: 0, gid: 0 };
         let request = RequestId(0);
-        let context = Context { now, session, request, caller, squashed: false, umask: 0 };
+        let context = Context { now, told: None, session, request, caller, squashed: false, umask: 0 };
         Self { ns, context, next_ino: inos.start, next_block: blocks.start }
     }
 
@@ -77,7 +77,7 @@ impl Fixture {
 
     pub(crate) fn request_make(&mut self, parent: Ino, name: Option<&str>, mode: u32) -> Request {
         let ino = self.number();
-        let make = Make { ino, mode, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
+        let make = Make { ino, mode, umask: 0, rdev: 0, target: Vec::new(), open: false };
         Request::Make { parent: Self::node(parent), name: name.map(self::name), make }
     }
 

@@ -42,7 +42,7 @@ impl<S: Store> Namespace<S> {
             txn.unset_orphan(ino);
         }
         inode.nlink += 1;
-        inode.ctime = context.now;
+        inode.ctime = context.stamp();
         txn.enter(&mut dir, name, ino, inode.kind());
         txn.set_inode(dir);
         txn.set_inode(inode);

@@ -188,7 +188,8 @@ impl<S: Store> Namespace<S> {
     }
 
     fn try_mutate(&mut self, context: &Context, request: &Request) -> Answer {
-        let mut txn = Txn::new(context.now, self.state);
+        let mut txn = Txn::new(context.stamp(), self.state);
+        txn.is_told = context.told.is_some();
         let result = self
             .perform(context, request, &mut txn)
             .and_then(|reply| self.check_quota(&txn).map(|()| reply))
@@ -199,7 +200,7 @@ impl<S: Store> Namespace<S> {
                     // One name of several, or of an open file, frees nothing yet.
                     txn.batch.set_vital();
                 }
-                if is_promised(request) {
+                if context.told.is_some() || is_promised(request) {
                     txn.batch.set_vital();
                 }
                 let commit = self.commit(&mut txn, Some(context.session))?;
@@ -381,14 +382,10 @@ impl<S: Store> Namespace<S> {
     }
 }
 
-/// Whether its program was told already that it is done. On a full disk no numbers for more inodes are granted, and a client
-/// leaves no more than a few bytes of closed files behind.
+/// Whether these are a few bytes of a file that its program has closed. As with all that programs were told of, there are not many:
+/// on a full disk no numbers for more inodes are granted, and a client leaves few bytes of closed files behind.
 fn is_promised(request: &Request) -> bool {
-    match request {
-        Request::Make { make, .. } => make.time.is_some(),
-        Request::Write { write, .. } => write.promised && write.extents.is_empty(),
-        _ => false,
-    }
+    matches!(request, Request::Write { write, .. } if write.promised && write.extents.is_empty())
 }
 
 impl Outcome {

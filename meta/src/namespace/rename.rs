@@ -153,7 +153,7 @@ impl<S: Store> Namespace<S> {
             txn.set_inode(ends.source_dir);
         }
         txn.set_inode(ends.target_dir);
-        ends.moved_inode.ctime = context.now;
+        ends.moved_inode.ctime = context.stamp();
         txn.set_inode(ends.moved_inode);
         victim.map_or(Ok(()), |victim| self.replace_name(txn, victim))
     }
@@ -182,7 +182,7 @@ impl<S: Store> Namespace<S> {
         txn.touch_dir(&mut ends.target_dir);
         txn.set_inode(ends.target_dir);
         for (inode, dir) in [(&mut ends.moved_inode, target_dir), (&mut other_inode, source_dir)] {
-            inode.ctime = context.now;
+            inode.ctime = context.stamp();
             if inode.is_dir() {
                 inode.parent = dir;
             }

@@ -26,6 +26,7 @@ impl<S: Store> Namespace<S> {
         ino: Ino,
         change: &SetAttr,
     ) -> Result<Reply, Errno> {
+        let now = context.stamp();
         let mut inode = self.inode(txn, ino)?;
         context.check_change(&inode, change)?;
         if change.uid.is_some() || change.gid.is_some() {
@@ -49,11 +50,11 @@ impl<S: Store> Namespace<S> {
         }
         inode.ctime = match change.ctime {
             // A reader's access time leaves it alone; it never goes back, for others may have changed the inode since.
-            Some(SetTime::At(at)) => inode.ctime.max(at.min(context.now)),
-            Some(SetTime::Now) | None => context.now,
+            Some(SetTime::At(at)) => inode.ctime.max(at.min(now)),
+            Some(SetTime::Now) | None => now,
         };
-        set_time(&mut inode.atime, change.atime, context.now);
-        set_time(&mut inode.mtime, change.mtime, context.now);
+        set_time(&mut inode.atime, change.atime, now);
+        set_time(&mut inode.mtime, change.mtime, now);
         txn.set_inode(inode);
         Ok(Reply::Attr(inode.attr()))
     }

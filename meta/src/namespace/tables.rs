@@ -169,8 +169,12 @@ impl Txn {
 
     /// An entry came or went: the directory's times.
     pub(super) fn touch_dir(&mut self, dir: &mut Inode) {
-        dir.mtime = self.now;
-        dir.ctime = self.now;
+        if self.is_told {
+            // They come in any order, and the session shows the directory as it is after all of them.
+            (dir.mtime, dir.ctime) = (dir.mtime.touched(self.now), dir.ctime.touched(self.now));
+        } else {
+            (dir.mtime, dir.ctime) = (self.now, self.now);
+        }
         dir.version += 1;
     }
 }

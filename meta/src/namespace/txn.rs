@@ -14,6 +14,8 @@ use crate::few::Few;
 #[derive(Debug)]
 pub(super) struct Txn {
     pub(super) now: Time,
+    /// The program was told already; such calls come in any order.
+    pub(super) is_told: bool,
     pub(super) state: State,
     pub(super) inodes: Few<Ino, Option<Inode>>,
     pub(super) dentries: Few<(Ino, Name), Option<Dentry>>,
@@ -57,6 +59,7 @@ impl Txn {
     pub(super) fn new(now: Time, state: State) -> Self {
         Self {
             now,
+            is_told: false,
             state,
             inodes: Few::new(),
             dentries: Few::new(),

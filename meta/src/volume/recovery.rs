@@ -159,7 +159,7 @@ mod tests {
     use flexfs_wire::time::Time;
 
     fn call(session: u64, request: u64, commit: u64) -> Replayed {
-        let call = Call { caller: Caller { uid: 0, gid: 0 }, request: Request::StatFs };
+        let call = Call::new(Caller { uid: 0, gid: 0 }, Request::StatFs);
         Replayed {
             session: SessionId(session),
             request: RequestId(request),

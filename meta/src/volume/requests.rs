@@ -127,6 +127,7 @@ impl<S: Store> Host<S> {
     pub(super) fn apply(&mut self, job: Job, now: Now) {
         let context = Context {
             now: now.wall,
+            told: job.call.told,
             session: job.session,
             request: job.request,
             caller: job.call.caller,

@@ -131,6 +131,7 @@ impl<S: Store> Host<S> {
         let Replayed { session, request, squashed, umask, bytes: _, replay } = replayed;
         let context = Context {
             now: replay.at,
+            told: replay.call.told,
             session: *session,
             request: *request,
             caller: replay.call.caller,

@@ -366,6 +366,7 @@ mod tests {
         let granted = stage.open(0, "test", now).unwrap();
         let change = Call {
             caller: Caller { uid: 0, gid: 0 },
+            told: None,
             request: Request::SetXattr {
                 node: granted.root,
                 name: b"user.colour".to_vec(),

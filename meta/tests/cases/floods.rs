@@ -55,7 +55,7 @@ fn frame(kind: Kind, id: u64, body: &impl serde::Serialize) -> Vec<u8> {
 }
 
 fn call(request: Request) -> Call {
-    Call { caller: Caller { uid: 0, gid: 0 }, request }
+    Call::new(Caller { uid: 0, gid: 0 }, request)
 }
 
 #[test]

@@ -101,8 +101,7 @@ fn handles_that_were_never_given_are_stale() {
             assert_eq!(session.fail(request), Errno::ESTALE, "{shown}");
         }
         let ino = session.ino();
-        let make =
-            Make { ino, mode: 0o100_600, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
+        let make = Make { ino, mode: 0o100_600, umask: 0, rdev: 0, target: Vec::new(), open: false };
         let request = Request::Make { parent: node, name: Some(name("m")), make };
         assert_eq!(session.fail(request), Errno::ESTALE);
     }
@@ -121,7 +120,7 @@ fn ends_well(cluster: &mut Cluster, sessions: impl IntoIterator<Item = Session>)
 }
 
 fn make(ino: Ino, mode: u32, target: &[u8]) -> Make {
-    Make { ino, mode, umask: 0, rdev: 0, target: target.to_vec(), open: false, time: None }
+    Make { ino, mode, umask: 0, rdev: 0, target: target.to_vec(), open: false }
 }
 
 /// Arguments that cannot be, with what must be said to them.
@@ -333,7 +332,6 @@ fn wild_make(random: &mut Random, parent: Node, entry: Name, ino: u64) -> Reques
         rdev: random.small(),
         target: vec![b'x'; random.below(5000)],
         open: random.yes(),
-        time: None,
     };
     Request::Make { parent, name: random.yes().then_some(entry), make }
 }
@@ -500,7 +498,7 @@ fn nobody_cancels_for_others() {
     assert_eq!(waiter.link.answer(id).0.result, Ok(Reply::Done));
     // A request number used again is answered as the first time, and done once.
     let request = holder.make_request(holder.root(), "once", 0o100_600);
-    let call = Call { caller: Caller { uid: 0, gid: 0 }, request };
+    let call = Call::new(Caller { uid: 0, gid: 0 }, request);
     let id = holder.number();
     holder.link.request_call(id, &call, &[]);
     let first = holder.link.answer(id).0;

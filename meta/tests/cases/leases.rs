@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
-use flexfs_wire::message::{Inline, Make, Notice, Reply, Request, Write};
+use flexfs_wire::message::{Call, Caller, Inline, Make, Notice, Reply, Request, Write};
 use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
@@ -106,15 +106,17 @@ fn two_writes_do_not_wait_for_each_other() {
 }
 
 /// Sends a call of a client that has told its program already; the handle is known before.
-fn make_behind(session: &mut Session, parent: Node, text: &str, (ino, seal): (Ino, u64)) -> u64 {
-    let time = Some(Time { secs: 1_000_000_000, nanos: 5 });
-    let make = Make { ino, mode: 0o100_644, umask: 0, rdev: 0, target: Vec::new(), open: false, time };
-    let id = begin(session, Request::Make { parent, name: Some(Name::new(text.as_bytes()).unwrap()), make });
+fn make_behind(session: &mut Session, parent: Node, text: &str, (ino, seal): (Ino, u64), told: Time) -> u64 {
+    let make = Make { ino, mode: 0o100_644, umask: 0, rdev: 0, target: Vec::new(), open: false };
+    let request = Request::Make { parent, name: Some(Name::new(text.as_bytes()).unwrap()), make };
+    let id = session.number();
+    let call = Call { told: Some(told), ..Call::new(Caller { uid: 0, gid: 0 }, request) };
+    session.link.request_call(id, &call, &[]);
     // Named before it is made.
     let early = begin(session, Request::GetAttr { node: Node { ino, seal } });
     let made = session.link.answer(id).0.result.unwrap();
     let Reply::Entry(entry) = made else { panic!("{made:?}") };
-    assert_eq!((entry.node, Some(entry.attr.mtime)), (Node { ino, seal }, time));
+    assert_eq!((entry.node, entry.attr.mtime), (Node { ino, seal }, told));
     assert!(session.link.answer(early).0.result.is_ok());
     id
 }
@@ -131,12 +133,13 @@ fn nobody_looks_into_a_new_directory_without_asking_who_made_it() {
     for (round, look) in ["lookup", "list", "stat", "make", "remove"].into_iter().enumerate() {
         // Past `Session::make`, which gives back at once what it was granted.
         let (ino, _) = numbers.next().unwrap();
-        let make =
-            Make { ino, mode: 0o040_777, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
+        let make = Make { ino, mode: 0o040_777, umask: 0, rdev: 0, target: Vec::new(), open: false };
         let dir = name(&format!("d{round}"));
         let request = Request::Make { parent: one.root(), name: Some(dir.clone()), make };
         let id = begin(&mut one, request);
-        let Reply::Entry(entry) = one.link.answer(id).0.result.unwrap() else { panic!() };
+        let made = one.link.answer(id).0;
+        let told = Time { secs: made.at.secs - 7, nanos: 5 };
+        let Reply::Entry(entry) = made.result.unwrap() else { panic!() };
         let parent = entry.node;
         let request = match look {
             "lookup" => Request::Lookup { parent, name: name("file") },
@@ -150,7 +153,6 @@ fn nobody_looks_into_a_new_directory_without_asking_who_made_it() {
                     rdev: 0,
                     target: Vec::new(),
                     open: false,
-                    time: None,
                 };
                 Request::Make { parent, name: Some(name("file")), make }
             }
@@ -158,7 +160,7 @@ fn nobody_looks_into_a_new_directory_without_asking_who_made_it() {
         };
         let asked = begin(&mut two, request);
         let ids = hear(&mut one);
-        make_behind(&mut one, parent, "file", numbers.next().unwrap());
+        make_behind(&mut one, parent, "file", numbers.next().unwrap(), told);
         two.link.is_silent(Duration::from_millis(50));
         assert!(two.link.answered(asked).is_none(), "{look}: `one` has not said that all is here");
         answer(&mut one, ids);
@@ -172,7 +174,7 @@ fn nobody_looks_into_a_new_directory_without_asking_who_made_it() {
             said = two.link.answered(asked);
         }
         match (look, said.unwrap().result) {
-            ("lookup", Ok(Reply::Entry(entry))) => assert_eq!(entry.attr.mtime.secs, 1_000_000_000),
+            ("lookup", Ok(Reply::Entry(entry))) => assert_eq!(entry.attr.mtime, told),
             ("list", Ok(Reply::Entries { entries, .. })) => assert_eq!(entries.len(), 1),
             ("stat", Ok(Reply::Attr(attr))) => assert_eq!(attr.size, 1),
             ("make", Err(Errno::EEXIST)) | ("remove", Err(Errno::ENOTEMPTY)) => {}

@@ -121,7 +121,7 @@ fn thousands_of_requests_at_once() {
     // Far more than a link may have in flight: the server stops reading, nothing is lost, replies are batched.
     let mut bytes = Vec::new();
     for id in 1000..1000 + COUNT {
-        let call = Call { caller: Caller { uid: 1, gid: 1 }, request: Request::GetAttr { node: file.node } };
+        let call = Call::new(Caller { uid: 1, gid: 1 }, Request::GetAttr { node: file.node });
         frame::encode(Header::new(Kind::Request, RequestId(id)), &call, 0, &mut bytes).unwrap();
     }
     for piece in bytes.chunks(64 * 1024) {

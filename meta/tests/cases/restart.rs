@@ -79,7 +79,7 @@ fn acknowledged_calls_survive_a_kill() {
     assert!(one.link.durable >= call);
     let (mut more, welcome) = one.another(false);
     assert!(matches!(welcome, Welcome::Attached { .. }));
-    let call = Call { caller: Caller { uid: 0, gid: 0 }, request: Request::GetAttr { node: made.node } };
+    let call = Call::new(Caller { uid: 0, gid: 0 }, Request::GetAttr { node: made.node });
     more.request_call(7777, &call, &[]);
     assert!(more.answer(7777).0.result.is_ok());
 
@@ -121,7 +121,7 @@ fn a_kill_under_load_does_everything_once() {
     let calls: Vec<(u64, Call)> = (0..COUNT)
         .map(|number| {
             let request = session.make_request(root, &format!("f{number}"), 0o100_600);
-            (session.number(), Call { caller: Caller { uid: 0, gid: 0 }, request })
+            (session.number(), Call::new(Caller { uid: 0, gid: 0 }, request))
         })
         .collect();
     for window in calls.chunks(500).take(3) {

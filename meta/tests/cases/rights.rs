@@ -98,7 +98,7 @@ fn root_is_nobody_where_the_flags_say_so() {
     assert_eq!((made.attr.uid, made.attr.gid), (65_534, 65_534));
     let request = session.make_request(session.root(), "g", 0o100_644);
     let id = session.number();
-    session.link.request_call(id, &Call { caller: Caller { uid: 1000, gid: 1000 }, request }, &[]);
+    session.link.request_call(id, &Call::new(Caller { uid: 1000, gid: 1000 }, request), &[]);
     let Ok(Reply::Entry(entry)) = session.link.answer(id).0.result else { panic!() };
     assert_eq!((entry.attr.uid, entry.attr.gid), (1000, 1000));
 }

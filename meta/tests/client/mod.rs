@@ -124,7 +124,7 @@ impl Link {
 
     /// Sends a request as root.
     pub(crate) fn request(&mut self, id: u64, request: Request, payload: &[u8]) {
-        let call = Call { caller: Caller { uid: 0, gid: 0 }, request };
+        let call = Call::new(Caller { uid: 0, gid: 0 }, request);
         self.request_call(id, &call, payload);
     }
 
@@ -248,7 +248,7 @@ impl Session {
     /// The same with payloads.
     pub(crate) fn call_with(&mut self, request: Request, payload: &[u8]) -> (Answer, Vec<u8>) {
         let id = self.number();
-        let call = Call { caller: Caller { uid: 0, gid: 0 }, request };
+        let call = Call::new(Caller { uid: 0, gid: 0 }, request);
         self.link.request_call(id, &call, payload);
         let (answer, payload) = self.link.answer(id);
         self.give_back(&call.request, &answer);
@@ -269,7 +269,7 @@ impl Session {
         }
         if !inos.is_empty() {
             let id = self.number();
-            let call = Call { caller: Caller { uid: 0, gid: 0 }, request: Request::GiveBack { inos } };
+            let call = Call::new(Caller { uid: 0, gid: 0 }, Request::GiveBack { inos });
             self.link.request_call(id, &call, &[]);
             // The link may be at its end, on purpose.
             drop(self.link.try_answer(id));
@@ -297,8 +297,7 @@ impl Session {
 
     /// A request that makes a file or directory.
     pub(crate) fn make_request(&mut self, parent: Node, name: &str, mode: u32) -> Request {
-        let make =
-            Make { ino: self.ino(), mode, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
+        let make = Make { ino: self.ino(), mode, umask: 0, rdev: 0, target: Vec::new(), open: false };
         Request::Make { parent, name: Some(Name::new(name.as_bytes()).unwrap()), make }
     }
 

@@ -100,6 +100,7 @@ impl World {
         let client = &mut self.clients[client];
         client.request += 1;
         Context {
+            told: None,
             now: self.now,
             session: client.session,
             request: RequestId(client.request),

@@ -87,7 +87,7 @@ impl World {
         let target = if mode == kinds[3] { b"some/where".to_vec() } else { Vec::new() };
         let open = args[3].is_multiple_of(4);
         let ino = self.new_ino(client);
-        let make = Make { ino: Ino(ino), mode, umask: 0, rdev: 0, target: target.clone(), open, time: None };
+        let make = Make { ino: Ino(ino), mode, umask: 0, rdev: 0, target: target.clone(), open };
         let request = Request::Make { parent: node(parent), name: Some(parse(text)), make };
         let session = self.clients[client].session.0;
         self.expect(client, request, |model| {
@@ -99,8 +99,7 @@ impl World {
     fn step_tmpfile(&mut self, client: usize, args: &[u16; 5]) {
         let (parent, ino) = (self.dir(args[0]), self.new_ino(client));
         let mode = S_IFREG | 0o600;
-        let make =
-            Make { ino: Ino(ino), mode, umask: 0, rdev: 0, target: Vec::new(), open: false, time: None };
+        let make = Make { ino: Ino(ino), mode, umask: 0, rdev: 0, target: Vec::new(), open: false };
         let request = Request::Make { parent: node(parent), name: None, make };
         let session = self.clients[client].session.0;
         self.expect(client, request, |model| {

@@ -29,7 +29,7 @@ impl<S: Server> Core<S> {
         let result = match result {
             Ok(mut attr) => {
                 self.follow(file, &attr, change.size);
-                file.state().overlay(&mut attr);
+                file.state().overlay(&mut attr, self.server.recalls().life());
                 Ok(attr)
             }
             Err(errno) => {

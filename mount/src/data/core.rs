@@ -120,6 +120,13 @@ impl<S: Server> Core<S> {
         files
     }
 
+    /// Looks at each file.
+    pub(crate) fn each_file(&self, look: impl Fn(&File)) {
+        for shard in &self.shards {
+            lock(shard).files.values().for_each(|file| look(file));
+        }
+    }
+
     /// Names a file among those that may be dirty.
     pub(crate) fn list_dirty(&self, file: &File) {
         self.shard(file.node.ino).dirty.insert(file.node.ino);
@@ -238,6 +245,9 @@ impl<S: Server> Core<S> {
                         state.learn(attr, life);
                     }
                     None => {}
+                }
+                if attr.is_some() && leases.has(Leases::EXCLUSIVE) {
+                    state.know_whole(life);
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
-use flexfs_wire::attr::{Attr, S_ISGID, S_ISUID};
+use flexfs_wire::attr::Attr;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::NewBlock;
 use flexfs_wire::id::Commit;
@@ -20,10 +20,9 @@ use flexfs_wire::time::Time;
 
 use super::dirty::{Dirty, Piece};
 use super::layout::Map;
+use super::pending::{Pending, clear_privileges};
 use super::readahead::Streams;
 
-/// Execution by the group: without it, set-gid means mandatory locking and is not cleared (`inode_remove_suid(9)`).
-const S_IXGRP: u32 = 0o010;
 /// Bytes per unit of `Attr::blocks`.
 const BLOCKS_UNIT: u64 = 512;
 
@@ -33,7 +32,7 @@ pub(crate) struct File {
     /// Its handle.
     pub(crate) node: Node,
     /// Held by whoever changes the file at the server: changes of one file go out one after the other.
-    pub(crate) order: async_lock::Mutex<()>,
+    pub(crate) order: Arc<async_lock::Mutex<()>>,
     /// Notified when a flight was stored, committed or lost.
     pub(crate) moved: Event,
     /// The kernel forgot the inode: the state goes when nothing needs it any more.
@@ -45,7 +44,14 @@ pub(crate) struct File {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// What the server said last. `None` before it said anything.
-    pub(crate) known: Option<Known>,
+    pub(crate) known: Option<Attr>,
+    /// The life of the leases in which `known` is all there is to know: nobody else changes the file, and no name of it comes
+    /// or goes.
+    pub(crate) whole_in: Option<u64>,
+    /// The server changed attributes that are not told here: `known` may be from before.
+    pub(crate) is_doubted: bool,
+    /// Attributes that programs were told of and the server was not yet.
+    pub(crate) pending: Option<Box<Pending>>,
     /// Where the bytes are, at `known.version` or useless.
     pub(crate) map: Option<Box<Map>>,
     /// Not on its way yet.
@@ -100,6 +106,8 @@ pub(crate) struct Lease {
     /// A recall is being processed. Until it is answered the lease stands: what is read may be what was true before, and
     /// what is written goes to the server before it is answered.
     pub(crate) recall: Recalling,
+    /// A recall came: no attributes are changed here any more that the server hears of later.
+    pub(crate) is_asked: bool,
     /// Reads and writes under way.
     pub(crate) busy: u32,
     /// Ranges that the kernel may have got pages of while a recall was processed.
@@ -150,6 +158,7 @@ impl Lease {
                 self.exclusive_from = version;
             }
             self.granted = Some((Level::Exclusive, life));
+            self.is_asked = false;
         } else if leases.has(Leases::ATTR) {
             self.granted = Some((Level::Shared, life));
         }
@@ -166,17 +175,6 @@ impl Lease {
     pub(crate) fn drop_all(&mut self) {
         self.granted = None;
     }
-}
-
-/// The attributes that have to do with data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Known {
-    pub(crate) version: u64,
-    pub(crate) size: u64,
-    pub(crate) blocks: u64,
-    pub(crate) mtime: Time,
-    pub(crate) ctime: Time,
-    pub(crate) has_xattrs: bool,
 }
 
 /// A batch on its way.
@@ -220,19 +218,6 @@ pub(crate) struct Batch {
     pub(crate) kill_privileges: bool,
 }
 
-impl From<&Attr> for Known {
-    fn from(attr: &Attr) -> Self {
-        Self {
-            version: attr.version,
-            size: attr.size,
-            blocks: attr.blocks,
-            mtime: attr.mtime,
-            ctime: attr.ctime,
-            has_xattrs: attr.has_xattrs,
-        }
-    }
-}
-
 impl Batch {
     /// Offset just past the last byte.
     pub(crate) fn end(&self) -> u64 {
@@ -255,7 +240,7 @@ impl File {
     pub(crate) fn new(node: Node) -> Self {
         Self {
             node,
-            order: async_lock::Mutex::new(()),
+            order: Arc::default(),
             moved: Event::new(),
             forgotten: AtomicBool::new(false),
             state: Mutex::default(),
@@ -303,7 +288,7 @@ impl State {
 
     /// Whether nothing here is needed any more once the kernel forgot the inode.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_clean() && self.opens == 0 && self.changing == 0
+        self.is_clean() && self.opens == 0 && self.changing == 0 && self.pending.is_none()
     }
 
     /// Size as programs here see it.
@@ -366,7 +351,7 @@ impl State {
     /// else's change.
     pub(crate) fn learn(&mut self, attr: &Attr, life: u64) -> bool {
         let version = self.version();
-        if self.known.is_some() && attr.version < version {
+        if self.is_overtaken(attr, life) {
             return false;
         }
         let foreign = self.known.is_some() && attr.version > version;
@@ -375,7 +360,7 @@ impl State {
             // Our own change, whose answer comes soon.
             return false;
         }
-        self.known = Some(Known::from(attr));
+        self.known = Some(*attr);
         if foreign {
             self.map = None;
             self.stale_kernel = true;
@@ -387,7 +372,7 @@ impl State {
     /// before it.
     pub(crate) fn learn_gap(&mut self, attr: &Attr) {
         if self.known.is_some_and(|known| attr.version > known.version + 1) {
-            self.known = Some(Known::from(attr));
+            self.known = Some(*attr);
             self.map = None;
             self.stale_kernel = true;
         }
@@ -396,7 +381,7 @@ impl State {
     /// The answer to a call of ours, which `changes` the data or does not. True: nobody else changed the data in
     /// between and the map is at the version before, so it may be changed likewise.
     pub(crate) fn learn_own(&mut self, attr: &Attr, changes: bool) -> bool {
-        let Some(known) = self.known.replace(Known::from(attr)) else {
+        let Some(known) = self.known.replace(*attr) else {
             self.map = None;
             return false;
         };
@@ -408,18 +393,54 @@ impl State {
         own && changes && self.map.as_deref().is_some_and(|map| map.version() + 1 == attr.version)
     }
 
-    /// Lays what only this client knows over the server's attributes.
-    pub(crate) fn overlay(&self, attr: &mut Attr) {
-        if let Some(known) = self.known.filter(|known| attr.version < known.version) {
+    /// Whether more is known here than these attributes tell, which the server gave out before.
+    pub(crate) fn is_overtaken(&self, attr: &Attr, life: u64) -> bool {
+        let Some(known) = &self.known else { return false };
+        let is_older = attr.version == known.version && attr.ctime < known.ctime;
+        attr.version < known.version || is_older && self.is_whole(life)
+    }
+
+    /// Whether `known`, with what was changed here since, is all there is to know. `life`: of the leases, now.
+    pub(crate) fn is_whole(&self, life: u64) -> bool {
+        self.whole_in == Some(life) && self.lease.is_exclusive(life)
+    }
+
+    /// The server changes attributes that are not told here. Which answers are from before is not known: for good.
+    pub(crate) fn doubt(&mut self) {
+        self.is_doubted = true;
+        self.whole_in = None;
+    }
+
+    /// Attributes came with the exclusive lease, in this life.
+    pub(crate) fn know_whole(&mut self, life: u64) {
+        if !self.is_doubted && self.lease.is_exclusive(life) {
+            self.whole_in = Some(life);
+        }
+    }
+
+    /// Lays what only this client knows over the server's attributes. `life`: of the leases, now.
+    pub(crate) fn overlay(&self, attr: &mut Attr, life: u64) {
+        if let Some(known) = self.known.filter(|_| self.is_overtaken(attr, life)) {
+            if self.is_whole(life) {
+                *attr = known;
+            }
             attr.version = known.version;
             attr.size = known.size;
             attr.blocks = known.blocks;
             attr.mtime = known.mtime;
             attr.ctime = attr.ctime.max(known.ctime);
         }
-        if self.is_clean() {
-            return;
+        if !self.is_clean() {
+            self.overlay_unwritten(attr);
         }
+        if let Some(told) = self.pending.as_ref().map(|pending| &pending.attr) {
+            // Writes wait for it: what is unwritten is from before.
+            (attr.mode, attr.uid, attr.gid) = (told.mode, told.uid, told.gid);
+            (attr.atime, attr.mtime, attr.ctime) = (told.atime, told.mtime, told.ctime);
+        }
+    }
+
+    fn overlay_unwritten(&self, attr: &mut Attr) {
         attr.size = attr.size.max(self.size());
         if let Some(written) = self.written {
             attr.mtime = written;
@@ -431,10 +452,7 @@ impl State {
         let all = attr.size.div_ceil(4096) * (4096 / BLOCKS_UNIT);
         attr.blocks = attr.blocks.max(all.min(attr.blocks + more));
         if self.kill_privileges || self.flights.iter().any(|flight| flight.batch.kill_privileges) {
-            attr.mode &= !S_ISUID;
-            if attr.mode & S_IXGRP != 0 {
-                attr.mode &= !S_ISGID;
-            }
+            clear_privileges(attr);
         }
     }
 }
@@ -451,7 +469,7 @@ mod tests {
     /// A file at version 5, with a change of ours under way.
     fn changing() -> State {
         let map = Some(Box::new(Map::empty(5)));
-        State { known: Some(Known::from(&attr(5))), map, changing: 1, ..State::default() }
+        State { known: Some(attr(5)), map, changing: 1, ..State::default() }
     }
 
     #[test]

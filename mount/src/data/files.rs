@@ -9,6 +9,7 @@ use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Compression;
+use flexfs_wire::time::Time;
 
 use super::budget::Budget;
 use super::core::{Core, attr_of, unexpected};
@@ -132,7 +133,7 @@ impl<S: Server> Files<S> {
             // Not needed here; the next read asks for it and reports.
             state.map = None;
         }
-        state.overlay(&mut attr);
+        state.overlay(&mut attr, self.core.server.recalls().life());
         let stale = std::mem::take(&mut state.stale_kernel);
         // What the kernel has it got under the lease, or it was told to drop it.
         let keep_cache = !stale;
@@ -164,9 +165,9 @@ impl<S: Server> Files<S> {
                 }
             }
             result.map(|mut attr| {
-                let state = file.state();
-                state.overlay(&mut attr);
-                let contended = !state.lease.is_exclusive(core.server.recalls().life());
+                let (state, life) = (file.state(), core.server.recalls().life());
+                state.overlay(&mut attr, life);
+                let contended = !state.lease.is_exclusive(life);
                 OpenInfo { attr, keep_cache: false, contended }
             })
         };
@@ -185,6 +186,7 @@ impl<S: Server> Files<S> {
         let recalls = self.core.server.recalls();
         if recalls.is_good(node.ino, asked) {
             state.lease.grant(leases, recalls.life(), attr.version);
+            state.know_whole(recalls.life());
         }
         self.core.note_answer(&mut state);
         if attr.size == 0 {
@@ -321,6 +323,59 @@ impl<S: Server> Files<S> {
         to_the_end(work, cancel).await?
     }
 
+    /// Changes attributes of a file here, and tells the server behind. `None`: it must be asked. What is lost then is told
+    /// to `lost`.
+    pub fn set_attr_here(
+        &self,
+        caller: Caller,
+        node: Node,
+        change: &SetAttr,
+        lost: impl FnOnce(Errno) + 'static,
+    ) -> Option<Attr> {
+        let file = self.core.find(node.ino)?;
+        let attr = self.core.change_here(caller, &file, change, lost);
+        self.core.release(file);
+        attr
+    }
+
+    /// Attributes of a file that nobody knows better: it is this client's alone.
+    #[must_use]
+    pub fn attr_here(&self, ino: Ino) -> Option<Attr> {
+        let file = self.core.find(ino)?;
+        let (state, life) = (file.state(), self.core.server.recalls().life());
+        let mut attr = state.known.filter(|_| state.is_whole(life) && !state.is_decorated)?;
+        state.overlay(&mut attr, life);
+        Some(attr)
+    }
+
+    /// The server changes attributes of the inode without telling them here: a name of it comes or goes.
+    pub fn doubt(&self, ino: Ino) {
+        if let Some(file) = self.core.find(ino) {
+            file.state().doubt();
+        }
+    }
+
+    /// It does so to an inode, and which one is not known.
+    pub fn doubt_all(&self) {
+        self.core.each_file(|file| file.state().doubt());
+    }
+
+    /// The server will be told that the file was read.
+    pub fn note_atime(&self, ino: Ino, atime: Time) {
+        if let Some(file) = self.core.find(ino)
+            && let Some(known) = &mut file.state().known
+        {
+            known.atime = known.atime.max(atime);
+        }
+    }
+
+    /// A recall of the inode came: no attributes are changed here from now on that the server hears of later.
+    pub fn ask(&self, ino: Ino) {
+        if let Some(file) = self.core.find(ino) {
+            file.state().lease.is_asked = true;
+        }
+    }
+
     /// `fallocate(2)` with `FALLOC_*` of `wire::message`.
     ///
     /// # Errors
@@ -379,8 +434,9 @@ impl<S: Server> Files<S> {
         let Some(file) = self.core.find(attr.ino) else { return false };
         let (foreign, stale) = {
             let mut state = file.state();
-            let foreign = state.learn(attr, self.core.server.recalls().life());
-            state.overlay(attr);
+            let life = self.core.server.recalls().life();
+            let foreign = state.learn(attr, life);
+            state.overlay(attr, life);
             (foreign, std::mem::take(&mut state.stale_kernel))
         };
         if foreign {

@@ -188,7 +188,7 @@ fn next_step(file: &File, last: u64) -> (Step, Vec<u64>) {
 }
 
 /// Whether what is dirty may go into the inline part, as far as is known here; the server has the last word.
-fn may_inline(state: &State) -> bool {
+pub(crate) fn may_inline(state: &State) -> bool {
     let inline_max = INLINE_BYTES_MAX as u64;
     if state.dirty.is_empty() || !state.flights.is_empty() || state.dirty.end() > inline_max {
         return false;

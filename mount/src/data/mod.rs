@@ -1,8 +1,9 @@
 //! The bytes of files: what was written here and is on its way, what was read and may be wanted again.
 //!
-//! Layers, lower ones never import upward: `server wait lru dirty budget memory figures` <- `layout pack cache readahead`
-//! <- `file` <- `core` <- `put commit fetch` <- `read write flush change seek writeback` <- `files`.
+//! Layers, lower ones never import upward: `server wait lru dirty budget memory figures pending` <- `layout pack cache
+//! readahead` <- `file` <- `core` <- `put commit fetch` <- `flush` <- `read write change attr seek writeback` <- `files`.
 
+mod attr;
 mod budget;
 mod cache;
 mod change;
@@ -21,6 +22,7 @@ mod memory;
 #[cfg(test)]
 mod model;
 mod pack;
+mod pending;
 mod put;
 mod read;
 mod readahead;
@@ -34,4 +36,5 @@ mod writeback;
 
 pub use figures::Figures;
 pub use files::{Config, Files, OpenInfo, OpenMode, ReadMode, Recalled, WriteMode};
+pub(crate) use pending::apply;
 pub use server::Server;

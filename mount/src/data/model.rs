@@ -148,6 +148,8 @@ fn open(block: &[u8]) -> Vec<u8> {
 }
 
 impl Server for Model {
+    type Change = ();
+
     async fn call(&self, _: Caller, request: Request, cancel: Option<&Cancel>) -> Result<Reply, Errno> {
         or_cancel(self.delay(), cancel).await?;
         let result = self.world().apply(request);

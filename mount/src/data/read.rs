@@ -237,9 +237,10 @@ pub(crate) fn adopt(state: &mut State, asked_at: u64, layout: Layout) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use flexfs_wire::attr::Attr;
+    use flexfs_wire::id::Ino;
     use flexfs_wire::time::Time;
 
-    use super::super::file::Known;
     use super::*;
 
     fn layout(version: u64) -> Layout {
@@ -248,8 +249,7 @@ mod tests {
 
     /// A state that knows version 5 and its map.
     fn state() -> State {
-        let time = Time::default();
-        let known = Known { version: 5, size: 0, blocks: 0, mtime: time, ctime: time, has_xattrs: false };
+        let known = Attr { version: 5, ..Attr::new(Ino(7), 0, Time::default()) };
         State { known: Some(known), map: Some(Box::new(Map::empty(5))), ..State::default() }
     }
 

@@ -7,6 +7,7 @@ use flexfs_wire::id::{BlockId, Commit};
 use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
+use flexfs_wire::time::Time;
 
 use crate::cancel::Cancel;
 use crate::lease::Recalls;
@@ -14,6 +15,31 @@ use crate::store::Place;
 
 /// A session with the server. A server that is away makes calls wait; what they answer is final.
 pub trait Server: Send + Sync + 'static {
+    /// A change on its way of which a program was told already. It has arrived, or is lost, when this is dropped.
+    type Change: 'static;
+
+    /// A change of the inode is about to be made here, which the server hears of later. `None`: it must be asked first. With
+    /// the server's time, as far as it is known here.
+    fn begin_told(&self, _node: Node) -> Option<(Self::Change, Time)> {
+        None
+    }
+
+    /// Sends it when its turn has come; its program was told at `told`.
+    fn call_told(
+        &self,
+        _change: &Self::Change,
+        _caller: Caller,
+        _request: Request,
+        _told: Time,
+    ) -> impl Future<Output = Result<Reply, Errno>> {
+        std::future::ready(Err(Errno::EPROTO))
+    }
+
+    /// The server's time, as far as it is known here.
+    fn server_now(&self) -> Option<Time> {
+        None
+    }
+
     /// Makes a call. `EINTR` when `cancel` is raised; whether the server acts on it is then unknown.
     fn call(
         &self,

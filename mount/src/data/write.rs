@@ -122,6 +122,9 @@ impl<S: Server> Core<S> {
                 let decorated = state.is_decorated || state.known.is_some_and(|known| known.has_xattrs);
                 if may_keep && decorated && !is_disarmed {
                     Next::Disarm
+                } else if state.pending.is_some() && !how.from_pages {
+                    // The file's times are those of the last change.
+                    Next::Wait(file.moved.listen())
                 } else if state.known.is_some() && (may_keep || must_not_wait) {
                     let offset = if how.append { state.size() } else { offset };
                     if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_BYTES_MAX) {

@@ -1,13 +1,14 @@
 //! Changes that programs were told of and that are on their way to the server: which, in what order, who has to wait.
 //!
-//! A change is made at once in a directory that this session has to itself (`Leases::ALONE`), and sent behind. Every change
-//! has a serial. Whatever else names its inode or its directory waits until all changes up to that one are answered, so the
-//! server sees each inode's calls in the order they were made in. A serial waits only for smaller ones: nothing waits for
-//! itself, and nobody is held up by changes that begin later.
+//! A change is made at once in a directory that this session has to itself (`Leases::ALONE`), or to a file that it has
+//! exclusively, and sent behind. Every change has a serial. It waits for those before it that are [about](About) the same: the
+//! same name, the making of its directory, the same inode. Other calls that name its inode or its directory wait until all
+//! changes up to it are answered. So the server sees the calls of each name and inode in the order they were made in. A serial
+//! waits only for smaller ones: nothing waits for itself, and nobody is held up by changes that begin later.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::{Event, Listener as _};
 use flexfs_wire::errno::Errno;
@@ -18,7 +19,7 @@ use flexfs_wire::seal::Node;
 const BEHIND_MAX: usize = 1_024;
 /// Changes that one which takes long is overtaken by.
 const OVERTAKEN_MAX: u64 = 4 * BEHIND_MAX as u64;
-/// Places remembered beyond which those are dropped that nobody waits for any more: some 500 KiB.
+/// Places remembered beyond which those are dropped that nobody waits for any more, and as many names: some 1 MiB.
 const PLACES_MAX: usize = 12 * BEHIND_MAX;
 /// Inodes whose failed changes are remembered for their next `fsync`.
 const FAILED_MAX: usize = 65_536;
@@ -26,6 +27,32 @@ const FAILED_MAX: usize = 65_536;
 /// Number of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Serial(u64);
+
+/// What a change is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About {
+    /// Directories in which it changes names.
+    pub dirs: [Option<Node>; 2],
+    /// Those names: the directory, and a hash.
+    pub names: [Option<(Ino, u64)>; 2],
+    /// Inodes that it changes.
+    pub nodes: [Option<Node>; 2],
+    /// The first of `nodes` is made by it.
+    pub makes: bool,
+    /// `nodes` are directories: it comes behind all that was changed in them, and before all that will be.
+    pub whole_dirs: bool,
+}
+
+/// A change on its way. It has arrived, or is lost, when this is dropped.
+#[derive(Debug)]
+pub struct Change {
+    behind: Arc<Behind>,
+    serial: u64,
+    /// It comes behind these.
+    after: Vec<u64>,
+    /// And behind all up to this one.
+    up_to: u64,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -40,8 +67,11 @@ pub struct Behind {
 #[derive(Debug, Default)]
 struct State {
     last: u64,
-    open: BTreeSet<u64>,
+    /// On their way, and who waits for that very one.
+    open: BTreeMap<u64, Option<Arc<Event>>>,
     places: HashMap<Ino, Place>,
+    /// The last change of a name.
+    names: HashMap<(Ino, u64), u64>,
     /// A restarted server is being told what is on its way: nothing begins that it would not hear of.
     shut: bool,
     failed: HashMap<Ino, Errno>,
@@ -52,42 +82,68 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     node: Node,
-    /// The change that makes it.
+    /// What is made in it comes behind this one.
     made: u64,
     /// The last one about it.
     last: u64,
 }
 
 impl Behind {
-    /// `child` is about to be made in `dir`. `None`: not now; ask the server, or wait for `room`.
-    pub fn begin(&self, dir: Node, child: Node) -> Option<Serial> {
+    /// A change is about to be made. `None`: not now; ask the server, or wait for `room`.
+    pub fn begin(self: &Arc<Self>, about: &About) -> Option<Change> {
         let mut state = self.state();
         if state.shut || state.is_full() {
             return None;
         }
         state.last += 1;
         let serial = state.last;
-        state.open.insert(serial);
-        let place = Place { node: dir, made: 0, last: serial };
-        state.places.entry(dir.ino).or_insert(place).last = serial;
-        state.places.insert(child.ino, Place { node: child, made: serial, last: serial });
-        if state.places.len() > PLACES_MAX {
-            let first = state.open.first().copied().unwrap_or(u64::MAX);
-            state.places.retain(|_, place| place.last >= first);
+        state.open.insert(serial, None);
+        let (mut after, mut up_to) = (Vec::new(), 0);
+        for dir in about.dirs.into_iter().flatten() {
+            let place = state.places.entry(dir.ino).or_insert(Place { node: dir, made: 0, last: 0 });
+            after.push(place.made);
+            place.last = serial;
         }
-        self.count.store(state.open.len(), Ordering::SeqCst);
-        Some(Serial(serial))
-    }
-
-    /// It was answered.
-    pub fn end(&self, serial: Serial) {
-        let mut state = self.state();
-        state.open.remove(&serial.0);
-        if state.open.is_empty() {
-            state.places.clear();
+        for name in about.names.into_iter().flatten() {
+            after.extend(state.names.insert(name, serial));
+        }
+        for (index, node) in about.nodes.into_iter().flatten().enumerate() {
+            let makes = about.makes && index == 0;
+            let place = state.places.entry(node.ino).or_insert(Place { node, made: 0, last: 0 });
+            if about.whole_dirs {
+                up_to = up_to.max(place.last);
+            }
+            after.extend([place.made, place.last]);
+            if makes || about.whole_dirs {
+                place.made = serial;
+            }
+            place.last = serial;
+        }
+        after.retain(|before| state.open.contains_key(before) && *before != serial);
+        after.sort_unstable();
+        after.dedup();
+        if state.places.len().max(state.names.len()) > PLACES_MAX {
+            let first = state.first();
+            state.places.retain(|_, place| place.last >= first);
+            state.names.retain(|_, last| *last >= first);
         }
         self.count.store(state.open.len(), Ordering::SeqCst);
         drop(state);
+        Some(Change { behind: Arc::clone(self), serial, after, up_to })
+    }
+
+    fn end(&self, serial: u64) {
+        let mut state = self.state();
+        let waiting = state.open.remove(&serial).flatten();
+        if state.open.is_empty() {
+            state.places.clear();
+            state.names.clear();
+        }
+        self.count.store(state.open.len(), Ordering::SeqCst);
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.notify(usize::MAX);
+        }
         self.moved.notify(usize::MAX);
     }
 
@@ -106,19 +162,22 @@ impl Behind {
         state.is_open_to(last).then_some(Serial(last))
     }
 
-    /// What the call that makes something in `dir` waits for: that `dir` is made.
-    pub fn before_making_in(&self, dir: Ino) -> Option<Serial> {
+    /// What a call waits for that only needs the inode to be there.
+    pub fn before_using(&self, ino: Ino) -> Option<Serial> {
+        if self.count() == 0 {
+            return None;
+        }
         let state = self.state();
-        let made = state.places.get(&dir)?.made;
-        state.is_open_to(made).then_some(Serial(made))
+        let made = state.places.get(&ino)?.made;
+        state.open.contains_key(&made).then_some(Serial(made))
     }
 
     /// The last one on its way.
     pub fn last(&self) -> Option<Serial> {
-        self.state().open.last().copied().map(Serial)
+        self.state().open.last_key_value().map(|(last, _)| Serial(*last))
     }
 
-    /// Directories in which something is on its way, and what is; nothing begins from now on until `reopen`.
+    /// Inodes that something on its way is about; nothing begins from now on until `reopen`.
     pub fn shut(&self) -> Vec<Node> {
         let mut state = self.state();
         state.shut = true;
@@ -152,6 +211,20 @@ impl Behind {
         }
     }
 
+    /// Waits until this very one is answered.
+    pub async fn wait_for(&self, serial: Serial) {
+        let event = {
+            let mut state = self.state();
+            let Some(waiting) = state.open.get_mut(&serial.0) else { return };
+            Arc::clone(waiting.get_or_insert_default())
+        };
+        // It is told once, and not before it is gone from the table.
+        let told = event.listen();
+        if self.state().open.contains_key(&serial.0) {
+            told.await;
+        }
+    }
+
     /// Waits until there is room for one more.
     pub async fn room(&self) {
         loop {
@@ -164,7 +237,7 @@ impl Behind {
     }
 
     /// The server refused a change of these, or it is lost. How many are by now.
-    pub fn fail(&self, inos: [Ino; 2], errno: Errno) -> u64 {
+    pub fn fail(&self, inos: impl IntoIterator<Item = Ino>, errno: Errno) -> u64 {
         let mut state = self.state();
         state.failures += 1;
         for ino in inos {
@@ -185,73 +258,150 @@ impl Behind {
     }
 }
 
+impl Change {
+    /// Waits for those it comes behind.
+    pub async fn turn(&self) {
+        for before in &self.after {
+            self.behind.wait_for(Serial(*before)).await;
+        }
+        if self.up_to > 0 {
+            self.behind.wait(Serial(self.up_to)).await;
+        }
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.behind.end(self.serial);
+    }
+}
+
 impl State {
     fn is_full(&self) -> bool {
-        self.open.len() >= BEHIND_MAX
-            || self.open.first().is_some_and(|first| self.last - first >= OVERTAKEN_MAX)
+        self.open.len() >= BEHIND_MAX || self.last.saturating_sub(self.first()) >= OVERTAKEN_MAX
+    }
+
+    /// The first one on its way.
+    fn first(&self) -> u64 {
+        self.open.first_key_value().map_or(u64::MAX, |(first, _)| *first)
     }
 
     /// Whether a change up to this one is on its way.
     fn is_open_to(&self, serial: u64) -> bool {
-        self.open.first().is_some_and(|first| *first <= serial)
+        self.first() <= serial
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     fn node(ino: u64) -> Node {
         Node { ino: Ino(ino), seal: ino }
     }
 
+    fn making(dir: u64, child: u64) -> About {
+        About {
+            dirs: [Some(node(dir)), None],
+            names: [Some((Ino(dir), child)), None],
+            nodes: [Some(node(child)), None],
+            makes: true,
+            ..About::default()
+        }
+    }
+
+    fn removing(dir: u64, child: u64) -> About {
+        About { makes: false, ..making(dir, child) }
+    }
+
+    fn is_its_turn(change: &Change) -> bool {
+        let turn = pin!(change.turn());
+        turn.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
     #[test]
     fn what_names_an_inode_waits_for_the_changes_before() {
-        let behind = Behind::default();
+        let behind = Arc::new(Behind::default());
         assert_eq!((behind.before([Ino(1)]), behind.last(), behind.count()), (None, None, 0));
-        let first = behind.begin(node(1), node(2)).unwrap();
-        let second = behind.begin(node(2), node(3)).unwrap();
-        assert_eq!(behind.before([Ino(1), Ino(9)]), Some(first));
-        assert_eq!(behind.before([Ino(2)]), Some(second), "as a directory");
-        assert_eq!(behind.before_making_in(Ino(2)), Some(first), "it need only be there");
-        assert_eq!(behind.before_making_in(Ino(1)), None, "it was there before");
+        let first = behind.begin(&making(1, 2)).unwrap();
+        let second = behind.begin(&making(2, 3)).unwrap();
+        assert_eq!(behind.before([Ino(1), Ino(9)]), Some(Serial(1)));
+        assert_eq!(behind.before([Ino(2)]), Some(Serial(2)), "as a directory");
+        assert_eq!(behind.before_using(Ino(2)), Some(Serial(1)), "it need only be there");
+        assert_eq!(behind.before_using(Ino(1)), None, "it was there before");
         assert_eq!(behind.before([Ino(9)]), None);
         let mut nodes: Vec<u64> = behind.shut().iter().map(|node| node.seal).collect();
         nodes.sort_unstable();
         assert_eq!(nodes, [1, 2, 3]);
-        assert!(behind.begin(node(1), node(4)).is_none(), "the server would not know");
+        assert!(behind.begin(&making(1, 4)).is_none(), "the server would not know");
         behind.reopen();
-        behind.end(second);
-        assert_eq!(behind.before([Ino(3)]), Some(second), "all up to it");
-        behind.end(first);
+        assert!(is_its_turn(&first) && !is_its_turn(&second));
+        drop(second);
+        assert_eq!(behind.before([Ino(3)]), Some(Serial(2)), "all up to it");
+        drop(first);
         assert_eq!((behind.before([Ino(1), Ino(2), Ino(3)]), behind.shut().len()), (None, 0));
     }
 
     #[test]
+    fn changes_of_one_name_and_of_one_inode_come_one_after_the_other() {
+        let behind = Arc::new(Behind::default());
+        let made = behind.begin(&making(1, 2)).unwrap();
+        let other = behind.begin(&making(1, 3)).unwrap();
+        let removed = behind.begin(&removing(1, 2)).unwrap();
+        let mut again = making(1, 4);
+        again.names[0] = Some((Ino(1), 2));
+        let again = behind.begin(&again).unwrap();
+        assert!(is_its_turn(&made) && is_its_turn(&other));
+        assert!(!is_its_turn(&removed) && !is_its_turn(&again));
+        drop(made);
+        assert!(is_its_turn(&removed) && !is_its_turn(&again));
+        drop(removed);
+        assert!(is_its_turn(&again));
+        drop((other, again));
+        assert_eq!(behind.count(), 0);
+    }
+
+    #[test]
+    fn a_change_of_a_directory_parts_what_is_changed_in_it() {
+        let behind = Arc::new(Behind::default());
+        let (one, two) = (behind.begin(&making(1, 2)).unwrap(), behind.begin(&making(1, 3)).unwrap());
+        let dir = About { nodes: [Some(node(1)), None], whole_dirs: true, ..About::default() };
+        let dir = behind.begin(&dir).unwrap();
+        let later = behind.begin(&making(1, 4)).unwrap();
+        drop(two);
+        assert!(!is_its_turn(&dir) && !is_its_turn(&later));
+        drop(one);
+        assert!(is_its_turn(&dir) && !is_its_turn(&later));
+        drop(dir);
+        assert!(is_its_turn(&later));
+    }
+
+    #[test]
     fn there_is_an_end_to_it() {
-        let behind = Behind::default();
-        let serials: Vec<_> =
-            (0..BEHIND_MAX as u64).map(|number| behind.begin(node(1), node(10 + number)).unwrap()).collect();
-        assert!(behind.begin(node(1), node(2)).is_none());
-        behind.end(serials[5]);
-        let more = behind.begin(node(1), node(2)).unwrap();
+        let behind = Arc::new(Behind::default());
+        let mut changes: Vec<_> =
+            (0..BEHIND_MAX as u64).map(|number| behind.begin(&making(1, 10 + number)).unwrap()).collect();
+        assert!(behind.begin(&making(1, 2)).is_none());
+        changes.remove(5);
+        changes.push(behind.begin(&making(1, 2)).unwrap());
+        changes.remove(6);
         // One that takes long is not overtaken for ever, and what is over is forgotten.
         let mut number = 0;
-        while let Some(serial) = behind.begin(node(1), node(100_000 + number)) {
-            behind.end(serial);
+        while behind.begin(&making(1, 100_000 + number)).is_some() {
             number += 1;
             assert!(number <= OVERTAKEN_MAX);
         }
-        for serial in serials.into_iter().chain([more]) {
-            behind.end(serial);
-        }
+        drop(changes);
         for number in 0..2 * PLACES_MAX as u64 {
-            let serial = behind.begin(node(1), node(200_000 + number)).unwrap();
-            let last = behind.begin(node(1), node(100 + number)).unwrap();
-            behind.end(serial);
-            behind.end(last);
+            let change = behind.begin(&making(1, 200_000 + number)).unwrap();
+            let last = behind.begin(&making(1, 100 + number)).unwrap();
+            drop((change, last));
         }
-        assert!(behind.state().places.len() <= PLACES_MAX + 2);
+        let state = behind.state();
+        assert!(state.places.len().max(state.names.len()) <= PLACES_MAX + 2);
     }
 
     #[test]

@@ -91,12 +91,10 @@ impl Link {
     /// Makes a call; the answer is left with `waiter`.
     pub(crate) fn begin(
         &self,
-        caller: Caller,
-        request: Request,
+        call: Call,
         payload: Option<Arc<Vec<u8>>>,
         waiter: Option<Rc<Waiter>>,
     ) -> Result<RequestId, Errno> {
-        let call = Call { caller, request };
         let body = encode_call(&call).map_err(|_| Errno::E2BIG)?;
         let pending = Pending::new(&call.request, body, payload, self.session.era(), waiter);
         let marks = &self.session.marks;
@@ -157,7 +155,7 @@ impl Link {
     pub(crate) fn withdraw(&self, id: RequestId) {
         if self.ledger.borrow_mut().handle_withdrawn(id) {
             // It fails only when the session has ended, which ends the wait too.
-            let _ = self.begin(NOBODY, Request::CancelWait { request: id }, None, None);
+            let _ = self.begin(Call::new(NOBODY, Request::CancelWait { request: id }), None, None);
         }
     }
 
@@ -177,7 +175,7 @@ impl Link {
 
     fn undo(&self, effect: super::held::Effect, reply: &Reply) {
         if let Some(request) = effect.undo(reply)
-            && let Err(errno) = self.begin(NOBODY, request, None, None)
+            && let Err(errno) = self.begin(Call::new(NOBODY, request), None, None)
         {
             tracing::warn!(%errno, "what an interrupted call was given could not be given back");
         }

@@ -172,7 +172,7 @@ async fn reopen_files(session: &Session, conn: &mut Conn) -> Result<usize, LinkE
         for node in single.by_ref().take(DECLARE_COUNT) {
             let id = session.marks.take();
             let request = Request::Open { node, write: false, truncate: false, kill_privileges: false };
-            let body = encode_call(&Call { caller: NOBODY, request })?;
+            let body = encode_call(&Call::new(NOBODY, request))?;
             let mut header = Header::new(Kind::Request, id);
             header.body_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
             frames.extend_from_slice(&header.encode());

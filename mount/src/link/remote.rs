@@ -21,11 +21,11 @@ use flexfs_wire::hello::Granted;
 use flexfs_wire::id::{BlockId, Commit, Ino, RequestId};
 use flexfs_wire::lease::Leases;
 use flexfs_wire::limits::REQUESTS_PER_LINK_MAX;
-use flexfs_wire::message::{Caller, Reply, Request, Segment};
+use flexfs_wire::message::{Call, Caller, Reply, Request, Segment};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
-use super::behind::Behind;
+use super::behind::{Behind, Change};
 use super::error::LinkError;
 use super::figures::Figures;
 use super::first;
@@ -173,7 +173,7 @@ impl Remote {
         if let Request::Lock { wait: true, .. } = request {
             return self.wait_for_lock(&link, caller, request, cancel).await;
         }
-        let outcome = self.ask(&link, caller, request, None, false, cancel).await?;
+        let outcome = self.ask(&link, Call::new(caller, request), None, false, cancel).await?;
         outcome.result
     }
 
@@ -188,7 +188,7 @@ impl Remote {
             let link = self.link()?;
             self.wait_behind(&request, cancel).await?;
             self.admit(&link, request.is_mutation(), cancel).await?;
-            self.ask(&link, caller, request, None, false, cancel).await
+            self.ask(&link, Call::new(caller, request), None, false, cancel).await
         };
         match asked.await {
             Ok(outcome) => (outcome.result, outcome.leases),
@@ -196,21 +196,19 @@ impl Remote {
         }
     }
 
-    /// Sends a change that is on its way behind others, which it need not wait for.
-    pub(crate) async fn call_behind(
+    /// Sends a change that its program was told of at `told`, when its turn has come.
+    pub(crate) async fn call_told(
         &self,
         caller: Caller,
         request: Request,
-    ) -> (Result<Reply, Errno>, Leases) {
-        let asked = async {
-            let link = self.link()?;
-            self.admit(&link, true, None).await?;
-            self.ask(&link, caller, request, None, false, None).await
-        };
-        match asked.await {
-            Ok(outcome) => (outcome.result, outcome.leases),
-            Err(errno) => (Err(errno), Leases::NONE),
-        }
+        told: Time,
+        change: &Change,
+    ) -> Result<Reply, Errno> {
+        change.turn().await;
+        let link = self.link()?;
+        self.admit(&link, true, None).await?;
+        let call = Call { told: Some(told), ..Call::new(caller, request) };
+        self.ask(&link, call, None, false, None).await?.result
     }
 
     /// Whether calls fail when the server is away for long, instead of waiting.
@@ -249,6 +247,13 @@ impl Remote {
             // Whether a directory may go or be replaced depends on what is in it, and it is named by name only; the figures of
             // the volume count all.
             Request::StatFs | Request::Remove { dir: true, .. } | Request::Rename { .. } => behind.last(),
+            // Others that change its attributes or content hold the file's order (`data`), and its names are no matter.
+            Request::Write { node, .. } => {
+                return match behind.before_using(node.ino) {
+                    Some(made) => or_cancel(behind.wait_for(made), cancel).await,
+                    None => Ok(()),
+                };
+            }
             request => behind.before(request.nodes().into_iter().flatten().map(|node| node.ino)),
         };
         match before {
@@ -279,7 +284,7 @@ impl Remote {
         cancel: Option<&Cancel>,
     ) -> Result<Reply, Errno> {
         loop {
-            let outcome = self.ask(link, caller, request.clone(), None, false, cancel).await?;
+            let outcome = self.ask(link, Call::new(caller, request.clone()), None, false, cancel).await?;
             if outcome.result != Err(RENEWED) {
                 return outcome.result;
             }
@@ -302,8 +307,9 @@ impl Remote {
     }
 
     fn begin_later(&self, caller: Caller, request: Request) {
-        let begun =
-            self.link().and_then(|link| link.check().and_then(|()| link.begin(caller, request, None, None)));
+        let begun = self
+            .link()
+            .and_then(|link| link.check().and_then(|()| link.begin(Call::new(caller, request), None, None)));
         if let Err(errno) = begun {
             tracing::debug!(%errno, "a call for later was not made");
         }
@@ -340,7 +346,8 @@ impl Remote {
         let link = self.link()?;
         self.admit(&link, false, cancel).await?;
         let request = Request::PutBlock { block };
-        let outcome = self.ask(&link, NOBODY, request, Some(Arc::new(encoded)), false, cancel).await?;
+        let outcome =
+            self.ask(&link, Call::new(NOBODY, request), Some(Arc::new(encoded)), false, cancel).await?;
         outcome.result.map(|_| ())
     }
 
@@ -380,7 +387,7 @@ impl Remote {
         let request = Request::ReadBlock { node, block, first, count };
         self.wait_behind(&request, cancel).await?;
         self.admit(&link, false, cancel).await?;
-        let outcome = self.ask(&link, NOBODY, request, None, true, cancel).await?;
+        let outcome = self.ask(&link, Call::new(NOBODY, request), None, true, cancel).await?;
         let (Reply::Segments(segments), Some(payload)) = (outcome.result?, outcome.payload) else {
             tracing::error!(%block, "the server answered a read of a block with something else");
             return Err(Errno::EPROTO);
@@ -416,7 +423,10 @@ impl Remote {
             return Ok(());
         }
         let link = self.link()?;
-        self.ask(&link, NOBODY, Request::Sync { up_to }, None, false, cancel).await?.result.map(|_| ())
+        self.ask(&link, Call::new(NOBODY, Request::Sync { up_to }), None, false, cancel)
+            .await?
+            .result
+            .map(|_| ())
     }
 
     /// The highest commit answered to this session.
@@ -464,16 +474,15 @@ impl Remote {
     async fn ask(
         &self,
         link: &Rc<Link>,
-        caller: Caller,
-        request: Request,
+        call: Call,
         payload: Option<Arc<Vec<u8>>>,
         takes_payload: bool,
         cancel: Option<&Cancel>,
     ) -> Result<Outcome, Errno> {
         link.check()?;
-        let lock_wait = matches!(request, Request::Lock { wait: true, .. });
+        let lock_wait = matches!(call.request, Request::Lock { wait: true, .. });
         let waiter = Waiter::new(takes_payload);
-        let id = link.begin(caller, request, payload, Some(Rc::clone(&waiter)))?;
+        let id = link.begin(call, payload, Some(Rc::clone(&waiter)))?;
         let mut ticket = Ticket { link, id, answered: false };
         // Whoever is cancelled reads no answer. Only a wait for a lock may have been granted at the same moment.
         let mut raised = pin!(async {
@@ -533,7 +542,11 @@ async fn refill(link: Rc<Link>, key: u64, ino: bool) {
     let count = grant.count();
     let request = if ino { Request::GrantInodes { count } } else { Request::GrantBlocks { count } };
     let generation = link.session.generation();
-    match remote.ask(&link, NOBODY, request, None, false, None).await.and_then(|outcome| outcome.result) {
+    match remote
+        .ask(&link, Call::new(NOBODY, request), None, false, None)
+        .await
+        .and_then(|outcome| outcome.result)
+    {
         // Granted to a session that was lost meanwhile: of no use.
         Ok(_) if generation != link.session.generation() => grant.handle_failed(Errno::ESTALE),
         Ok(Reply::Inodes { range, seals }) if ino && range.count > 0 => {

@@ -12,7 +12,7 @@ use flexfs_uring::clock;
 use flexfs_uring::timer::{sleep, timeout};
 use flexfs_wire::frame::{self, Header, Kind};
 use flexfs_wire::limits::HEARTBEAT_MS;
-use flexfs_wire::message::{Answer, Notice, Request};
+use flexfs_wire::message::{Answer, Call, Notice, Request};
 
 use super::conn::{Conn, millis};
 use super::error::LinkError;
@@ -178,7 +178,7 @@ fn read_notice(link: &Link, notice: Notice) {
             None => {
                 let ids = recalls.iter().map(|recall| recall.id).collect();
                 // It fails only when the session has ended.
-                let _ = link.begin(NOBODY, Request::Recalled { ids }, None, None);
+                let _ = link.begin(Call::new(NOBODY, Request::Recalled { ids }), None, None);
             }
         },
     }
@@ -205,7 +205,7 @@ async fn tick(
             None if now.duration_since(received) >= HEARTBEAT => {
                 asked = Some(now);
                 // It fails when the session has ended, which `watch` sees.
-                let _ = link.begin(NOBODY, Request::Heartbeat, None, None);
+                let _ = link.begin(Call::new(NOBODY, Request::Heartbeat), None, None);
             }
             None => {}
         }

@@ -149,6 +149,7 @@ mod tests {
     fn call(number: u64) -> Call {
         Call {
             caller: Caller { uid: 1000, gid: 100 },
+            told: None,
             request: Request::Remove {
                 parent: Node { ino: Ino(number), seal: 7 },
                 name: Name::new(b"name").unwrap(),

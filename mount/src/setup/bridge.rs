@@ -5,14 +5,38 @@ use flexfs_wire::id::{BlockId, Commit};
 use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
+use flexfs_wire::time::Time;
 
 use crate::cancel::Cancel;
 use crate::data::Server;
 use crate::lease::Recalls;
 use crate::link::Remote;
+use crate::link::behind::{About, Change};
 use crate::store::{self, Place};
 
 impl Server for Remote {
+    type Change = Change;
+
+    fn begin_told(&self, node: Node) -> Option<(Change, Time)> {
+        let now = Self::server_now(self)?;
+        let about = About { nodes: [Some(node), None], ..About::default() };
+        Some((self.behind().begin(&about)?, now))
+    }
+
+    async fn call_told(
+        &self,
+        change: &Change,
+        caller: Caller,
+        request: Request,
+        told: Time,
+    ) -> Result<Reply, Errno> {
+        Self::call_told(self, caller, request, told, change).await
+    }
+
+    fn server_now(&self) -> Option<Time> {
+        Self::server_now(self)
+    }
+
     async fn call(&self, caller: Caller, request: Request, cancel: Option<&Cancel>) -> Result<Reply, Errno> {
         Self::call(self, caller, request, cancel).await
     }

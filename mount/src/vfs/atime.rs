@@ -80,6 +80,7 @@ impl Vfs {
             };
             // Not as the reader, who need not be allowed to. Squashed, root's own files keep their times.
             if times.owner.uid != 0 || !self.flags.root_squash {
+                self.files.note_atime(inode.ino(), atime);
                 self.remote.call_later(times.owner, Request::SetAttr { node: inode.node, change });
             }
             inode.settle_atime(Some(atime));

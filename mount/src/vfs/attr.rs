@@ -19,7 +19,9 @@ impl Vfs {
         let recalls = self.remote.recalls();
         let (asked, life) = (recalls.asked(), recalls.life());
         // The kernel asks once more with every name that is made.
-        if let Some(mut attr) = self.known_better(&inode) {
+        let here =
+            if inode.is_file() { self.files.attr_here(inode.ino()) } else { self.known_better(&inode) };
+        if let Some(mut attr) = here {
             inode.note_times(&mut attr);
             let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked });
             return Ok((attr, valid));
@@ -58,6 +60,11 @@ impl Vfs {
             inode.settle_atime(None);
         }
         let asked = self.remote.recalls().asked();
+        if let Some(mut attr) = self.set_attr_behind(ctx, &inode, change).await? {
+            inode.note_times(&mut attr);
+            let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked });
+            return Ok((attr, valid));
+        }
         inode.content.doubt_attr();
         let set = self.files.set_attr(ctx.caller, inode.node, change, Some(ctx.cancel)).await;
         inode.content.doubt_attr();

@@ -1,9 +1,11 @@
-//! Making files, directories and links without waiting for the server, where this session has the directory to itself.
+//! Changing names and attributes without waiting for the server, where this session has the directory to itself.
 //!
 //! The server lets a session alone with a directory that it makes (`Leases::ALONE`): before another one looks into it, the
-//! session is asked, and answers when all it made there has arrived (`recall`). So the program goes on at once, and the call
+//! session is asked, and answers when all it changed there has arrived (`recall`). So the program goes on at once, and the call
 //! is sent behind (`link::behind`). What is made so has a number and handle of a range granted before, the attributes the
-//! server would give it, and is leased like what the server has answered: nobody else can know of it.
+//! server would give it, and is leased like what the server has answered: nobody else can know of it. Only what was made so is
+//! removed, moved and linked so: somebody else may know other inodes by other ways, and look at them without asking here.
+//! Attributes of files are `data`'s (`data::attr`).
 //!
 //! Everything the server may refuse for is ruled out before, or makes the call wait as ever: access lists and set-gid of
 //! the directory, squashed users, a bound on inodes. What is left (a full disk, a session that is lost or revoked) is told in
@@ -13,30 +15,37 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use flexfs_uring::spawn;
-use flexfs_wire::attr::{Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use flexfs_wire::attr::{Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SetAttr};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::lease::Leases;
 use flexfs_wire::limits::SYMLINK_BYTES_MAX;
-use flexfs_wire::message::{Caller, Entry, Make, Reply, Request};
+use flexfs_wire::message::{Caller, Entry, Make, RENAME_NOREPLACE, Reply, Request};
 use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
+use super::content::Present;
 use super::inode::Inode;
+use super::known;
 use super::recall::Task;
 use super::state::{Ctx, Grant, Vfs};
 use crate::cancel::or_cancel;
 use crate::link::Remote;
-use crate::link::behind::Serial;
+use crate::link::behind::{About, Change};
 
-/// One change on its way.
-struct Change {
+/// A directory and a name in it.
+pub(super) type Place<'a> = (&'a Arc<Inode>, &'a Name);
+
+/// A change on its way.
+struct Told {
     remote: Arc<Remote>,
     tasks: Option<Sender<Task>>,
-    serial: Serial,
-    dir: Arc<Inode>,
-    name: Name,
-    attr: Attr,
+    change: Change,
+    at: Time,
+    /// Directories in which names change, and those names.
+    places: Vec<(Arc<Inode>, Name)>,
+    /// Inodes that it changes.
+    nodes: Vec<Node>,
 }
 
 impl Vfs {
@@ -47,35 +56,22 @@ impl Vfs {
     pub(super) async fn make_behind(
         &self,
         ctx: Ctx<'_>,
-        dir: &Arc<Inode>,
-        (name, node): (&Name, Node),
+        place: Place<'_>,
+        node: Node,
         make: &Make,
     ) -> Result<Option<(Entry, Grant)>, Errno> {
-        let recalls = self.remote.recalls();
-        let life = recalls.life();
-        if !self.makes_behind || !dir.content.is_alone(life) || !dir.is_plain(life) || dir.gives_group() {
+        let (dir, name) = place;
+        let Some(at) = self.present(ctx, &[dir]).await? else { return Ok(None) };
+        if dir.gives_group() || !dir.is_plain(at.life) {
             return Ok(None);
         }
-        let Some(attr) = self.remote.server_now().and_then(|now| attr_of(make, ctx.caller, now)) else {
-            return Ok(None);
-        };
-        or_cancel(self.remote.behind().room(), Some(ctx.cancel)).await?;
-        self.remote.check()?;
-        let asked = recalls.asked();
-        let begin = || self.remote.behind().begin(dir.node, node);
-        let Some(serial) = dir.content.make(name, &attr, life, begin) else { return Ok(None) };
-        let change = Change {
-            remote: Arc::clone(&self.remote),
-            tasks: self.tasks.get().cloned(),
-            serial,
-            dir: Arc::clone(dir),
-            name: name.clone(),
-            attr,
-        };
-        let make = Make { time: Some(attr.mtime), ..make.clone() };
-        let (caller, request) =
-            (ctx.caller, Request::Make { parent: dir.node, name: Some(name.clone()), make });
-        drop(spawn(async move { change.send(caller, request).await }));
+        let Some(attr) = attr_of(make, ctx.caller, at.now) else { return Ok(None) };
+        let asked = self.remote.recalls().asked();
+        let about = About { makes: true, ..about(&[place], &[node]) };
+        let begin = || self.remote.behind().begin(&about);
+        let Some(change) = dir.content.make(name, &attr, at.life, begin) else { return Ok(None) };
+        let request = Request::Make { parent: dir.node, name: Some(name.clone()), make: make.clone() };
+        self.tell(ctx.caller, request, change, at.now, (&[place], &[node]), Some(attr));
         let leases = match attr.kind() {
             S_IFREG => Leases::EXCLUSIVE,
             S_IFDIR => Leases::BORN.and(Leases::ALONE),
@@ -84,49 +80,249 @@ impl Vfs {
         let leases = leases.and(Leases::NAMES).and(Leases::ATTR);
         Ok(Some((Entry { node, attr }, Grant { leases, asked })))
     }
+
+    /// Removes one of this mount's own names here. False: the server is to be asked.
+    ///
+    /// # Errors
+    /// As `make_behind`.
+    pub(super) async fn remove_behind(
+        &self,
+        ctx: Ctx<'_>,
+        place: Place<'_>,
+        is_dir: bool,
+    ) -> Result<bool, Errno> {
+        let (dir, name) = place;
+        let Some(at) = self.present(ctx, &[dir]).await? else { return Ok(false) };
+        let Some(child) = self.own(place, at.life).filter(|child| child.is_dir() == is_dir) else {
+            return Ok(false);
+        };
+        // Whether a directory is empty is known of one that nobody else looks into, and the kernel makes nothing in it meanwhile.
+        let is_empty = || child.content.attr(at.life, at.renames).is_some_and(|attr| attr.size == 0);
+        if is_dir && !is_empty() {
+            return Ok(false);
+        }
+        let about = About { whole_dirs: is_dir, ..about(&[place], &[child.node]) };
+        let begin = || self.remote.behind().begin(&about);
+        let Some(change) = dir.content.remove(name, is_dir, at, begin) else { return Ok(false) };
+        self.files.doubt(child.ino());
+        child.content.end();
+        let request = Request::Remove { parent: dir.node, name: name.clone(), dir: is_dir };
+        self.tell(ctx.caller, request, change, at.now, (&[place], &[child.node]), None);
+        Ok(true)
+    }
+
+    /// Moves one of this mount's own names here: not a directory, and onto a name that is not there or that is such a one, too.
+    /// False: the server is to be asked.
+    ///
+    /// # Errors
+    /// As `make_behind`.
+    pub(super) async fn rename_behind(
+        &self,
+        ctx: Ctx<'_>,
+        source: Place<'_>,
+        target: Place<'_>,
+        flags: u32,
+    ) -> Result<bool, Errno> {
+        let Some(at) = self.present(ctx, &[source.0, target.0]).await? else { return Ok(false) };
+        let Some(moved) = self.own(source, at.life).filter(|child| !child.is_dir()) else { return Ok(false) };
+        let replaced = self.own(target, at.life);
+        let fits = match &replaced {
+            // Two names of one inode both stay.
+            Some(other) => flags == 0 && !other.is_dir() && other.ino() != moved.ino(),
+            None => flags & !RENAME_NOREPLACE == 0,
+        };
+        if !fits {
+            return Ok(false);
+        }
+        let mut nodes = vec![moved.node];
+        nodes.extend(replaced.as_ref().map(|other| other.node));
+        let places = [source, target];
+        let about = about(&places, &nodes);
+        let begin = || self.remote.behind().begin(&about);
+        let (names, replaces) = ((source.1, target.1), replaced.is_some());
+        let (here, there) = (&source.0.content, &target.0.content);
+        let change = if source.0.ino() == target.0.ino() {
+            here.rename(names, replaces, at, begin)
+        } else {
+            here.move_to(there, source.0.ino() < target.0.ino(), names, replaces, at, begin)
+        };
+        let Some(change) = change else { return Ok(false) };
+        moved.set_place(target.0.ino(), known::hash(target.1));
+        nodes.iter().for_each(|node| self.files.doubt(node.ino));
+        let request = Request::Rename {
+            parent: source.0.node,
+            name: source.1.clone(),
+            new_parent: target.0.node,
+            new_name: target.1.clone(),
+            flags,
+        };
+        self.tell(ctx.caller, request, change, at.now, (&places, &nodes), None);
+        Ok(true)
+    }
+
+    /// Gives one of this mount's own files another name here. `None`: the server is to be asked.
+    ///
+    /// # Errors
+    /// As `make_behind`.
+    pub(super) async fn link_behind(
+        &self,
+        ctx: Ctx<'_>,
+        inode: &Arc<Inode>,
+        place: Place<'_>,
+    ) -> Result<Option<(Entry, Grant)>, Errno> {
+        let (dir, name) = place;
+        let Some(home) = self.inodes.known(inode.parent()) else { return Ok(None) };
+        let Some(at) = self.present(ctx, &[&home, dir]).await? else { return Ok(None) };
+        let asked = self.remote.recalls().asked();
+        let is_own = home.content.own(inode.name(), at.life) == Some(inode.ino());
+        let Some(mut attr) = self.files.attr_here(inode.ino()).filter(|attr| is_own && attr.nlink == 1)
+        else {
+            return Ok(None);
+        };
+        let about = about(&[place], &[inode.node]);
+        let begin = || self.remote.behind().begin(&about);
+        let Some(change) = dir.content.link(name, inode.ino(), at, begin) else { return Ok(None) };
+        self.files.doubt(inode.ino());
+        (attr.nlink, attr.ctime) = (2, at.now);
+        let request = Request::Link { node: inode.node, parent: dir.node, name: name.clone() };
+        self.tell(ctx.caller, request, change, at.now, (&[place], &[inode.node]), None);
+        let leases = Leases::NAMES.and(Leases::ATTR);
+        Ok(Some((Entry { node: inode.node, attr }, Grant { leases, asked })))
+    }
+
+    /// Changes attributes here: of a file that is this client's, or of a directory that nobody else looks into. `None`: the
+    /// server is to be asked.
+    ///
+    /// # Errors
+    /// As `make_behind`.
+    pub(super) async fn set_attr_behind(
+        &self,
+        ctx: Ctx<'_>,
+        inode: &Arc<Inode>,
+        change: SetAttr,
+    ) -> Result<Option<Attr>, Errno> {
+        if change.size.is_some() || change.ctime.is_some() || !(inode.is_dir() || inode.is_file()) {
+            return Ok(None);
+        }
+        let alone = if inode.is_dir() { std::slice::from_ref(&inode) } else { &[] };
+        let Some(at) = self.present(ctx, alone).await? else { return Ok(None) };
+        if !inode.is_plain(at.life) {
+            return Ok(None);
+        }
+        if inode.is_file() {
+            let (node, tasks) = (inode.node, self.tasks.get().cloned());
+            let (remote, nodeid) = (Arc::clone(&self.remote), inode.nodeid);
+            let lost = move |errno| {
+                report(&remote, &[], &[node], errno);
+                if let Some(tasks) = tasks {
+                    drop(tasks.send(Task::Lost { nodeid, name: None }));
+                }
+            };
+            return Ok(self.files.set_attr_here(ctx.caller, node, &change, lost));
+        }
+        let about = About { whole_dirs: true, ..about(&[], &[inode.node]) };
+        let begin = || self.remote.behind().begin(&about);
+        let Some((attr, begun)) = inode.content.set_attr(&change, at, begin) else { return Ok(None) };
+        let request = Request::SetAttr { node: inode.node, change };
+        self.tell(ctx.caller, request, begun, at.now, (&[], &[inode.node]), None);
+        Ok(Some(attr))
+    }
+
+    /// How a change finds things, if it may be sent behind: nobody else looks into these directories. Waits for room.
+    async fn present(&self, ctx: Ctx<'_>, dirs: &[&Arc<Inode>]) -> Result<Option<Present>, Errno> {
+        let life = self.remote.recalls().life();
+        if !self.makes_behind || dirs.iter().any(|dir| !dir.content.is_alone(life)) {
+            return Ok(None);
+        }
+        or_cancel(self.remote.behind().room(), Some(ctx.cancel)).await?;
+        self.remote.check()?;
+        let renames = self.renames();
+        Ok(self.remote.server_now().map(|now| Present { life, renames, now }))
+    }
+
+    /// The inode behind a name of this mount's own.
+    fn own(&self, (dir, name): Place<'_>, life: u64) -> Option<Arc<Inode>> {
+        dir.content.own(known::hash(name), life).and_then(|ino| self.inodes.known(ino))
+    }
+
+    fn tell(
+        &self,
+        caller: Caller,
+        request: Request,
+        change: Change,
+        at: Time,
+        (places, nodes): (&[Place<'_>], &[Node]),
+        made: Option<Attr>,
+    ) {
+        let told = Told {
+            remote: Arc::clone(&self.remote),
+            tasks: self.tasks.get().cloned(),
+            change,
+            at,
+            places: places.iter().map(|(dir, name)| (Arc::clone(dir), (*name).clone())).collect(),
+            nodes: nodes.to_vec(),
+        };
+        drop(spawn(async move { told.send(caller, request, made).await }));
+    }
 }
 
-impl Change {
-    async fn send(self, caller: Caller, request: Request) {
-        let behind = self.remote.behind();
-        if let Some(made) = behind.before_making_in(self.dir.ino()) {
-            behind.wait(made).await;
-        }
-        match self.remote.call_behind(caller, request).await.0 {
-            Ok(Reply::Entry(entry)) => {
-                if entry.attr != self.attr {
-                    tracing::warn!(told = ?self.attr, is = ?entry.attr, "the server made something else of it");
-                }
-                self.dir.note_commit((self.remote.last_commit(), self.remote.generation()));
+impl Told {
+    async fn send(self, caller: Caller, request: Request, made: Option<Attr>) {
+        let reply = match self.remote.call_told(caller, request, self.at, &self.change).await {
+            Ok(reply) => reply,
+            Err(errno) => return self.lose(errno),
+        };
+        match (&reply, made) {
+            (Reply::Entry(entry), Some(told)) if entry.attr != told => {
+                tracing::warn!(?told, is = ?entry.attr, "the server made something else of it");
             }
-            Ok(other) => self.lose(super::state::misfit(&other)),
-            Err(errno) => self.lose(errno),
+            (Reply::Entry(_) | Reply::Done | Reply::Attr(_), _) => {}
+            (other, _) => return self.lose(super::state::misfit(other)),
+        }
+        for (dir, _) in &self.places {
+            dir.note_commit((self.remote.last_commit(), self.remote.generation()));
         }
         // The rest is in `drop`, also for a shard that ends.
     }
 
     fn lose(&self, errno: Errno) {
-        let (dir, ino) = (self.dir.ino(), self.attr.ino);
-        let lost = self.remote.behind().fail([dir, ino], errno);
-        // A session that ends takes a thousand with it.
-        if lost.is_power_of_two() {
-            tracing::error!(
-                dir = dir.0, ino = ino.0, name = ?self.name, error = %errno, lost,
-                "something was made here, and the metadata server would not have it: it is lost (and others, as many as \
-                 `lost` says). The next fsync of it or of its directory fails. Check the metadata server's disk and log"
-            );
-        }
-        if let Some(tasks) = &self.tasks {
-            // The receiver lives as long as the process.
-            drop(tasks.send(Task::Lost { dir: self.dir.nodeid, name: self.name.clone() }));
+        report(&self.remote, &self.places, &self.nodes, errno);
+        for (dir, name) in &self.places {
+            // What is in it is asked for from now on.
+            dir.content.end();
+            if let Some(tasks) = &self.tasks {
+                // The receiver lives as long as the process.
+                drop(tasks.send(Task::Lost { nodeid: dir.nodeid, name: Some(name.clone()) }));
+            }
         }
     }
 }
 
-impl Drop for Change {
-    fn drop(&mut self) {
-        self.remote.behind().end(self.serial);
+fn report(remote: &Remote, places: &[(Arc<Inode>, Name)], nodes: &[Node], errno: Errno) {
+    let inos = places.iter().map(|(dir, _)| dir.ino()).chain(nodes.iter().map(|node| node.ino));
+    let lost = remote.behind().fail(inos, errno);
+    // A session that ends takes a thousand with it.
+    if lost.is_power_of_two() {
+        tracing::error!(
+            dir = places.first().map(|(dir, _)| dir.ino().0), name = ?places.first().map(|(_, name)| name),
+            ino = nodes.first().map(|node| node.ino.0), error = %errno, lost,
+            "something was changed here, and the metadata server would not have it: the change is lost (and others, as many \
+             as `lost` says). The next fsync of the file or of its directory fails. Check the metadata server's disk and log"
+        );
     }
+}
+
+/// What a change of names is about.
+fn about(places: &[Place<'_>], nodes: &[Node]) -> About {
+    let mut about = About::default();
+    for (index, (dir, name)) in places.iter().enumerate().take(2) {
+        about.dirs[index] = Some(dir.node);
+        about.names[index] = Some((dir.ino(), known::hash(name)));
+    }
+    for (place, node) in about.nodes.iter_mut().zip(nodes) {
+        *place = Some(*node);
+    }
+    about
 }
 
 /// Attributes the server will give it, in a directory without access lists and set-gid (`namespace/create.rs`). `None`: that

@@ -1,15 +1,27 @@
-//! What may be in a directory that was made here: what is surely not in it need not be asked for.
+//! What is known of the content of a directory.
 //!
-//! The server grants the names of a new directory together with the directory. From then on every name in it was either
-//! made here, or is recalled before another client makes it: all are noted, none is ever taken out. So a name that was not
-//! noted is not there. Most names that are looked up in a new directory are about to be made (`tar`, `git clone`).
+//! *Names that may be there.* The server grants the names of a new directory together with the directory. From then on every
+//! name in it was either made here, or is recalled before another client makes it: all are noted, and taken out only when they
+//! are removed here while nobody else looks. So a name that was not noted is not there. Most names that are looked up in a new
+//! directory are about to be made (`tar`, `git clone`).
+//!
+//! *Children*: the inodes that names were last found to be, for as long as the kernel knows them.
+//!
+//! *Attributes*, while this client is alone with the directory and changes it at once, and the server behind.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flexfs_wire::attr::Attr;
+use flexfs_wire::attr::{Attr, SetAttr};
+use flexfs_wire::id::Ino;
 use flexfs_wire::name::Name;
+use flexfs_wire::time::Time;
 
-use super::known::Known;
+use super::known::{self, Known};
+use crate::data;
+
+/// Children remembered of one directory; with more, all are forgotten.
+const CHILDREN_MAX: usize = 1 << 20;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -21,7 +33,7 @@ pub(crate) struct Content {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The life of the leases in which it was made.
+    /// The life of the leases since when all names are noted.
     since: Option<u64>,
     /// A name was made there before it was known to be new.
     late: bool,
@@ -31,6 +43,29 @@ struct State {
     attr: Option<(Attr, u64)>,
     /// How often they were doubted or changed.
     doubts: u64,
+    /// By hash of the name.
+    children: HashMap<u64, Child>,
+}
+
+/// What a name was last found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Child {
+    pub(crate) ino: Ino,
+    /// The life of the leases in which it surely is that.
+    sure: Option<u64>,
+    /// It was made here, and nobody else has heard of it as long as the directory is this client's alone.
+    mine: bool,
+}
+
+/// How a change finds the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Present {
+    /// The life of the leases.
+    pub(crate) life: u64,
+    /// Renames of this mount so far.
+    pub(crate) renames: u64,
+    /// When it is made, by the server's clock.
+    pub(crate) now: Time,
 }
 
 impl Content {
@@ -61,7 +96,7 @@ impl Content {
     pub(crate) fn attr(&self, life: u64, renames: u64) -> Option<Attr> {
         let state = self.state();
         let (attr, by) = state.attr?;
-        (state.alone && state.since == Some(life) && by == renames).then_some(attr)
+        (state.is_alone(life) && by == renames).then_some(attr)
     }
 
     /// For [`Content::know_attr`], before the server is asked.
@@ -72,7 +107,7 @@ impl Content {
     /// The server told its attributes; they count if nothing has changed them since it was asked.
     pub(crate) fn know_attr(&self, attr: Attr, life: u64, (doubts, renames): (u64, u64)) {
         let mut state = self.state();
-        if state.alone && state.since == Some(life) && state.doubts == doubts {
+        if state.is_alone(life) && state.doubts == doubts {
             state.attr = Some((attr, renames));
         }
     }
@@ -86,35 +121,7 @@ impl Content {
 
     /// Whether nobody else looks into it. `life`: of the leases, now.
     pub(crate) fn is_alone(&self, life: u64) -> bool {
-        let state = self.state();
-        state.alone && state.since == Some(life)
-    }
-
-    /// Makes a name here that the server hears of later, where that is allowed: it is not there, and nobody else looks.
-    /// `begin` notes that it is on its way; what is shared afterwards waits for that.
-    pub(crate) fn make<T>(
-        &self,
-        name: &Name,
-        made: &Attr,
-        life: u64,
-        begin: impl FnOnce() -> Option<T>,
-    ) -> Option<T> {
-        let mut state = self.state();
-        if !state.alone || state.since != Some(life) || self.names.has(name) {
-            return None;
-        }
-        let begun = begin()?;
-        self.names.add(name);
-        state.doubts += 1;
-        if let Some((attr, _)) = &mut state.attr {
-            // As the server does it (`namespace/create.rs`).
-            attr.size += 1;
-            attr.nlink += u32::from(made.is_dir());
-            attr.mtime = attr.mtime.touched(made.mtime);
-            attr.ctime = attr.ctime.touched(made.mtime);
-            attr.version += 1;
-        }
-        Some(begun)
+        self.state().is_alone(life)
     }
 
     /// A name is about to be made there, by whomever.
@@ -132,15 +139,230 @@ impl Content {
         self.state().since == Some(life) && !self.names.has(name)
     }
 
+    // ---- children
+
+    /// The name was found to be this inode; in the life `sure` it surely is.
+    pub(crate) fn learn(&self, name: u64, ino: Ino, sure: Option<u64>) {
+        let mut state = self.state();
+        if state.children.len() >= CHILDREN_MAX {
+            state.children = HashMap::new();
+        }
+        let child = state.children.entry(name).or_insert(Child { ino, sure, mine: false });
+        let mine = child.mine && child.ino == ino;
+        *child = Child { ino, sure: if mine { child.sure } else { sure }, mine };
+    }
+
+    /// The kernel forgot the inode that was found under this name.
+    pub(crate) fn forget(&self, name: u64, ino: Ino) {
+        let mut state = self.state();
+        if state.children.get(&name).is_some_and(|child| child.ino == ino) {
+            state.children.remove(&name);
+        }
+    }
+
+    /// Somebody else changes the name.
+    pub(crate) fn doubt_name(&self, name: u64) {
+        if let Some(child) = self.state().children.get_mut(&name) {
+            (child.sure, child.mine) = (None, false);
+        }
+    }
+
+    /// What the name was last found to be.
+    pub(crate) fn child(&self, name: u64) -> Option<Ino> {
+        self.state().children.get(&name).map(|child| child.ino)
+    }
+
+    /// A name of this mount's own that nobody else has heard of. `life`: of the leases, now.
+    pub(crate) fn own(&self, name: u64, life: u64) -> Option<Ino> {
+        let state = self.state();
+        state.own(name, life).map(|child| child.ino)
+    }
+
+    /// The server is about to change what the name is: it may be another inode, or none. What it was.
+    pub(crate) fn take(&self, name: u64) -> Option<Ino> {
+        self.state().children.remove(&name).map(|child| child.ino)
+    }
+
+    // ---- changes that the server hears of later. `begin` notes that one is on its way; what is shared afterwards waits for it.
+
+    /// Makes a name, where that is allowed: it is not there, and nobody else looks.
+    pub(crate) fn make<T>(
+        &self,
+        name: &Name,
+        made: &Attr,
+        life: u64,
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.state();
+        if !state.is_alone(life) || self.names.has(name) {
+            return None;
+        }
+        let begun = begin()?;
+        self.names.add(name);
+        let child = Child { ino: made.ino, sure: Some(life), mine: true };
+        state.children.insert(known::hash(name), child);
+        // As the server does it (`namespace/create.rs`).
+        state.touch(made.mtime, |attr| {
+            attr.size += 1;
+            attr.nlink += u32::from(made.is_dir());
+        });
+        Some(begun)
+    }
+
+    /// Gives one of this mount's own inodes a name more.
+    pub(crate) fn link<T>(
+        &self,
+        name: &Name,
+        ino: Ino,
+        at: Present,
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.state();
+        if !state.is_alone(at.life) || self.names.has(name) {
+            return None;
+        }
+        let begun = begin()?;
+        self.names.add(name);
+        state.children.insert(known::hash(name), Child { ino, sure: Some(at.life), mine: true });
+        state.touch(at.now, |attr| attr.size += 1);
+        Some(begun)
+    }
+
+    /// Takes one of this mount's own names away; `is_dir`: of a directory.
+    pub(crate) fn remove<T>(
+        &self,
+        name: &Name,
+        is_dir: bool,
+        at: Present,
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let hash = known::hash(name);
+        let mut state = self.state();
+        state.own(hash, at.life)?;
+        let begun = begin()?;
+        self.names.remove(hash);
+        state.children.remove(&hash);
+        state.touch(at.now, |attr| {
+            attr.size = attr.size.saturating_sub(1);
+            attr.nlink = attr.nlink.saturating_sub(u32::from(is_dir));
+        });
+        Some(begun)
+    }
+
+    /// Moves one of this mount's own names within the directory, onto one that is not there, or (`replaces`) onto another of
+    /// its own, neither a directory's.
+    pub(crate) fn rename<T>(
+        &self,
+        (source, target): (&Name, &Name),
+        replaces: bool,
+        at: Present,
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let (from, to) = (known::hash(source), known::hash(target));
+        let mut state = self.state();
+        let child = state.own(from, at.life)?;
+        if !self.is_free(&state, target, replaces, at.life) {
+            return None;
+        }
+        let begun = begin()?;
+        self.names.remove(from);
+        self.names.add(target);
+        state.children.remove(&from);
+        state.children.insert(to, child);
+        state.touch(at.now, |attr| attr.size = attr.size.saturating_sub(replaces.into()));
+        Some(begun)
+    }
+
+    /// The same, into another directory. `first`: this one is locked before it.
+    pub(crate) fn move_to<T>(
+        &self,
+        target_dir: &Self,
+        first: bool,
+        (source, target): (&Name, &Name),
+        replaces: bool,
+        at: Present,
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let (from, to) = (known::hash(source), known::hash(target));
+        let (mut here, mut there);
+        if first {
+            here = self.state();
+            there = target_dir.state();
+        } else {
+            there = target_dir.state();
+            here = self.state();
+        }
+        let child = here.own(from, at.life)?;
+        if !target_dir.is_free(&there, target, replaces, at.life) {
+            return None;
+        }
+        let begun = begin()?;
+        self.names.remove(from);
+        target_dir.names.add(target);
+        here.children.remove(&from);
+        there.children.insert(to, child);
+        here.touch(at.now, |attr| attr.size = attr.size.saturating_sub(1));
+        there.touch(at.now, |attr| attr.size += u64::from(!replaces));
+        Some(begun)
+    }
+
+    /// Changes its attributes. They are told, as they are then.
+    pub(crate) fn set_attr<T>(
+        &self,
+        change: &SetAttr,
+        at: Present,
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<(Attr, T)> {
+        let mut state = self.state();
+        let alone = state.is_alone(at.life);
+        let (attr, by) = state.attr.as_mut().filter(|_| alone)?;
+        if *by != at.renames {
+            return None;
+        }
+        let begun = begin()?;
+        data::apply(attr, change, at.now);
+        let attr = *attr;
+        state.doubts += 1;
+        Some((attr, begun))
+    }
+
+    fn is_free(&self, state: &State, name: &Name, replaces: bool, life: u64) -> bool {
+        match replaces {
+            true => state.own(known::hash(name), life).is_some(),
+            false => state.is_alone(life) && !self.names.has(name),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    fn is_alone(&self, life: u64) -> bool {
+        self.alone && self.since == Some(life)
+    }
+
     fn share(&mut self) {
         self.alone = false;
         self.attr = None;
+        self.children.values_mut().for_each(|child| child.mine = false);
+    }
+
+    fn own(&self, name: u64, life: u64) -> Option<Child> {
+        let child = *self.children.get(&name)?;
+        (self.is_alone(life) && child.mine && child.sure == Some(life)).then_some(child)
+    }
+
+    /// An entry came or went at `now`.
+    fn touch(&mut self, now: Time, change: impl FnOnce(&mut Attr)) {
+        self.doubts += 1;
+        if let Some((attr, _)) = &mut self.attr {
+            change(attr);
+            attr.mtime = attr.mtime.touched(now);
+            attr.ctime = attr.ctime.touched(now);
+            attr.version += 1;
+        }
     }
 }
 
@@ -213,5 +435,92 @@ mod tests {
         assert_eq!(content.attr(3, 8), Some(now));
         content.share();
         assert_eq!(content.attr(3, 8), None);
+    }
+
+    fn present(secs: i64) -> Present {
+        Present { life: 3, renames: 7, now: Time { secs, nanos: 0 } }
+    }
+
+    fn begun() -> Option<()> {
+        Some(())
+    }
+
+    /// A directory of this mount's own with the files `a` (8) and `b` (9), changed at 6.
+    fn own_dir() -> (Content, [Name; 3]) {
+        let names = [b"a", b"b", b"c"].map(|name| Name::new(name).unwrap());
+        let content = Content::default();
+        content.begin(3, Some((attr(S_IFDIR, 5), 7)));
+        for (name, ino) in names.iter().zip([8, 9]) {
+            let made = Attr { ino: Ino(ino), ..attr(S_IFREG, 6) };
+            content.make(name, &made, 3, begun).unwrap();
+        }
+        (content, names)
+    }
+
+    #[test]
+    fn only_what_was_made_here_is_removed_and_moved_here() {
+        let (content, [a, b, c]) = own_dir();
+        let at = present(9);
+        assert_eq!(content.remove(&c, false, at, begun), None, "it is not there");
+        assert_eq!(content.remove(&a, false, Present { life: 4, ..at }, begun), None);
+        assert_eq!(content.rename((&a, &b), false, at, begun), None, "something is there");
+        assert_eq!(content.rename((&a, &c), true, at, begun), None, "nothing is there");
+        content.rename((&a, &c), false, at, begun).unwrap();
+        assert!(content.lacks(&a, 3) && !content.lacks(&c, 3));
+        assert_eq!((content.own(known::hash(&c), 3), content.attr(3, 7).unwrap().size), (Some(Ino(8)), 2));
+        content.rename((&c, &b), true, at, begun).unwrap();
+        let now = content.attr(3, 7).unwrap();
+        assert_eq!((now.size, now.mtime.secs, content.own(known::hash(&b), 3)), (1, 9, Some(Ino(8))));
+        content.remove(&b, false, at, begun).unwrap();
+        assert!(content.lacks(&b, 3) && content.attr(3, 7).unwrap().size == 0);
+        // Found by a lookup: others may know it by another way.
+        content.add(&a);
+        content.learn(known::hash(&a), Ino(10), Some(3));
+        assert_eq!(
+            (content.remove(&a, false, at, begun), content.child(known::hash(&a))),
+            (None, Some(Ino(10)))
+        );
+    }
+
+    #[test]
+    fn nothing_is_this_mounts_own_any_more_when_others_look() {
+        let (content, [a, b, _]) = own_dir();
+        content.learn(known::hash(&a), Ino(8), None);
+        assert_eq!(content.own(known::hash(&a), 3), Some(Ino(8)), "found once more");
+        content.doubt_name(known::hash(&a));
+        assert_eq!(content.own(known::hash(&a), 3), None);
+        content.share();
+        assert_eq!((content.own(known::hash(&b), 3), content.child(known::hash(&b))), (None, Some(Ino(9))));
+        content.forget(known::hash(&b), Ino(7));
+        assert_eq!(content.take(known::hash(&b)), Some(Ino(9)));
+        assert_eq!(content.take(known::hash(&b)), None);
+    }
+
+    #[test]
+    fn names_move_between_directories() {
+        let (one, [a, b, c]) = own_dir();
+        let (two, _) = own_dir();
+        let at = present(9);
+        assert_eq!(one.move_to(&two, true, (&a, &b), false, at, begun), None);
+        one.move_to(&two, true, (&a, &c), false, at, begun).unwrap();
+        two.move_to(&one, false, (&c, &b), true, at, begun).unwrap();
+        let (here, there) = (one.attr(3, 7).unwrap(), two.attr(3, 7).unwrap());
+        assert_eq!((here.size, there.size, here.mtime.secs, there.mtime.secs), (1, 2, 9, 9));
+        assert_eq!(one.own(known::hash(&b), 3), Some(Ino(8)));
+        two.share();
+        assert_eq!(one.move_to(&two, true, (&b, &c), false, at, begun), None, "others look there");
+    }
+
+    #[test]
+    fn attributes_change_as_the_server_changes_them() {
+        let (content, [a, _, c]) = own_dir();
+        let change = SetAttr { mode: Some(0o2755), uid: Some(5), ..SetAttr::default() };
+        assert_eq!(content.set_attr(&change, Present { renames: 8, ..present(9) }, begun), None);
+        let (now, ()) = content.set_attr(&change, present(9), begun).unwrap();
+        assert_eq!((now.mode, now.uid, now.ctime.secs, now.mtime.secs), (S_IFDIR | 0o2755, 5, 9, 6));
+        content.link(&c, Ino(8), present(10), begun).unwrap();
+        assert_eq!(content.link(&a, Ino(8), present(10), begun), None);
+        let now = content.attr(3, 7).unwrap();
+        assert_eq!((now.size, now.mtime.secs), (3, 10));
     }
 }

@@ -133,7 +133,7 @@ impl Vfs {
         let node = self.remote.next_node(Some(ctx.cancel)).await?;
         make.ino = node.ino;
         if let Some(name) = &name {
-            if let Some(made) = self.make_behind(ctx, parent, (name, node), &make).await? {
+            if let Some(made) = self.make_behind(ctx, (parent, name), node, &make).await? {
                 return Ok(made);
             }
             parent.content.add(name);
@@ -172,7 +172,6 @@ impl Vfs {
             rdev: args.rdev,
             target: Vec::new(),
             open,
-            time: None,
         }
     }
 }

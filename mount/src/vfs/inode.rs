@@ -31,12 +31,14 @@ pub struct Inode {
     pub kind: u32,
     /// Directory it was last found in, for `..`.
     parent: AtomicU64,
+    /// Hash of the name it was last found under.
+    name: AtomicU64,
     /// Changes by others that were noticed: the kernel may hold pages that are no longer the file's.
     changes_seen: AtomicU64,
     /// The last of them after which the kernel dropped its pages.
     changes_told: AtomicU64,
     state: Mutex<State>,
-    /// Names that may be in this directory, if it was made here.
+    /// What is known of the content of this directory.
     pub(crate) content: Content,
     /// Names of this directory that the kernel may know.
     pub(crate) names: Known,
@@ -88,6 +90,7 @@ impl Inode {
             node,
             kind,
             parent: AtomicU64::new(0),
+            name: AtomicU64::new(0),
             changes_seen: AtomicU64::new(0),
             changes_told: AtomicU64::new(0),
             state: Mutex::default(),
@@ -124,6 +127,17 @@ impl Inode {
 
     pub(crate) fn set_parent(&self, parent: Ino) {
         self.parent.store(parent.0, Ordering::Relaxed);
+    }
+
+    /// Hash of the name it was last found under, in [`Inode::parent`].
+    pub(crate) fn name(&self) -> u64 {
+        self.name.load(Ordering::Relaxed)
+    }
+
+    /// It was found in `parent` under the name of this hash.
+    pub(crate) fn set_place(&self, parent: Ino, name: u64) {
+        self.set_parent(parent);
+        self.name.store(name, Ordering::Relaxed);
     }
 
     /// Somebody else changed the file. The number of the change, for `pages_dropped`.

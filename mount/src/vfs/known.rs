@@ -1,10 +1,10 @@
 //! Which names of a directory the kernel may know: only those need be taken from it when they change.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use flexfs_wire::name::Name;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Names remembered for one directory, 8 bytes and some each. With more, the kernel may know any.
 const NAMES_MAX: usize = 1 << 16;
@@ -39,14 +39,21 @@ impl Known {
         names.any || names.hashes.contains(&hash(name))
     }
 
+    /// It is surely not there.
+    pub(crate) fn remove(&self, hash: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).hashes.remove(&hash);
+    }
+
     /// The kernel knows none of them any more.
     pub(crate) fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Names::default();
     }
 }
 
-fn hash(name: &Name) -> u64 {
-    xxh3_64(name.as_bytes())
+/// Stands for a name. Nobody outside can find two names of one hash: it is keyed anew in each process.
+pub(crate) fn hash(name: &Name) -> u64 {
+    static KEYED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEYED.hash_one(name.as_bytes())
 }
 
 #[cfg(test)]
@@ -58,6 +65,9 @@ mod tests {
         let known = Known::default();
         let name = |number: usize| Name::new(format!("n{number}").as_bytes()).unwrap();
         known.add(&name(1));
+        assert!(known.has(&name(1)) && !known.has(&name(2)));
+        known.add(&name(2));
+        known.remove(hash(&name(2)));
         assert!(known.has(&name(1)) && !known.has(&name(2)));
         for number in 0..=NAMES_MAX {
             known.add(&name(number));

@@ -8,6 +8,7 @@ use flexfs_wire::name::Name;
 
 use super::answer::{Found, Looked, ValidFor};
 use super::inode::Inode;
+use super::known;
 use super::state::{Ctx, Vfs, misfit};
 
 impl Vfs {
@@ -51,7 +52,19 @@ impl Vfs {
     /// Those of the system calls.
     pub async fn remove(&self, ctx: Ctx<'_>, parent: u64, name: Name, dir: bool) -> Result<(), Errno> {
         let parent = self.inodes.get(parent)?;
+        if self.remove_behind(ctx, (&parent, &name), dir).await? {
+            return Ok(());
+        }
+        self.doubt_child(&parent, &name);
         self.call_done(ctx, Request::Remove { parent: parent.node, name, dir }).await
+    }
+
+    /// The server is about to change what this name is, and what it was.
+    fn doubt_child(&self, dir: &Inode, name: &Name) {
+        match dir.content.take(known::hash(name)) {
+            Some(ino) => self.files.doubt(ino),
+            None => self.files.doubt_all(),
+        }
     }
 
     /// `renameat2(2)`. Whiteouts are not served.
@@ -70,7 +83,16 @@ impl Vfs {
         }
         let parent = self.inodes.get(source.0)?;
         let new_parent = self.inodes.get(target.0)?;
+        if self.rename_behind(ctx, (&parent, &source.1), (&new_parent, &target.1), flags).await? {
+            return Ok(());
+        }
         new_parent.content.add(&target.1);
+        let moved = parent.content.child(known::hash(&source.1));
+        self.doubt_child(&parent, &source.1);
+        if new_parent.content.child(known::hash(&target.1)).is_some() {
+            self.doubt_child(&new_parent, &target.1);
+        }
+        let place = known::hash(&target.1);
         let request = Request::Rename {
             parent: parent.node,
             name: source.1,
@@ -81,6 +103,13 @@ impl Vfs {
         self.renames.fetch_add(1, Ordering::SeqCst);
         let renamed = self.call_done(ctx, request).await;
         self.renames.fetch_add(1, Ordering::SeqCst);
+        if renamed.is_ok()
+            && flags & RENAME_EXCHANGE == 0
+            && let Some(moved) = moved.and_then(|ino| self.inodes.known(ino))
+        {
+            moved.set_place(new_parent.ino(), place);
+            new_parent.content.learn(place, moved.ino(), None);
+        }
         renamed
     }
 
@@ -91,7 +120,11 @@ impl Vfs {
     pub async fn link(&self, ctx: Ctx<'_>, nodeid: u64, parent: u64, name: Name) -> Result<Found, Errno> {
         let inode = self.inodes.get(nodeid)?;
         let parent = self.inodes.get(parent)?;
+        if let Some((entry, grant)) = self.link_behind(ctx, &inode, (&parent, &name)).await? {
+            return self.found(Some((&parent, &name)), &entry, grant);
+        }
         parent.content.add(&name);
+        self.files.doubt(inode.ino());
         let request = Request::Link { node: inode.node, parent: parent.node, name: name.clone() };
         let (entry, grant) = self.call_entry(ctx, request).await?;
         self.found(Some((&parent, &name)), &entry, grant)

@@ -36,6 +36,7 @@ use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
 
 use super::inode::Inode;
+use super::known;
 use super::state::Vfs;
 use super::watched::Watched;
 use crate::data::Recalled;
@@ -105,12 +106,12 @@ pub enum Task {
         /// Told when they are.
         done: Arc<Event>,
     },
-    /// A name that programs were told of is not there: the server would not make it.
+    /// What programs were told of is not so: the server would not have it.
     Lost {
-        /// Its directory, as the kernel calls it.
-        dir: u64,
-        /// The name.
-        name: Name,
+        /// An inode that was to change, as the kernel calls it.
+        nodeid: u64,
+        /// A name in it, if it is a directory.
+        name: Option<Name>,
     },
     /// Nothing may be cached any more; after a restart of the server it is told so.
     DropAll {
@@ -157,12 +158,16 @@ impl Listener for Ear {
                 continue;
             }
             self.vfs.remote.recalls().note(recall.ino);
+            if recall.keep != Keep::All {
+                self.vfs.files.ask(recall.ino);
+            }
             if let Some(dir) = self.vfs.inodes.known(recall.ino) {
                 if recall.keep != Keep::All {
                     dir.content.share();
                 }
                 if let Some(name) = &recall.name {
                     dir.content.add(name);
+                    dir.content.doubt_name(known::hash(name));
                 }
             }
             if self.vfs.has_nothing_of(&recall) {
@@ -398,9 +403,12 @@ impl Recaller {
                             let _ = self.kernel.forget_pages(nodeid, Some(range));
                             done.notify(usize::MAX);
                         }
-                        Task::Lost { dir, name } => {
+                        Task::Lost { nodeid, name } => {
                             // Who asks once more is told by the server.
-                            let _ = self.kernel.forget_name(dir, &name);
+                            let _ = self.kernel.forget_attr(nodeid);
+                            if let Some(name) = name {
+                                let _ = self.kernel.forget_name(nodeid, &name);
+                            }
                         }
                         Task::DropAll { restarted } => self.drop_all(restarted),
                     }

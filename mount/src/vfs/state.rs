@@ -19,6 +19,7 @@ use super::atime::Atimes;
 use super::forgotten::Forgotten;
 use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
+use super::known;
 use super::notice::{Notice, Notices};
 use super::recall::Task;
 use crate::cancel::Cancel;
@@ -127,6 +128,9 @@ impl Vfs {
         for one in forgotten {
             if let Some(inode) = self.inodes.forget(one.nodeid, one.lookups) {
                 self.forgotten.note(inode.node, inode.parent());
+                if let Some(dir) = self.inodes.known(inode.parent()) {
+                    dir.content.forget(inode.name(), inode.ino());
+                }
                 self.files.forget(inode.ino());
                 self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).push(inode.ino());
             }
@@ -222,8 +226,12 @@ impl Vfs {
         let inode = self.inodes.remember(entry)?;
         let entry_valid = match place {
             Some((parent, name)) => {
-                inode.set_parent(parent.ino());
-                self.name_valid(parent, name, grant)
+                let valid = self.name_valid(parent, name, grant);
+                let sure = (valid == ValidFor::LEASE).then(|| self.remote.recalls().life());
+                let hash = known::hash(name);
+                inode.set_place(parent.ino(), hash);
+                parent.content.learn(hash, inode.ino(), sure);
+                valid
             }
             None => ValidFor::NOTHING,
         };

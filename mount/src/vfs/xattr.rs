@@ -134,6 +134,8 @@ impl Vfs {
     pub async fn remove_xattr(&self, ctx: Ctx<'_>, nodeid: u64, name: Vec<u8>) -> Result<(), Errno> {
         let node = self.inodes.get(nodeid)?.node;
         self.check(&name)?;
+        // Its change time is the server's.
+        self.files.doubt(node.ino);
         let is_list = name.starts_with(ACL_PREFIX);
         match self.call_done(ctx, Request::RemoveXattr { node, name }).await {
             // Taking off a list that is not there is no error, as on local file systems.

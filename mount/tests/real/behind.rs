@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -22,11 +23,17 @@ one!(server_is_frozen, server_dies, refused_late);
 /// Steps of one tree.
 const STEPS: usize = 250;
 
-/// What somebody sees of one thing in a tree: type and mode, links and size of a file, content or target.
+/// Times before this were set by somebody, seconds.
+const SET_BEFORE: i64 = 1_000_000_000;
+
+/// What somebody sees of one thing in a tree: type and mode, links and size of a file, owner, content or target, and times
+/// that were set.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     mode: u32,
     links: u64,
+    owner: (u32, u32),
+    set: Option<(i64, i64)>,
     bytes: Vec<u8>,
 }
 
@@ -42,15 +49,19 @@ fn trees_are_seen_whole(transport: Transport) {
         let looker = [cluster.mnt(), other.as_path()][(round + 1) % 2];
         build(&[mnt.join(&name), twin.join(&name)], &mut random, 0..STEPS);
         let wanted = walk(&twin.join(&name));
-        let shown = folders(&mnt.join(&name));
+        let shown = stats(&mnt.join(&name));
         same(&walk(&looker.join(&name)), &wanted, "at the other mount");
         same(&walk(&mnt.join(&name)), &wanted, "at its own");
-        for (path, stat) in folders(&looker.join(&name)) {
+        for (path, stat) in stats(&looker.join(&name)) {
             assert_eq!(stat, shown[&path], "{path:?} at the other mount and at its own");
         }
         // Goes on where somebody has looked.
         build(&[mnt.join(&name), twin.join(&name)], &mut random, STEPS..STEPS + 20);
         same(&walk(&looker.join(&name)), &walk(&twin.join(&name)), "after more steps");
+    }
+    for mnt in [cluster.mnt(), &other] {
+        let log = cluster.log_of(mnt);
+        assert!(!log.contains("something else of it") && !log.contains(" lost"), "{log}");
     }
     cluster.as_made_by_up();
     cluster.finish();
@@ -77,6 +88,18 @@ fn server_is_frozen(transport: Transport) {
     fs::create_dir_all(cluster.path("new/a/b/c")).unwrap();
     fs::write(cluster.path("new/a/b/c/file"), "written").unwrap();
     symlink("target", cluster.path("new/a/link")).unwrap();
+    for index in 0..100 {
+        let file = cluster.path(format!("new/file-{index}"));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o604)).unwrap();
+        let other = cluster.path(format!("new/a/moved-{index}"));
+        match index % 3 {
+            0 => fs::remove_file(&file).unwrap(),
+            1 => fs::rename(&file, &other).unwrap(),
+            _ => fs::hard_link(&file, &other).unwrap(),
+        }
+    }
+    fs::create_dir(cluster.path("new/gone")).unwrap();
+    fs::remove_dir(cluster.path("new/gone")).unwrap();
     let took = start.elapsed();
     let behind = cluster.link_figure(cluster.mnt(), "behind");
     let folder = cluster.path("new");
@@ -88,7 +111,11 @@ fn server_is_frozen(transport: Transport) {
     println!("{behind} changes behind a server that stood still, made in {took:?}");
     assert!(behind > 300 && took < Duration::from_secs(3), "{behind} in {took:?}");
     assert_eq!(cluster.link_figure(cluster.mnt(), "behind"), 0);
-    assert_eq!(fs::read_dir(other.join("new")).unwrap().count(), before + 301);
+    assert_eq!(fs::read_dir(other.join("new")).unwrap().count(), before + 301 - 34 - 33);
+    assert_eq!(fs::read_dir(other.join("new/a")).unwrap().count(), 2 + 66);
+    let moved = fs::metadata(other.join("new/a/moved-1")).unwrap();
+    assert_eq!((moved.mode() & 0o7777, moved.nlink()), (0o604, 1));
+    assert_eq!(fs::metadata(other.join("new/a/moved-2")).unwrap().nlink(), 2);
     assert_eq!(fs::read_link(other.join("new/a/link")).unwrap(), Path::new("target"));
     assert_eq!(fs::read(other.join("new/a/b/c/file")).unwrap(), b"written");
     cluster.finish();
@@ -118,7 +145,7 @@ fn server_dies(transport: Transport) {
         same(&walk(&other.join(&name)), &wanted, "at the other mount");
         same(&walk(&cluster.path(&name)), &wanted, "at its own");
     }
-    assert!(!cluster.log_of(cluster.mnt()).contains("it is lost"), "{}", cluster.log_of(cluster.mnt()));
+    assert!(!cluster.log_of(cluster.mnt()).contains("change is lost"), "{}", cluster.log_of(cluster.mnt()));
     cluster.as_made_by_up();
     cluster.finish();
 }
@@ -156,7 +183,7 @@ fn refused_late(transport: Transport) {
         };
         assert!(soon(Duration::from_secs(2), gone), "{mnt:?} shows what the server would not have");
     }
-    assert!(cluster.log_of(cluster.mnt()).contains("it is lost"));
+    assert!(cluster.log_of(cluster.mnt()).contains("change is lost"));
     cluster.configure(&["update", "volume", VOLUME, "--maxInodes", "0"]).ok();
     assert!(soon(Duration::from_secs(20), || fs::write(other.join("probe"), "").is_ok()));
     cluster.finish();
@@ -181,7 +208,7 @@ fn build(roots: &[PathBuf; 2], random: &mut Random, steps: Range<usize>) {
         let old = (!files.is_empty()).then(|| random.index(files.len()));
         let most = [1, 300, 9_000][random.index(3)];
         let bytes = pattern(number as u64, random.index(most));
-        match (random.below(20), old) {
+        match (random.below(24), old) {
             (0..3, _) => {
                 both(&|root| fs::create_dir(root.join(&fresh)).unwrap());
                 dirs.push(fresh);
@@ -213,24 +240,23 @@ fn build(roots: &[PathBuf; 2], random: &mut Random, steps: Range<usize>) {
                 }
             }),
             (9, _) => {
-                // A whole directory moves, with what is on its way in it.
-                let (from, to) = (fresh.with_extension("from"), fresh.clone());
-                both(&|root| {
-                    fs::create_dir(root.join(&from)).unwrap();
-                    fs::write(root.join(&from).join("inner"), &bytes).unwrap();
-                    fs::rename(root.join(&from), root.join(&to)).unwrap();
-                });
+                both(&|root| move_whole(&root.join(&fresh), &bytes));
                 files.push(fresh.join("inner"));
                 dirs.push(fresh);
             }
+            (11..15, _) => {
+                let dir = dirs[random.index(dirs.len())].clone();
+                files.extend(as_programs_do(
+                    roots,
+                    number % 4,
+                    (&dir, &fresh),
+                    old.map(|old| &files[old]),
+                    &bytes,
+                ));
+            }
             (10, _) if dirs.len() > 1 => {
                 let at = 1 + random.index(dirs.len() - 1);
-                let said = roots.each_ref().map(|root| {
-                    let removed = fs::remove_dir(root.join(&dirs[at]));
-                    removed.map_err(|error| error.raw_os_error())
-                });
-                assert_eq!(said[0], said[1], "rmdir of {:?}", dirs[at]);
-                if said[0].is_ok() {
+                if is_removed(roots, &dirs[at]) {
                     dirs.swap_remove(at);
                 }
             }
@@ -240,6 +266,66 @@ fn build(roots: &[PathBuf; 2], random: &mut Random, steps: Range<usize>) {
             }
         }
     }
+}
+
+/// Removes a directory if it is empty, and says the same of each.
+fn is_removed(roots: &[PathBuf; 2], dir: &Path) -> bool {
+    let said = roots.each_ref().map(|root| {
+        let removed = fs::remove_dir(root.join(dir));
+        removed.map_err(|error| error.raw_os_error())
+    });
+    assert_eq!(said[0], said[1], "rmdir of {dir:?}");
+    said[0].is_ok()
+}
+
+/// A whole directory moves, with what is on its way in it.
+fn move_whole(to: &Path, bytes: &[u8]) {
+    let from = to.with_extension("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("inner"), bytes).unwrap();
+    fs::rename(&from, to).unwrap();
+}
+
+/// What `tar`, `rsync` and `git` do with their files. What is new then.
+fn as_programs_do(
+    roots: &[PathBuf; 2],
+    kind: usize,
+    (dir, fresh): (&Path, &Path),
+    old: Option<&PathBuf>,
+    bytes: &[u8],
+) -> Option<PathBuf> {
+    let number = bytes.len();
+    let hidden = fresh.with_extension("part");
+    for root in roots {
+        let hidden = root.join(&hidden);
+        match (kind, old) {
+            (0, Some(old)) => set(&root.join(old), number),
+            (1, _) => set(&root.join(dir), number),
+            // `rsync`: onto the place of another.
+            (2, Some(old)) => {
+                fs::write(&hidden, bytes).unwrap();
+                set(&hidden, number);
+                fs::rename(&hidden, root.join(old)).unwrap();
+            }
+            // `git`, and a program that has something of its own for a while.
+            _ => {
+                let mut file = File::create_new(&hidden).unwrap();
+                file.write_all(bytes).unwrap();
+                file.set_permissions(fs::Permissions::from_mode(0o444)).unwrap();
+                fs::hard_link(&hidden, root.join(fresh)).unwrap();
+                fs::remove_file(&hidden).unwrap();
+                assert_eq!(
+                    (file.metadata().unwrap().nlink(), file.metadata().unwrap().size()),
+                    (1, number as u64)
+                );
+                File::create_new(&hidden).unwrap();
+                fs::remove_file(&hidden).unwrap();
+                fs::create_dir(&hidden).unwrap();
+                fs::remove_dir(&hidden).unwrap();
+            }
+        }
+    }
+    (kind == 3 || old.is_none() && kind != 1).then(|| fresh.to_owned())
 }
 
 /// Everything below a folder.
@@ -262,21 +348,35 @@ fn walk(root: &Path) -> BTreeMap<PathBuf, Seen> {
             assert!(found.is_dir() || found.size() == bytes.len() as u64, "{at:?}: {found:?}");
             // Directories of the local file system may count their links otherwise.
             let links = if found.is_dir() { 0 } else { found.nlink() };
-            seen.insert(path, Seen { mode: found.mode(), links, bytes });
+            let set = (found.mtime() < SET_BEFORE).then(|| (found.mtime(), found.mtime_nsec()));
+            let owner = (found.uid(), found.gid());
+            seen.insert(path, Seen { mode: found.mode(), links, owner, set, bytes });
         }
     }
     seen
 }
 
-/// What `stat` tells of each folder below one.
-fn folders(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64, i64, i64)> {
-    let paths = walk(root).into_iter().filter(|(_, seen)| seen.mode & 0o170_000 == 0o040_000);
+/// Sets owner, mode and times, one after the other, as `tar` does.
+fn set(path: &Path, number: usize) {
+    let number = u32::try_from(number).unwrap();
+    lchown(path, Some(number % 3), Some(number % 5)).unwrap();
+    let found = fs::symlink_metadata(path).unwrap();
+    if !found.is_symlink() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700 + number % 64)).unwrap();
+    }
+    let time = |secs: u32| Timespec { tv_sec: i64::from(1_000 + secs), tv_nsec: number.into() };
+    let times = Timestamps { last_access: time(number + 1), last_modification: time(number) };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// What `stat` tells of each thing below one.
+fn stats(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64, i64, i64)> {
     let stat = |path: PathBuf| {
-        let found = fs::metadata(root.join(&path)).unwrap();
+        let found = fs::symlink_metadata(root.join(&path)).unwrap();
         let times = (found.mtime_nsec(), found.ctime(), found.ctime_nsec());
         (path, (found.nlink(), found.size(), times.0, times.1, times.2))
     };
-    paths.map(|(path, _)| stat(path)).collect()
+    walk(root).into_keys().map(stat).collect()
 }
 
 fn same(found: &BTreeMap<PathBuf, Seen>, wanted: &BTreeMap<PathBuf, Seen>, place: &str) {

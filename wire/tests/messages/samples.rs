@@ -96,7 +96,6 @@ fn make() -> Make {
         rdev: 0x0103,
         target: b"../to".to_vec(),
         open: true,
-        time: Some(Time { secs: 1_700_000_000, nanos: 999_999_999 }),
     }
 }
 
@@ -273,7 +272,10 @@ pub(crate) fn reasons() -> Vec<Reason> {
 }
 
 pub(crate) fn call(request: Request) -> Call {
-    Call { caller: Caller { uid: 1000, gid: 100 }, request }
+    // Both are there: only some requests are told of before.
+    let told =
+        matches!(request, Request::Make { .. }).then_some(Time { secs: 1_700_000_000, nanos: 999_999_999 });
+    Call { told, ..Call::new(Caller { uid: 1000, gid: 100 }, request) }
 }
 
 pub(crate) fn answers() -> Vec<(&'static str, Answer)> {

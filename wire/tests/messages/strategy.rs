@@ -100,16 +100,9 @@ fn entry() -> impl Strategy<Value = Entry> + Clone {
 }
 
 fn make() -> impl Strategy<Value = Make> + Clone {
-    (any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>(), bytes(), any::<bool>(), option::of(time()))
-        .prop_map(|(ino, mode, umask, rdev, target, open, time)| Make {
-            ino: Ino(ino),
-            mode,
-            umask,
-            rdev,
-            target,
-            open,
-            time,
-        })
+    (any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>(), bytes(), any::<bool>()).prop_map(
+        |(ino, mode, umask, rdev, target, open)| Make { ino: Ino(ino), mode, umask, rdev, target, open },
+    )
 }
 
 fn write() -> impl Strategy<Value = Write> + Clone {
@@ -257,8 +250,8 @@ pub(crate) fn request() -> BoxedStrategy<Request> {
 }
 
 pub(crate) fn call() -> BoxedStrategy<Call> {
-    (any::<u32>(), any::<u32>(), request())
-        .prop_map(|(uid, gid, request)| Call { caller: Caller { uid, gid }, request })
+    (any::<u32>(), any::<u32>(), option::of(time()), request())
+        .prop_map(|(uid, gid, told, request)| Call { told, ..Call::new(Caller { uid, gid }, request) })
         .boxed()
 }
 

@@ -74,15 +74,7 @@ fn temporary(number: u64) -> String {
 
 fn create(volume: &mut Volume<Memory>, number: u64) -> Request {
     let ino = volume.ino();
-    let make = Make {
-        ino,
-        mode: S_IFREG | 0o644,
-        umask: 0o022,
-        rdev: 0,
-        target: Vec::new(),
-        open: false,
-        time: None,
-    };
+    let make = Make { ino, mode: S_IFREG | 0o644, umask: 0o022, rdev: 0, target: Vec::new(), open: false };
     Request::Make { parent: dir(volume, number), name: Some(name_of(&temporary(number))), make }
 }
 

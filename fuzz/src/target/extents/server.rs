@@ -90,7 +90,6 @@ impl File {
             rdev: 0,
             target: Vec::new(),
             open: true,
-            time: None,
         };
         let name = Some(Name::new(b"file").expect("a name"));
         file.call(Request::Make { parent: Node::unsealed(Ino::ROOT), name, make }).expect("made");
@@ -100,6 +99,7 @@ impl File {
     fn call(&mut self, request: Request) -> Result<Reply, Errno> {
         self.request += 1;
         let context = Context {
+            told: None,
             now: Time { secs: i64::try_from(self.request).expect("few"), nanos: 0 },
             session: self.session,
             request: RequestId(self.request),
