@@ -4,7 +4,8 @@
 //! which may then keep writes. The *names* of a directory, present and absent, shared only. A change of an inode takes
 //! its leases away from all other sessions before it is applied; a change of a name takes only that name out of what
 //! they cache, so a directory that many sessions look at is not forgotten by all of them with every new file. The session
-//! that made a directory is *alone* with it until another one looks into it: what it makes there need not be here yet.
+//! that made a directory, or asks for it while nobody else caches anything of it, is *alone* with it until another one looks
+//! into it: what it changes there need not be here yet.
 //!
 //! ```text
 //! wants of a call -> block() -> recalls to send, ids to wait for -> finish(id) ... -> apply -> grant()
@@ -18,6 +19,8 @@ use flexfs_wire::attr::Attr;
 use flexfs_wire::id::{Epoch, Ino, SessionId};
 use flexfs_wire::lease::{Keep, Leases as Granted, Recall};
 use flexfs_wire::name::Name;
+
+use crate::alone::Alone;
 
 /// Leases of one volume, about 100 bytes each. Beyond it nothing is granted, and clients ask every time.
 const LEASES_MAX: usize = 2_000_000;
@@ -64,8 +67,8 @@ pub(crate) struct Leases {
     exclusive: HashMap<Ino, SessionId>,
     /// Leases of the names of directories.
     names: HashMap<Ino, Holders>,
-    /// Sessions that are alone with a directory they made. They hold its names.
-    alone: HashMap<Ino, SessionId>,
+    /// Sessions that are alone with a directory. They hold its names.
+    alone: Alone,
     /// Sessions that may cache anything: they were granted it by an earlier life of the server.
     wild: BTreeSet<SessionId>,
     /// Inodes that waiting calls want, and how many do.
@@ -126,19 +129,21 @@ impl Leases {
         };
         match want {
             Want::Read(ino) => {
-                let holders = [self.exclusive.get(&ino), self.alone.get(&ino)];
-                for holder in holders.into_iter().flatten().filter(|holder| **holder != session) {
-                    each(*holder, ino, Keep::Shared, None);
+                let holders = [self.exclusive.get(&ino).copied(), self.alone.holder(ino)];
+                for holder in holders.into_iter().flatten().filter(|holder| *holder != session) {
+                    each(holder, ino, Keep::Shared, None);
                 }
+                self.keeper_in_the_way(session, ino, each);
             }
             Want::Change(ino) => {
                 let exclusive = self.exclusive.get(&ino).map(std::slice::from_ref).unwrap_or_default();
                 let shared = self.shared.get(&ino).map(Holders::all).unwrap_or_default();
-                let alone = self.alone.get(&ino).filter(|holder| !shared.contains(holder));
-                for holder in exclusive.iter().chain(shared).chain(alone).filter(|holder| **holder != session)
-                {
-                    each(*holder, ino, Keep::Nothing, None);
+                let alone = self.alone.holder(ino).filter(|holder| !shared.contains(holder));
+                let holders = exclusive.iter().chain(shared).copied().chain(alone);
+                for holder in holders.filter(|holder| *holder != session) {
+                    each(holder, ino, Keep::Nothing, None);
                 }
+                self.keeper_in_the_way(session, ino, each);
                 for wild in self.wild.iter().filter(|wild| **wild != session) {
                     if !exclusive.contains(wild) && !shared.contains(wild) && !is_done(*wild, ino, None) {
                         each(*wild, ino, Keep::Nothing, None);
@@ -154,6 +159,18 @@ impl Leases {
                     }
                 }
             }
+        }
+    }
+
+    /// Who is alone with the directory of a file counts on the file.
+    fn keeper_in_the_way(
+        &self,
+        session: SessionId,
+        file: Ino,
+        each: &mut impl FnMut(SessionId, Ino, Keep, Option<&Name>),
+    ) {
+        if let Some((keeper, dir)) = self.alone.keeper(file).filter(|(keeper, _)| *keeper != session) {
+            each(keeper, dir, Keep::Shared, None);
         }
     }
 
@@ -217,8 +234,8 @@ impl Leases {
                 self.asked.remove(&place);
             }
         }
-        if recall.keep != Keep::All && self.alone.get(&recall.ino) == Some(&session) {
-            self.alone.remove(&recall.ino);
+        if recall.keep != Keep::All && self.is_alone(session, recall.ino) {
+            self.alone.end(recall.ino);
         }
         match recall.keep {
             Keep::All => {}
@@ -257,7 +274,7 @@ impl Leases {
     /// Grants the shared lease of an inode, or says again what the session has of it.
     pub(crate) fn grant(&mut self, session: SessionId, ino: Ino) -> Granted {
         // Who is alone with a directory knows its attributes better.
-        if !self.may_grant(session, ino) || self.alone.get(&ino).is_some_and(|holder| *holder != session) {
+        if !self.may_grant(session, ino) || self.alone.holder(ino).is_some_and(|holder| holder != session) {
             return Granted::NONE;
         }
         match self.exclusive.get(&ino) {
@@ -301,13 +318,41 @@ impl Leases {
         if !self.grant_names(session, dir).has(Granted::NAMES) {
             return Granted::NONE;
         }
-        self.alone.insert(dir, session);
+        self.alone.begin(session, dir);
         Granted::BORN.and(Granted::ALONE)
+    }
+
+    /// Lets the session alone with a directory that nobody else caches anything of, not a name either: who looked at it and
+    /// still keeps that is not asked, for it would only come back.
+    pub(crate) fn grant_alone(&mut self, session: SessionId, dir: Ino) -> Granted {
+        let names = self.names.get(&dir).map(Holders::all).unwrap_or_default();
+        let is_free = names.iter().chain(&self.wild).all(|holder| *holder == session)
+            && self.is_free(session, &[Want::Change(dir)]);
+        if !is_free || !self.grant(session, dir).has(Granted::ATTR) {
+            return Granted::NONE;
+        }
+        self.grant_names(session, dir);
+        if !self.is_alone(session, dir) {
+            self.alone.begin(session, dir);
+        }
+        Granted::ATTR.and(Granted::NAMES).and(Granted::ALONE)
+    }
+
+    /// Grants, to who is alone with a directory, to be alone with a file in it too: nobody else caches anything of it.
+    pub(crate) fn grant_alone_in(&mut self, session: SessionId, dir: Ino, file: Ino) -> bool {
+        let granted = self.is_alone(session, dir)
+            && self.may_grant(session, dir)
+            && self.may_grant(session, file)
+            && self.is_free(session, &[Want::Change(file)]);
+        if granted {
+            self.alone.add(dir, file);
+        }
+        granted
     }
 
     /// Whether the session is alone with a directory.
     pub(crate) fn is_alone(&self, session: SessionId, dir: Ino) -> bool {
-        self.alone.get(&dir) == Some(&session)
+        self.alone.holder(dir) == Some(session)
     }
 
     /// Grants what a session that is alone with a directory counts on for what it has made there: it has told its programs.
@@ -330,17 +375,17 @@ impl Leases {
         let born = if attr.is_dir() {
             self.count += 1;
             self.names.insert(ino, Holders::One(session));
-            self.alone.insert(ino, session);
+            self.alone.begin(session, ino);
             Granted::BORN.and(Granted::ALONE)
         } else {
             Granted::NONE
         };
-        let recall = (self.count >= LEASES_MAX).then(|| self.ask(session, dir, Keep::Shared, None));
+        let recall = (self.count() >= LEASES_MAX).then(|| self.ask(session, dir, Keep::Shared, None));
         (Granted::NAMES.and(Granted::ATTR).and(granted).and(born), recall)
     }
 
     fn may_grant(&self, session: SessionId, ino: Ino) -> bool {
-        self.count < LEASES_MAX
+        self.count() < LEASES_MAX
             && (self.reserved.is_empty() || !self.reserved.contains_key(&ino))
             && (self.asked.is_empty() || !self.asked.contains_key(&(session, ino)))
     }
@@ -349,7 +394,7 @@ impl Leases {
     /// are on their way.
     pub(crate) fn declare(&mut self, session: SessionId, ino: Ino, is_dir: bool) {
         if is_dir {
-            self.alone.insert(ino, session);
+            self.alone.begin(session, ino);
         } else if self.exclusive.insert(ino, session).is_none() {
             self.count += 1;
         }
@@ -377,7 +422,7 @@ impl Leases {
             self.count -= 1;
         }
         if self.is_alone(session, ino) {
-            self.alone.remove(&ino);
+            self.alone.end(ino);
         }
     }
 
@@ -392,7 +437,7 @@ impl Leases {
         }
         let before = self.exclusive.len();
         self.exclusive.retain(|_, holder| *holder != session);
-        self.alone.retain(|_, holder| *holder != session);
+        self.alone.end_session(session);
         self.count -= dropped + before - self.exclusive.len();
         self.wild.remove(&session);
         self.asked.retain(|(asked, _), _| *asked != session);
@@ -407,7 +452,7 @@ impl Leases {
 
     /// Leases granted, for the figures.
     pub(crate) fn count(&self) -> usize {
-        self.count
+        self.count + self.alone.count()
     }
 
     fn drop_inode(&mut self, session: SessionId, ino: Ino) {
@@ -643,5 +688,33 @@ mod tests {
         leases.give_back(B, X);
         assert_eq!(leases.count(), 0);
         assert!(leases.is_free(A, &[Want::Change(X), Want::Name(X, &name("n"))]));
+    }
+
+    #[test]
+    fn a_directory_that_nobody_else_caches_is_had_alone_with_the_files_in_it() {
+        let mut leases = Leases::default();
+        let (file, all) = (Ino(20), Granted::ATTR.and(Granted::NAMES).and(Granted::ALONE));
+        leases.grant_names(B, X);
+        assert_eq!(leases.grant_alone(A, X), Granted::NONE, "B keeps names of it");
+        assert!(!leases.grant_alone_in(A, X, file));
+        leases.give_back(B, X);
+        leases.grant(B, X);
+        assert_eq!(leases.grant_alone(A, X), Granted::NONE, "B keeps its attributes");
+        leases.give_back(B, X);
+        leases.grant(B, file);
+        assert_eq!((leases.grant_alone(A, X), leases.grant_alone(A, X)), (all, all));
+        assert!(!leases.grant_alone_in(A, X, file), "B keeps attributes of the file");
+        leases.give_back(B, file);
+        assert!(leases.grant_alone_in(A, X, file) && leases.grant_alone_in(A, X, file));
+        assert!(leases.block(A, &[Want::Read(file), Want::Change(file)], &[]).is_empty());
+        // B has a handle of the file, and goes past the directory.
+        let ids = leases.block(B, &[Want::Read(file)], &[]);
+        let order = leases.take_orders().remove(0);
+        assert_eq!((order.0, order.1.ino, order.1.keep), (A, X, Keep::Shared));
+        assert!(!leases.grant_alone_in(A, X, Ino(21)), "it is asked");
+        leases.finish(A, ids[0]).unwrap();
+        assert!(!leases.is_alone(A, X) && leases.block(B, &[Want::Read(file)], &[]).is_empty());
+        leases.end_session(A);
+        assert_eq!(leases.count(), 0);
     }
 }

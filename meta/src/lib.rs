@@ -5,6 +5,7 @@
 //! `events server cli` put it together.
 #![forbid(unsafe_code)]
 
+mod alone;
 pub mod auth;
 mod blocks;
 mod cache;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use flexfs_wire::attr::{Attr, S_IFDIR};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
 use flexfs_wire::lease::{Keep, Leases, Recall};
@@ -141,7 +142,11 @@ impl<S: Store> Host<S> {
     fn go_on(&mut self, job: Job, now: Now) {
         match job.call.request {
             Request::Acquire { node } => {
-                let leases = self.leases.grant_exclusive(job.session, node.ino);
+                let is_dir = self.namespace.attr(node.ino).is_ok_and(|attr| attr.is_dir());
+                let leases = match is_dir {
+                    true => self.leases.grant_alone(job.session, node.ino),
+                    false => self.leases.grant_exclusive(job.session, node.ino),
+                };
                 self.answer_acquired(&job, node.ino, leases);
             }
             _ => self.apply(job, now),
@@ -150,7 +155,7 @@ impl<S: Store> Host<S> {
 
     fn answer_acquired(&mut self, job: &Job, ino: Ino, leases: Leases) {
         let result = match self.namespace.attr(ino) {
-            Ok(attr) if attr.is_file() => Ok(Reply::Attr(attr)),
+            Ok(attr) if attr.is_file() || attr.is_dir() => Ok(Reply::Attr(attr)),
             Ok(_) => Err(Errno::EINVAL),
             Err(errno) => Err(errno),
         };
@@ -221,14 +226,22 @@ impl<S: Store> Host<S> {
             | Request::SetXattr { node, .. }
             | Request::RemoveXattr { node, .. }
             | Request::Write { node, .. }
-            | Request::Fallocate { node, .. }
-            | Request::Acquire { node } => wants.push(Want::Change(node.ino)),
+            | Request::Fallocate { node, .. } => wants.push(Want::Change(node.ino)),
+            // A directory is only had alone if nobody is in the way.
+            Request::Acquire { node } if self.namespace.attr(node.ino).is_ok_and(|attr| attr.is_dir()) => {}
+            Request::Acquire { node } => wants.push(Want::Change(node.ino)),
             Request::CopyRange { source, target, .. } => {
                 wants.extend([Want::Read(source.ino), Want::Change(target.ino)]);
             }
             _ => {}
         }
         wants
+    }
+
+    /// Lets a session that is alone with a directory alone with a file in it, too.
+    fn is_alone_in(&mut self, session: SessionId, dir: Ino, attr: &Attr) -> bool {
+        // Of a file with several names others may know another one.
+        !attr.is_dir() && attr.nlink == 1 && self.leases.grant_alone_in(session, dir, attr.ino)
     }
 
     /// What the answer to a call that was just applied grants.
@@ -248,7 +261,9 @@ impl<S: Store> Host<S> {
                 self.leases.grant_names(session, parent.ino)
             }
             (Request::Lookup { parent, .. } | Request::Link { parent, .. }, Ok(Reply::Entry(entry))) => {
-                self.leases.grant_names(session, parent.ino).and(self.leases.grant(session, entry.attr.ino))
+                let alone = self.is_alone_in(session, parent.ino, &entry.attr);
+                let names = self.leases.grant_names(session, parent.ino);
+                names.and(self.leases.grant(session, entry.attr.ino)).and(Leases::ALONE.when(alone))
             }
             (Request::Make { parent, .. }, Ok(Reply::Entry(entry))) => {
                 let ino = entry.attr.ino;
@@ -285,14 +300,20 @@ impl<S: Store> Host<S> {
                 Ok(_),
             ) => self.leases.grant(session, node.ino),
             (Request::ReadDir { node, plus: true, .. }, Ok(Reply::Entries { entries, .. })) => {
+                let alone = self.leases.is_alone(session, node.ino);
                 for line in entries {
                     let granted = self.leases.grant(session, line.ino).has(Leases::ATTR);
-                    if !granted {
+                    let is_dir = line.kind == S_IFDIR;
+                    let attr = line.entry.as_ref().map(|entry| entry.attr);
+                    let fits = !alone
+                        || is_dir
+                        || attr.is_some_and(|attr| self.is_alone_in(session, node.ino, &attr));
+                    if !(granted && fits) {
                         // Others write to it, or it was recalled: whoever wants to know looks it up.
                         line.entry = None;
                     }
                 }
-                self.leases.grant_names(session, node.ino).and(Leases::ATTR)
+                self.leases.grant_names(session, node.ino).and(Leases::ATTR).and(Leases::ALONE.when(alone))
             }
             _ => Leases::NONE,
         }

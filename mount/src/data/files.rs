@@ -369,6 +369,15 @@ impl<S: Server> Files<S> {
         }
     }
 
+    /// Whether nobody else has a lease of the file, nor asks for one.
+    #[must_use]
+    pub fn is_ours(&self, ino: Ino) -> bool {
+        self.core.find(ino).is_some_and(|file| {
+            let state = file.state();
+            state.lease.is_exclusive(self.core.server.recalls().life()) && !state.lease.is_asked
+        })
+    }
+
     /// A recall of the inode came: no attributes are changed here from now on that the server hears of later.
     pub fn ask(&self, ino: Ino) {
         if let Some(file) = self.core.find(ino) {

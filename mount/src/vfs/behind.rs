@@ -1,11 +1,11 @@
 //! Changing names and attributes without waiting for the server, where this session has the directory to itself.
 //!
-//! The server lets a session alone with a directory that it makes (`Leases::ALONE`): before another one looks into it, the
-//! session is asked, and answers when all it changed there has arrived (`recall`). So the program goes on at once, and the call
-//! is sent behind (`link::behind`). What is made so has a number and handle of a range granted before, the attributes the
-//! server would give it, and is leased like what the server has answered: nobody else can know of it. Only what was made so is
-//! removed, moved and linked so: somebody else may know other inodes by other ways, and look at them without asking here.
-//! Attributes of files are `data`'s (`data::attr`).
+//! The server lets a session alone with a directory that it makes, or that nobody else caches anything of (`Leases::ALONE`,
+//! `gather`): before another one looks into it, the session is asked, and answers when all it changed there has arrived
+//! (`recall`). So the program goes on at once, and the call is sent behind (`link::behind`). What is made so has a number and
+//! handle of a range granted before, the attributes the server would give it, and is leased like what the server has answered:
+//! nobody else can know of it. Removed and moved so is only what nobody else caches anything of (`content::Claim`): he would
+//! look at it without asking here. Attributes of files are `data`'s (`data::attr`).
 //!
 //! Everything the server may refuse for is ruled out before, or makes the call wait as ever: access lists and set-gid of
 //! the directory, squashed users, a bound on inodes. What is left (a full disk, a session that is lost or revoked) is told in
@@ -24,7 +24,7 @@ use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
-use super::content::Present;
+use super::content::{Claim, Present};
 use super::inode::Inode;
 use super::known;
 use super::recall::Task;
@@ -81,7 +81,7 @@ impl Vfs {
         Ok(Some((Entry { node, attr }, Grant { leases, asked })))
     }
 
-    /// Removes one of this mount's own names here. False: the server is to be asked.
+    /// Removes a name here. False: the server is to be asked.
     ///
     /// # Errors
     /// As `make_behind`.
@@ -93,7 +93,7 @@ impl Vfs {
     ) -> Result<bool, Errno> {
         let (dir, name) = place;
         let Some(at) = self.present(ctx, &[dir]).await? else { return Ok(false) };
-        let Some(child) = self.own(place, at.life).filter(|child| child.is_dir() == is_dir) else {
+        let Some((child, _)) = self.own(place, at.life).filter(|(child, _)| child.is_dir() == is_dir) else {
             return Ok(false);
         };
         // Whether a directory is empty is known of one that nobody else looks into, and the kernel makes nothing in it meanwhile.
@@ -103,7 +103,9 @@ impl Vfs {
         }
         let about = About { whole_dirs: is_dir, ..about(&[place], &[child.node]) };
         let begin = || self.remote.behind().begin(&about);
-        let Some(change) = dir.content.remove(name, is_dir, at, begin) else { return Ok(false) };
+        let Some(change) = dir.content.remove(name, (child.ino(), is_dir), at, begin) else {
+            return Ok(false);
+        };
         self.files.doubt(child.ino());
         child.content.end();
         let request = Request::Remove { parent: dir.node, name: name.clone(), dir: is_dir };
@@ -111,7 +113,7 @@ impl Vfs {
         Ok(true)
     }
 
-    /// Moves one of this mount's own names here: not a directory, and onto a name that is not there or that is such a one, too.
+    /// Moves a name here: not a directory's, and onto one that is not there or that is such a one, too.
     /// False: the server is to be asked.
     ///
     /// # Errors
@@ -124,8 +126,15 @@ impl Vfs {
         flags: u32,
     ) -> Result<bool, Errno> {
         let Some(at) = self.present(ctx, &[source.0, target.0]).await? else { return Ok(false) };
-        let Some(moved) = self.own(source, at.life).filter(|child| !child.is_dir()) else { return Ok(false) };
-        let replaced = self.own(target, at.life);
+        let Some((moved, claim)) = self.own(source, at.life).filter(|(child, _)| !child.is_dir()) else {
+            return Ok(false);
+        };
+        let within = source.0.ino() == target.0.ino();
+        // Who looks at what was found there has the directory asked for in which it was.
+        if !within && claim == Some(Claim::Found) {
+            return Ok(false);
+        }
+        let replaced = self.own(target, at.life).map(|(child, _)| child);
         let fits = match &replaced {
             // Two names of one inode both stay.
             Some(other) => flags == 0 && !other.is_dir() && other.ino() != moved.ino(),
@@ -139,9 +148,9 @@ impl Vfs {
         let places = [source, target];
         let about = about(&places, &nodes);
         let begin = || self.remote.behind().begin(&about);
-        let (names, replaces) = ((source.1, target.1), replaced.is_some());
+        let (names, replaces) = ((source.1, target.1), replaced.as_ref().map(|other| other.ino()));
         let (here, there) = (&source.0.content, &target.0.content);
-        let change = if source.0.ino() == target.0.ino() {
+        let change = if within {
             here.rename(names, replaces, at, begin)
         } else {
             here.move_to(there, source.0.ino() < target.0.ino(), names, replaces, at, begin)
@@ -160,7 +169,7 @@ impl Vfs {
         Ok(true)
     }
 
-    /// Gives one of this mount's own files another name here. `None`: the server is to be asked.
+    /// Gives a file that was made here another name. `None`: the server is to be asked.
     ///
     /// # Errors
     /// As `make_behind`.
@@ -174,7 +183,8 @@ impl Vfs {
         let Some(home) = self.inodes.known(inode.parent()) else { return Ok(None) };
         let Some(at) = self.present(ctx, &[&home, dir]).await? else { return Ok(None) };
         let asked = self.remote.recalls().asked();
-        let is_own = home.content.own(inode.name(), at.life) == Some(inode.ino());
+        let made = home.content.sure(inode.name(), at.life).filter(|child| child.claim == Some(Claim::Made));
+        let is_own = made.is_some_and(|child| child.ino == inode.ino());
         let Some(mut attr) = self.files.attr_here(inode.ino()).filter(|attr| is_own && attr.nlink == 1)
         else {
             return Ok(None);
@@ -240,9 +250,18 @@ impl Vfs {
         Ok(self.remote.server_now().map(|now| Present { life, renames, now }))
     }
 
-    /// The inode behind a name of this mount's own.
-    fn own(&self, (dir, name): Place<'_>, life: u64) -> Option<Arc<Inode>> {
-        dir.content.own(known::hash(name), life).and_then(|ino| self.inodes.known(ino))
+    /// The inode that a name surely is, if nobody else caches anything of it.
+    fn own(&self, (dir, name): Place<'_>, life: u64) -> Option<(Arc<Inode>, Option<Claim>)> {
+        let child = dir.content.sure(known::hash(name), life)?;
+        let inode = self.inodes.known(child.ino)?;
+        let is_own = match child.claim {
+            _ if inode.is_dir() => inode.content.is_alone(life),
+            // Others may have come by another name of it.
+            Some(Claim::Made) => !inode.is_file() || self.files.is_ours(inode.ino()),
+            Some(Claim::Found) => true,
+            None => false,
+        };
+        is_own.then_some((inode, child.claim))
     }
 
     fn tell(

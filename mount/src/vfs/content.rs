@@ -1,15 +1,16 @@
 //! What is known of the content of a directory.
 //!
-//! *Names that may be there.* The server grants the names of a new directory together with the directory. From then on every
-//! name in it was either made here, or is recalled before another client makes it: all are noted, and taken out only when they
-//! are removed here while nobody else looks. So a name that was not noted is not there. Most names that are looked up in a new
-//! directory are about to be made (`tar`, `git clone`).
+//! *Names that may be there.* The server grants the names of a new directory together with the directory; those of another are
+//! listed once, when this client is let alone with it (`gather`). From then on every name in it was either made here, or is
+//! recalled before another client makes it: all are noted, and taken out only when they are removed here while nobody else
+//! looks. So a name that was not noted is not there. Most names that are looked up in a new directory are about to be made
+//! (`tar`, `git clone`).
 //!
-//! *Children*: the inodes that names were last found to be, for as long as the kernel knows them.
+//! *Children*: the inodes that names were last found to be.
 //!
 //! *Attributes*, while this client is alone with the directory and changes it at once, and the server behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flexfs_wire::attr::{Attr, SetAttr};
@@ -22,6 +23,12 @@ use crate::data;
 
 /// Children remembered of one directory; with more, all are forgotten.
 const CHILDREN_MAX: usize = 1 << 20;
+/// Entries of a directory that is listed to be alone with it.
+const ENTRIES_MAX: u64 = 16_384;
+/// To list it must pay: one change for so many entries.
+const ENTRIES_PER_CHANGE: u64 = 64;
+/// Changes after which it is wanted for the first time, and at most: each time it takes four times as many.
+const PATIENCE: (u32, u32) = (2, 512);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -45,6 +52,14 @@ struct State {
     doubts: u64,
     /// By hash of the name.
     children: HashMap<u64, Child>,
+    /// The life of the leases in which its names are being gathered, and those that changed since.
+    gathering: Option<(u64, HashSet<u64>)>,
+    /// Entries it had when its attributes were told last.
+    entries: u64,
+    /// Changes of names that the server was asked for, since this client last wanted to be alone with it; and how many make it
+    /// want that again.
+    changes: u32,
+    patience: u32,
 }
 
 /// What a name was last found to be.
@@ -53,8 +68,17 @@ pub(crate) struct Child {
     pub(crate) ino: Ino,
     /// The life of the leases in which it surely is that.
     sure: Option<u64>,
-    /// It was made here, and nobody else has heard of it as long as the directory is this client's alone.
-    mine: bool,
+    /// Nobody else caches anything of it, as long as the directory is this client's alone.
+    pub(crate) claim: Option<Claim>,
+}
+
+/// Why nobody else caches anything of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It was made here: nobody has heard of it. Of a file this client has the exclusive lease.
+    Made,
+    /// The server says so. It asks for the directory before somebody else looks at it.
+    Found,
 }
 
 /// How a change finds the directory.
@@ -127,7 +151,10 @@ impl Content {
     /// A name is about to be made there, by whomever.
     pub(crate) fn add(&self, name: &Name) {
         let mut state = self.state();
-        if state.since.is_some() {
+        if let Some((_, changed)) = &mut state.gathering {
+            changed.insert(known::hash(name));
+            self.names.add(name);
+        } else if state.since.is_some() {
             self.names.add(name);
         } else {
             state.late = true;
@@ -139,17 +166,96 @@ impl Content {
         self.state().since == Some(life) && !self.names.has(name)
     }
 
+    // ---- being alone with what was there before
+
+    /// Its attributes were told.
+    pub(crate) fn note_entries(&self, entries: u64) {
+        self.state().entries = entries;
+    }
+
+    /// The server was asked for a change of names. True when it is worth the while to be alone with the directory.
+    pub(crate) fn is_wanted(&self, life: u64) -> bool {
+        let mut state = self.state();
+        if state.is_alone(life) || state.gathering.is_some() || state.entries > ENTRIES_MAX {
+            return false;
+        }
+        state.changes += 1;
+        state.patience = state.patience.max(PATIENCE.0);
+        let wanted = state.changes >= state.patience
+            && u64::from(state.changes) >= state.entries.saturating_add(1) / ENTRIES_PER_CHANGE;
+        if wanted {
+            state.changes = 0;
+            state.patience = (4 * state.patience).min(PATIENCE.1);
+        }
+        wanted
+    }
+
+    /// Names are noted from now on, whatever was known before. For [`Content::gathered`]: how often its attributes were doubted.
+    pub(crate) fn gather(&self, life: u64) -> u64 {
+        let mut state = self.state();
+        state.since = None;
+        state.share();
+        state.late = false;
+        self.names.clear();
+        state.gathering = Some((life, HashSet::new()));
+        state.doubts
+    }
+
+    /// A line of its listing; `alone`: nobody else caches anything of the inode.
+    pub(crate) fn list(&self, name: &Name, ino: Ino, alone: bool) {
+        let (hash, mut state) = (known::hash(name), self.state());
+        let Some((life, changed)) = &state.gathering else { return };
+        let (sure, is_new) = (Some(*life), !changed.contains(&hash));
+        self.names.add(name);
+        if is_new {
+            state.children.insert(hash, Child { ino, sure, claim: alone.then_some(Claim::Found) });
+        }
+    }
+
+    /// All are listed: nobody else looks into it, if that is still so. `attr` was told after the `doubts` of then, with the
+    /// renames of this mount.
+    pub(crate) fn gathered(
+        &self,
+        life: u64,
+        attr: (Attr, u64),
+        doubts: u64,
+        is_good: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut state = self.state();
+        let is_all = state.gathering.take().is_some_and(|(since, _)| since == life) && is_good();
+        if is_all {
+            state.since = Some(life);
+            state.alone = true;
+            state.attr = (state.doubts == doubts).then_some(attr);
+        }
+        is_all
+    }
+
+    /// It did not come to that.
+    pub(crate) fn give_up(&self) {
+        self.state().gathering = None;
+    }
+
+    /// All children, which are forgotten.
+    pub(crate) fn take_children(&self) -> Vec<Ino> {
+        std::mem::take(&mut self.state().children).into_values().map(|child| child.ino).collect()
+    }
+
     // ---- children
 
-    /// The name was found to be this inode; in the life `sure` it surely is.
-    pub(crate) fn learn(&self, name: u64, ino: Ino, sure: Option<u64>) {
+    /// The name was found to be this inode; in the life that `sure` tells it surely is. `alone`: nobody else caches anything of
+    /// the inode.
+    pub(crate) fn learn(&self, name: u64, ino: Ino, alone: bool, sure: impl FnOnce() -> Option<u64>) {
         let mut state = self.state();
         if state.children.len() >= CHILDREN_MAX {
             state.children = HashMap::new();
         }
-        let child = state.children.entry(name).or_insert(Child { ino, sure, mine: false });
-        let mine = child.mine && child.ino == ino;
-        *child = Child { ino, sure: if mine { child.sure } else { sure }, mine };
+        // Under the lock: a recall that comes now finds what is noted here.
+        let sure = sure();
+        let claim = (alone && sure.is_some()).then_some(Claim::Found);
+        let before =
+            state.children.get(&name).copied().filter(|child| child.ino == ino && child.claim.is_some());
+        state.children.insert(name, before.unwrap_or(Child { ino, sure, claim }));
     }
 
     /// The kernel forgot the inode that was found under this name.
@@ -160,10 +266,10 @@ impl Content {
         }
     }
 
-    /// Somebody else changes the name.
+    /// Somebody else changes the name, or the inode gets another one.
     pub(crate) fn doubt_name(&self, name: u64) {
         if let Some(child) = self.state().children.get_mut(&name) {
-            (child.sure, child.mine) = (None, false);
+            (child.sure, child.claim) = (None, None);
         }
     }
 
@@ -172,18 +278,22 @@ impl Content {
         self.state().children.get(&name).map(|child| child.ino)
     }
 
-    /// A name of this mount's own that nobody else has heard of. `life`: of the leases, now.
-    pub(crate) fn own(&self, name: u64, life: u64) -> Option<Ino> {
-        let state = self.state();
-        state.own(name, life).map(|child| child.ino)
+    /// What the name surely is, while nobody else looks into the directory. `life`: of the leases, now.
+    pub(crate) fn sure(&self, name: u64, life: u64) -> Option<Child> {
+        self.state().sure(name, life)
     }
 
     /// The server is about to change what the name is: it may be another inode, or none. What it was.
     pub(crate) fn take(&self, name: u64) -> Option<Ino> {
-        self.state().children.remove(&name).map(|child| child.ino)
+        let mut state = self.state();
+        if let Some((_, changed)) = &mut state.gathering {
+            changed.insert(name);
+        }
+        state.children.remove(&name).map(|child| child.ino)
     }
 
     // ---- changes that the server hears of later. `begin` notes that one is on its way; what is shared afterwards waits for it.
+    // That nobody else can tell is the caller's to know, but for what is looked at here.
 
     /// Makes a name, where that is allowed: it is not there, and nobody else looks.
     pub(crate) fn make<T>(
@@ -199,7 +309,7 @@ impl Content {
         }
         let begun = begin()?;
         self.names.add(name);
-        let child = Child { ino: made.ino, sure: Some(life), mine: true };
+        let child = Child { ino: made.ino, sure: Some(life), claim: Some(Claim::Made) };
         state.children.insert(known::hash(name), child);
         // As the server does it (`namespace/create.rs`).
         state.touch(made.mtime, |attr| {
@@ -209,7 +319,7 @@ impl Content {
         Some(begun)
     }
 
-    /// Gives one of this mount's own inodes a name more.
+    /// Gives an inode a name more.
     pub(crate) fn link<T>(
         &self,
         name: &Name,
@@ -223,22 +333,24 @@ impl Content {
         }
         let begun = begin()?;
         self.names.add(name);
-        state.children.insert(known::hash(name), Child { ino, sure: Some(at.life), mine: true });
+        state
+            .children
+            .insert(known::hash(name), Child { ino, sure: Some(at.life), claim: Some(Claim::Made) });
         state.touch(at.now, |attr| attr.size += 1);
         Some(begun)
     }
 
-    /// Takes one of this mount's own names away; `is_dir`: of a directory.
+    /// Takes the name of this inode away; `is_dir`: it is a directory.
     pub(crate) fn remove<T>(
         &self,
         name: &Name,
-        is_dir: bool,
+        (ino, is_dir): (Ino, bool),
         at: Present,
         begin: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
         let hash = known::hash(name);
         let mut state = self.state();
-        state.own(hash, at.life)?;
+        state.sure(hash, at.life).filter(|child| child.ino == ino)?;
         let begun = begin()?;
         self.names.remove(hash);
         state.children.remove(&hash);
@@ -249,18 +361,18 @@ impl Content {
         Some(begun)
     }
 
-    /// Moves one of this mount's own names within the directory, onto one that is not there, or (`replaces`) onto another of
-    /// its own, neither a directory's.
+    /// Moves a name within the directory, onto one that is not there, or onto that of the inode which it `replaces`; neither is
+    /// a directory's.
     pub(crate) fn rename<T>(
         &self,
         (source, target): (&Name, &Name),
-        replaces: bool,
+        replaces: Option<Ino>,
         at: Present,
         begin: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
         let (from, to) = (known::hash(source), known::hash(target));
         let mut state = self.state();
-        let child = state.own(from, at.life)?;
+        let child = state.sure(from, at.life)?;
         if !self.is_free(&state, target, replaces, at.life) {
             return None;
         }
@@ -269,7 +381,7 @@ impl Content {
         self.names.add(target);
         state.children.remove(&from);
         state.children.insert(to, child);
-        state.touch(at.now, |attr| attr.size = attr.size.saturating_sub(replaces.into()));
+        state.touch(at.now, |attr| attr.size = attr.size.saturating_sub(replaces.is_some().into()));
         Some(begun)
     }
 
@@ -279,7 +391,7 @@ impl Content {
         target_dir: &Self,
         first: bool,
         (source, target): (&Name, &Name),
-        replaces: bool,
+        replaces: Option<Ino>,
         at: Present,
         begin: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
@@ -292,7 +404,7 @@ impl Content {
             there = target_dir.state();
             here = self.state();
         }
-        let child = here.own(from, at.life)?;
+        let child = here.sure(from, at.life)?;
         if !target_dir.is_free(&there, target, replaces, at.life) {
             return None;
         }
@@ -302,7 +414,7 @@ impl Content {
         here.children.remove(&from);
         there.children.insert(to, child);
         here.touch(at.now, |attr| attr.size = attr.size.saturating_sub(1));
-        there.touch(at.now, |attr| attr.size += u64::from(!replaces));
+        there.touch(at.now, |attr| attr.size += u64::from(replaces.is_none()));
         Some(begun)
     }
 
@@ -326,10 +438,10 @@ impl Content {
         Some((attr, begun))
     }
 
-    fn is_free(&self, state: &State, name: &Name, replaces: bool, life: u64) -> bool {
+    fn is_free(&self, state: &State, name: &Name, replaces: Option<Ino>, life: u64) -> bool {
         match replaces {
-            true => state.own(known::hash(name), life).is_some(),
-            false => state.is_alone(life) && !self.names.has(name),
+            Some(ino) => state.sure(known::hash(name), life).is_some_and(|child| child.ino == ino),
+            None => state.is_alone(life) && !self.names.has(name),
         }
     }
 
@@ -346,12 +458,13 @@ impl State {
     fn share(&mut self) {
         self.alone = false;
         self.attr = None;
-        self.children.values_mut().for_each(|child| child.mine = false);
+        self.gathering = None;
+        self.children.values_mut().for_each(|child| child.claim = None);
     }
 
-    fn own(&self, name: u64, life: u64) -> Option<Child> {
+    fn sure(&self, name: u64, life: u64) -> Option<Child> {
         let child = *self.children.get(&name)?;
-        (self.is_alone(life) && child.mine && child.sure == Some(life)).then_some(child)
+        (self.is_alone(life) && child.sure == Some(life)).then_some(child)
     }
 
     /// An entry came or went at `now`.
@@ -445,6 +558,54 @@ mod tests {
         Some(())
     }
 
+    const MADE: Option<(Ino, Option<Claim>)> = Some((Ino(8), Some(Claim::Made)));
+
+    fn found(content: &Content, name: &Name) -> Option<(Ino, Option<Claim>)> {
+        content.sure(known::hash(name), 3).map(|child| (child.ino, child.claim))
+    }
+
+    #[test]
+    fn what_was_there_before_is_gathered() {
+        let [a, b, c] = [b"a", b"b", b"c"].map(|name| Name::new(name).unwrap());
+        let (content, dir) = (Content::default(), attr(S_IFDIR, 5));
+        content.add(&a);
+        let doubts = content.gather(3);
+        content.add(&c);
+        content.take(known::hash(&b));
+        for (name, ino, alone) in [(&a, 8, true), (&b, 9, true), (&c, 10, false)] {
+            content.list(name, Ino(ino), alone);
+        }
+        assert!(content.gathered(3, (dir, 7), doubts, || true));
+        assert!(content.is_alone(3) && content.attr(3, 7) == Some(dir));
+        assert_eq!(found(&content, &a), Some((Ino(8), Some(Claim::Found))));
+        assert_eq!((found(&content, &b), content.child(known::hash(&c))), (None, None), "changed meanwhile");
+        assert!(!content.lacks(&b, 3) && content.lacks(&Name::new(b"d").unwrap(), 3));
+        // Somebody else came in between.
+        let doubts = content.gather(3);
+        assert!(!content.is_alone(3) && found(&content, &a).is_none());
+        content.share();
+        content.list(&a, Ino(8), true);
+        assert!(!content.gathered(3, (dir, 7), doubts, || true) && !content.is_alone(3));
+        let doubts = content.gather(3);
+        assert!(!content.gathered(3, (dir, 7), doubts, || false) && !content.is_alone(3));
+        let doubts = content.gather(3);
+        content.doubt_attr();
+        assert!(content.gathered(3, (dir, 7), doubts, || true) && content.attr(3, 7).is_none());
+    }
+
+    #[test]
+    fn it_is_wanted_where_that_pays_and_less_and_less() {
+        let content = Content::default();
+        let until_wanted = || (1..).find(|_| content.is_wanted(3)).unwrap();
+        assert_eq!([until_wanted(), until_wanted(), until_wanted()], [2, 8, 32]);
+        content.note_entries(ENTRIES_PER_CHANGE * 200);
+        assert_eq!([until_wanted(), until_wanted(), until_wanted()], [200, 512, 512]);
+        content.note_entries(ENTRIES_MAX + 1);
+        assert!((0..1_000).all(|_| !content.is_wanted(3)));
+        let (content, _) = own_dir();
+        assert!((0..1_000).all(|_| !content.is_wanted(3)), "it is alone");
+    }
+
     /// A directory of this mount's own with the files `a` (8) and `b` (9), changed at 6.
     fn own_dir() -> (Content, [Name; 3]) {
         let names = [b"a", b"b", b"c"].map(|name| Name::new(name).unwrap());
@@ -461,36 +622,36 @@ mod tests {
     fn only_what_was_made_here_is_removed_and_moved_here() {
         let (content, [a, b, c]) = own_dir();
         let at = present(9);
-        assert_eq!(content.remove(&c, false, at, begun), None, "it is not there");
-        assert_eq!(content.remove(&a, false, Present { life: 4, ..at }, begun), None);
-        assert_eq!(content.rename((&a, &b), false, at, begun), None, "something is there");
-        assert_eq!(content.rename((&a, &c), true, at, begun), None, "nothing is there");
-        content.rename((&a, &c), false, at, begun).unwrap();
+        assert_eq!(content.remove(&c, (Ino(8), false), at, begun), None, "it is not there");
+        assert_eq!(content.remove(&a, (Ino(8), false), Present { life: 4, ..at }, begun), None);
+        assert_eq!(content.rename((&a, &b), None, at, begun), None, "something is there");
+        assert_eq!(content.rename((&a, &c), Some(Ino(9)), at, begun), None, "nothing is there");
+        content.rename((&a, &c), None, at, begun).unwrap();
         assert!(content.lacks(&a, 3) && !content.lacks(&c, 3));
-        assert_eq!((content.own(known::hash(&c), 3), content.attr(3, 7).unwrap().size), (Some(Ino(8)), 2));
-        content.rename((&c, &b), true, at, begun).unwrap();
+        assert_eq!((found(&content, &c), content.attr(3, 7).unwrap().size), (MADE, 2));
+        content.rename((&c, &b), Some(Ino(9)), at, begun).unwrap();
         let now = content.attr(3, 7).unwrap();
-        assert_eq!((now.size, now.mtime.secs, content.own(known::hash(&b), 3)), (1, 9, Some(Ino(8))));
-        content.remove(&b, false, at, begun).unwrap();
+        assert_eq!((now.size, now.mtime.secs, found(&content, &b)), (1, 9, MADE));
+        assert_eq!(content.remove(&b, (Ino(9), false), at, begun), None, "it was replaced");
+        content.remove(&b, (Ino(8), false), at, begun).unwrap();
         assert!(content.lacks(&b, 3) && content.attr(3, 7).unwrap().size == 0);
-        // Found by a lookup: others may know it by another way.
+        // Found by a lookup: others may know it by another way, unless the server says they do not.
         content.add(&a);
-        content.learn(known::hash(&a), Ino(10), Some(3));
-        assert_eq!(
-            (content.remove(&a, false, at, begun), content.child(known::hash(&a))),
-            (None, Some(Ino(10)))
-        );
+        content.learn(known::hash(&a), Ino(10), false, || Some(3));
+        assert_eq!(found(&content, &a), Some((Ino(10), None)));
+        content.learn(known::hash(&a), Ino(10), true, || Some(3));
+        assert_eq!(found(&content, &a), Some((Ino(10), Some(Claim::Found))));
     }
 
     #[test]
     fn nothing_is_this_mounts_own_any_more_when_others_look() {
         let (content, [a, b, _]) = own_dir();
-        content.learn(known::hash(&a), Ino(8), None);
-        assert_eq!(content.own(known::hash(&a), 3), Some(Ino(8)), "found once more");
+        content.learn(known::hash(&a), Ino(8), false, || None);
+        assert_eq!(found(&content, &a), MADE, "found once more");
         content.doubt_name(known::hash(&a));
-        assert_eq!(content.own(known::hash(&a), 3), None);
+        assert_eq!(found(&content, &a), None);
         content.share();
-        assert_eq!((content.own(known::hash(&b), 3), content.child(known::hash(&b))), (None, Some(Ino(9))));
+        assert_eq!((found(&content, &b), content.child(known::hash(&b))), (None, Some(Ino(9))));
         content.forget(known::hash(&b), Ino(7));
         assert_eq!(content.take(known::hash(&b)), Some(Ino(9)));
         assert_eq!(content.take(known::hash(&b)), None);
@@ -501,14 +662,14 @@ mod tests {
         let (one, [a, b, c]) = own_dir();
         let (two, _) = own_dir();
         let at = present(9);
-        assert_eq!(one.move_to(&two, true, (&a, &b), false, at, begun), None);
-        one.move_to(&two, true, (&a, &c), false, at, begun).unwrap();
-        two.move_to(&one, false, (&c, &b), true, at, begun).unwrap();
+        assert_eq!(one.move_to(&two, true, (&a, &b), None, at, begun), None);
+        one.move_to(&two, true, (&a, &c), None, at, begun).unwrap();
+        two.move_to(&one, false, (&c, &b), Some(Ino(9)), at, begun).unwrap();
         let (here, there) = (one.attr(3, 7).unwrap(), two.attr(3, 7).unwrap());
         assert_eq!((here.size, there.size, here.mtime.secs, there.mtime.secs), (1, 2, 9, 9));
-        assert_eq!(one.own(known::hash(&b), 3), Some(Ino(8)));
+        assert_eq!(found(&one, &b), MADE);
         two.share();
-        assert_eq!(one.move_to(&two, true, (&b, &c), false, at, begun), None, "others look there");
+        assert_eq!(one.move_to(&two, true, (&b, &c), None, at, begun), None, "others look there");
     }
 
     #[test]

@@ -138,7 +138,12 @@ impl Vfs {
             }
             parent.content.add(name);
         }
-        self.call_entry(ctx, Request::Make { parent: parent.node, name, make }).await
+        let is_named = name.is_some();
+        let made = self.call_entry(ctx, Request::Make { parent: parent.node, name, make }).await;
+        if made.is_ok() && is_named {
+            self.want_alone(parent);
+        }
+        made
     }
 
     /// The server counted an open of a new, empty file.

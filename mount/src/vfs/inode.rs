@@ -299,6 +299,12 @@ impl InodeTable {
         self.nodeid(ino).and_then(|nodeid| self.get(nodeid).ok())
     }
 
+    /// Whether the kernel knows the inode.
+    pub(crate) fn is_known(&self, ino: Ino) -> bool {
+        self.nodeid(ino)
+            .is_some_and(|nodeid| nodeid == ROOT_NODEID || self.shard(nodeid).contains_key(&nodeid))
+    }
+
     /// Counts one more lookup of what the server gave out.
     ///
     /// # Errors

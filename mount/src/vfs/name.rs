@@ -56,7 +56,9 @@ impl Vfs {
             return Ok(());
         }
         self.doubt_child(&parent, &name);
-        self.call_done(ctx, Request::Remove { parent: parent.node, name, dir }).await
+        self.call_done(ctx, Request::Remove { parent: parent.node, name, dir }).await?;
+        self.want_alone(&parent);
+        Ok(())
     }
 
     /// The server is about to change what this name is, and what it was.
@@ -108,7 +110,13 @@ impl Vfs {
             && let Some(moved) = moved.and_then(|ino| self.inodes.known(ino))
         {
             moved.set_place(new_parent.ino(), place);
-            new_parent.content.learn(place, moved.ino(), None);
+            new_parent.content.learn(place, moved.ino(), false, || None);
+        }
+        if renamed.is_ok() {
+            self.want_alone(&parent);
+            if new_parent.nodeid != parent.nodeid {
+                self.want_alone(&new_parent);
+            }
         }
         renamed
     }
@@ -125,8 +133,13 @@ impl Vfs {
         }
         parent.content.add(&name);
         self.files.doubt(inode.ino());
+        if let Some(home) = self.inodes.known(inode.parent()) {
+            // Others may come to know it by the new name.
+            home.content.doubt_name(inode.name());
+        }
         let request = Request::Link { node: inode.node, parent: parent.node, name: name.clone() };
         let (entry, grant) = self.call_entry(ctx, request).await?;
+        self.want_alone(&parent);
         self.found(Some((&parent, &name)), &entry, grant)
     }
 

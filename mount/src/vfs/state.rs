@@ -52,7 +52,7 @@ pub struct Vfs {
     /// Small files may be sent behind the program that closes them: no bound on space may refuse them.
     pub(crate) closes_behind: bool,
     /// Renames begun, and ended.
-    pub(crate) renames: AtomicU64,
+    pub(crate) renames: Arc<AtomicU64>,
     /// Numbers that the kernel forgot and that are to be given back.
     pub(crate) to_give_back: Mutex<Vec<Ino>>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
@@ -99,7 +99,7 @@ impl Vfs {
             flags,
             makes_behind,
             closes_behind,
-            renames: AtomicU64::new(0),
+            renames: Arc::default(),
             to_give_back: Mutex::default(),
             keeps_names: AtomicBool::new(false),
             tasks: OnceLock::new(),
@@ -128,11 +128,16 @@ impl Vfs {
         for one in forgotten {
             if let Some(inode) = self.inodes.forget(one.nodeid, one.lookups) {
                 self.forgotten.note(inode.node, inode.parent());
+                let mut left = vec![inode.ino()];
+                // Listed by this client, and never asked for by the kernel.
+                left.extend(
+                    inode.content.take_children().into_iter().filter(|ino| !self.inodes.is_known(*ino)),
+                );
                 if let Some(dir) = self.inodes.known(inode.parent()) {
                     dir.content.forget(inode.name(), inode.ino());
                 }
                 self.files.forget(inode.ino());
-                self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).push(inode.ino());
+                self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
             }
         }
     }
@@ -227,10 +232,11 @@ impl Vfs {
         let entry_valid = match place {
             Some((parent, name)) => {
                 let valid = self.name_valid(parent, name, grant);
-                let sure = (valid == ValidFor::LEASE).then(|| self.remote.recalls().life());
-                let hash = known::hash(name);
+                let (hash, recalls) = (known::hash(name), self.remote.recalls());
                 inode.set_place(parent.ino(), hash);
-                parent.content.learn(hash, inode.ino(), sure);
+                let is_good = || valid == ValidFor::LEASE && recalls.is_good(parent.ino(), grant.asked);
+                let alone = grant.leases.has(Leases::ALONE) && !inode.is_dir();
+                parent.content.learn(hash, inode.ino(), alone, || is_good().then(|| recalls.life()));
                 valid
             }
             None => ValidFor::NOTHING,
@@ -293,6 +299,9 @@ impl Vfs {
         }
         if let Some(better) = self.known_better(inode) {
             *attr = better;
+        }
+        if inode.is_dir() {
+            inode.content.note_entries(attr.size);
         }
         inode.note_times(attr);
     }

@@ -18,7 +18,7 @@ use crate::harness::{Cluster, Random, Run, Transport, VOLUME, now, soon, wall};
 
 both!(trees_are_seen_whole);
 // Without rings the kernel keeps no names, and asks the server for the way there.
-one!(server_is_frozen, server_dies, refused_late);
+one!(server_is_frozen, server_dies, refused_late, what_was_there_before);
 
 /// Steps of one tree.
 const STEPS: usize = 250;
@@ -118,6 +118,54 @@ fn server_is_frozen(transport: Transport) {
     assert_eq!(fs::metadata(other.join("new/a/moved-2")).unwrap().nlink(), 2);
     assert_eq!(fs::read_link(other.join("new/a/link")).unwrap(), Path::new("target"));
     assert_eq!(fs::read(other.join("new/a/b/c/file")).unwrap(), b"written");
+    cluster.finish();
+}
+
+/// A directory of an earlier mount is had alone once names change in it, and only what nobody else caches anything of is changed
+/// before the server knows.
+fn what_was_there_before(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let twin = cluster.root().join("twin");
+    let mut random = Random::new(seed());
+    let roots = [cluster.path("tree"), twin.join("tree")];
+    build(&roots, &mut random, 0..STEPS);
+    let old: Vec<PathBuf> = (0..40).map(|index| cluster.path(format!("old/file-{index}"))).collect();
+    fs::create_dir_all(cluster.path("old")).unwrap();
+    old.iter().for_each(|file| fs::write(file, "old").unwrap());
+    let other = cluster.second_mount();
+    for round in 1..4 {
+        cluster.remount();
+        let steps = 10 * round * STEPS;
+        build(&roots, &mut random, steps..steps + STEPS);
+        same(&walk(&other.join("tree")), &walk(&roots[1]), "at the other mount");
+        same(&walk(&roots[0]), &walk(&roots[1]), "at its own");
+        // Where somebody has looked.
+        build(&roots, &mut random, steps + STEPS..steps + STEPS + 20);
+        same(&walk(&other.join("tree")), &walk(&roots[1]), "after more steps");
+    }
+    cluster.remount();
+    for index in 0..8 * std::thread::available_parallelism().unwrap().get() {
+        File::create(cluster.path(format!("old/new-{index}"))).unwrap();
+    }
+    old.iter().for_each(|file| assert!(fs::metadata(file).is_ok()));
+    let meta = cluster.meta();
+    sleep(Duration::from_millis(300));
+    meta.signal(Signal::STOP);
+    let (mover, moved) = (cluster.path("old"), cluster.path("old/moved"));
+    let working = std::thread::spawn(move || {
+        (8..30).for_each(|index| fs::remove_file(mover.join(format!("file-{index}"))).unwrap());
+        fs::rename(mover.join("file-30"), moved).unwrap();
+        File::create_new(mover.join("file-30")).unwrap();
+    });
+    let is_behind = soon(Duration::from_secs(3), || working.is_finished());
+    let behind = cluster.link_figure(cluster.mnt(), "behind");
+    meta.signal(Signal::CONT);
+    working.join().unwrap();
+    assert!(is_behind && behind >= 24, "{behind} changes behind, all: {is_behind}");
+    assert_eq!(fs::metadata(other.join("old/moved")).unwrap().size(), 3);
+    let names = |mnt: &Path| fs::read_dir(mnt.join("old")).unwrap().count();
+    assert_eq!(names(cluster.mnt()), names(&other));
+    cluster.as_made_by_up();
     cluster.finish();
 }
 
