@@ -246,7 +246,7 @@ impl<S: Server> Core<S> {
                     }
                     None => {}
                 }
-                if attr.is_some() && leases.has(Leases::EXCLUSIVE) {
+                if attr.is_some() {
                     state.know_whole(life);
                 }
             }

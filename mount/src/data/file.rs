@@ -45,8 +45,7 @@ pub(crate) struct File {
 pub(crate) struct State {
     /// What the server said last. `None` before it said anything.
     pub(crate) known: Option<Attr>,
-    /// The life of the leases in which `known` is all there is to know: nobody else changes the file, and no name of it comes
-    /// or goes.
+    /// The life of the leases in which `known` is what the file has, as long as the lease stands.
     pub(crate) whole_in: Option<u64>,
     /// The server changed attributes that are not told here: `known` may be from before.
     pub(crate) is_doubted: bool,
@@ -397,12 +396,24 @@ impl State {
     pub(crate) fn is_overtaken(&self, attr: &Attr, life: u64) -> bool {
         let Some(known) = &self.known else { return false };
         let is_older = attr.version == known.version && attr.ctime < known.ctime;
-        attr.version < known.version || is_older && self.is_whole(life)
+        attr.version < known.version || is_older && self.is_true(life)
     }
 
-    /// Whether `known`, with what was changed here since, is all there is to know. `life`: of the leases, now.
+    /// Whether `known`, with what was written and changed here since, is what the file has. `life`: of the leases, now.
+    pub(crate) fn is_true(&self, life: u64) -> bool {
+        self.whole_in == Some(life) && self.lease.recall == Recalling::No && self.lease.holds(life)
+    }
+
+    /// The same, and nobody else can change it.
     pub(crate) fn is_whole(&self, life: u64) -> bool {
-        self.whole_in == Some(life) && self.lease.is_exclusive(life)
+        self.is_true(life) && self.lease.is_exclusive(life)
+    }
+
+    /// Attributes came with a lease, in this life.
+    pub(crate) fn know_whole(&mut self, life: u64) {
+        if !self.is_doubted && self.lease.holds(life) {
+            self.whole_in = Some(life);
+        }
     }
 
     /// The server changes attributes that are not told here. Which answers are from before is not known: for good.
@@ -411,17 +422,10 @@ impl State {
         self.whole_in = None;
     }
 
-    /// Attributes came with the exclusive lease, in this life.
-    pub(crate) fn know_whole(&mut self, life: u64) {
-        if !self.is_doubted && self.lease.is_exclusive(life) {
-            self.whole_in = Some(life);
-        }
-    }
-
     /// Lays what only this client knows over the server's attributes. `life`: of the leases, now.
     pub(crate) fn overlay(&self, attr: &mut Attr, life: u64) {
         if let Some(known) = self.known.filter(|_| self.is_overtaken(attr, life)) {
-            if self.is_whole(life) {
+            if self.is_true(life) {
                 *attr = known;
             }
             attr.version = known.version;

@@ -338,12 +338,19 @@ impl<S: Server> Files<S> {
         attr
     }
 
-    /// Attributes of a file that nobody knows better: it is this client's alone.
+    /// Whether anything is known of the file here.
     #[must_use]
-    pub fn attr_here(&self, ino: Ino) -> Option<Attr> {
+    pub fn knows(&self, ino: Ino) -> bool {
+        self.core.find(ino).is_some()
+    }
+
+    /// Attributes of a file that nobody knows better: it is under a lease. `alone`: an exclusive one.
+    #[must_use]
+    pub fn attr_here(&self, ino: Ino, alone: bool) -> Option<Attr> {
         let file = self.core.find(ino)?;
         let (state, life) = (file.state(), self.core.server.recalls().life());
-        let mut attr = state.known.filter(|_| state.is_whole(life) && !state.is_decorated)?;
+        let is_good = if alone { state.is_whole(life) } else { state.is_true(life) };
+        let mut attr = state.known.filter(|_| is_good && !state.is_decorated)?;
         state.overlay(&mut attr, life);
         Some(attr)
     }
@@ -482,7 +489,9 @@ impl<S: Server> Files<S> {
     /// Extended attributes of the inode are about to be set here.
     pub fn decorate(&self, ino: Ino) {
         if let Some(file) = self.core.find(ino) {
-            file.state().is_decorated = true;
+            let mut state = file.state();
+            state.is_decorated = true;
+            state.doubt();
         }
     }
 

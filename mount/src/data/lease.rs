@@ -149,8 +149,9 @@ impl<S: Server> Core<S> {
         if !needed {
             return;
         }
+        // Not behind a change of attributes that is on its way: it waits for what is proved here.
         let request = Request::GetAttr { node: file.node };
-        match self.call(NOBODY, request, file, None).await.and_then(attr_of) {
+        match self.server.call_past(NOBODY, request, None).await.and_then(attr_of) {
             Ok(attr) if attr.version > version => {
                 file.state().learn(&attr, self.server.recalls().life());
                 self.lose_all(file);

@@ -56,6 +56,16 @@ pub trait Server: Send + Sync + 'static {
         cancel: Option<&Cancel>,
     ) -> impl Future<Output = (Result<Reply, Errno>, Leases)>;
 
+    /// As `call`, but not behind changes of the inode that are on their way: by who sends them.
+    fn call_past(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> impl Future<Output = Result<Reply, Errno>> {
+        self.call(caller, request, cancel)
+    }
+
     /// What was recalled lately.
     fn recalls(&self) -> &Recalls;
 

@@ -196,6 +196,21 @@ impl Remote {
         }
     }
 
+    /// As [`Remote::call`], but behind no change of the inode that is on its way, only behind its making: by who sends them.
+    pub(crate) async fn call_past(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> Result<Reply, Errno> {
+        let link = self.link()?;
+        for node in request.nodes().into_iter().flatten() {
+            self.wait_made(node, cancel).await?;
+        }
+        self.admit(&link, request.is_mutation(), cancel).await?;
+        self.ask(&link, Call::new(caller, request), None, false, cancel).await?.result
+    }
+
     /// Sends a change that its program was told of at `told`, when its turn has come.
     pub(crate) async fn call_told(
         &self,
@@ -249,15 +264,20 @@ impl Remote {
             Request::StatFs | Request::Remove { dir: true, .. } | Request::Rename { .. } => behind.last(),
             // Others that change its attributes or content hold the file's order (`data`), and its names are no matter.
             Request::Write { node, .. } => {
-                return match behind.before_using(node.ino) {
-                    Some(made) => or_cancel(behind.wait_for(made), cancel).await,
-                    None => Ok(()),
-                };
+                return self.wait_made(*node, cancel).await;
             }
             request => behind.before(request.nodes().into_iter().flatten().map(|node| node.ino)),
         };
         match before {
             Some(serial) => or_cancel(behind.wait(serial), cancel).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn wait_made(&self, node: Node, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        let behind = &self.session.behind;
+        match behind.before_using(node.ino) {
+            Some(made) => or_cancel(behind.wait_for(made), cancel).await,
             None => Ok(()),
         }
     }

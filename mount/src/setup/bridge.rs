@@ -50,6 +50,15 @@ impl Server for Remote {
         Self::call_leased(self, caller, request, cancel).await
     }
 
+    async fn call_past(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> Result<Reply, Errno> {
+        Self::call_past(self, caller, request, cancel).await
+    }
+
     fn recalls(&self) -> &Recalls {
         Self::recalls(self)
     }

@@ -17,13 +17,15 @@ impl Vfs {
     pub async fn get_attr(&self, ctx: Ctx<'_>, nodeid: u64) -> Result<(Attr, ValidFor), Errno> {
         let inode = self.inodes.get(nodeid)?;
         let recalls = self.remote.recalls();
-        let (asked, life) = (recalls.asked(), recalls.life());
-        // The kernel asks once more with every name that is made.
-        let here =
-            if inode.is_file() { self.files.attr_here(inode.ino()) } else { self.known_better(&inode) };
+        let (asked, life, own) = (recalls.asked(), recalls.life(), self.own_changes());
+        // The kernel asks once more with every name that is made, and for the time of birth, which it does not keep.
+        let here = match inode.is_dir() {
+            true => self.known_better(&inode),
+            false => self.files.attr_here(inode.ino(), false).or_else(|| self.told(&inode)),
+        };
         if let Some(mut attr) = here {
             inode.note_times(&mut attr);
-            let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked });
+            let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked, own });
             return Ok((attr, valid));
         }
         let before = (inode.content.doubts(), self.renames());
@@ -59,18 +61,20 @@ impl Vfs {
             // What somebody sets wins over what was read before.
             inode.settle_atime(None);
         }
-        let asked = self.remote.recalls().asked();
+        let (asked, own) = (self.remote.recalls().asked(), self.own_changes());
         if let Some(mut attr) = self.set_attr_behind(ctx, &inode, change).await? {
             inode.note_times(&mut attr);
-            let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked });
+            let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked, own });
             return Ok((attr, valid));
         }
         inode.content.doubt_attr();
+        self.note_change([&inode]);
         let set = self.files.set_attr(ctx.caller, inode.node, change, Some(ctx.cancel)).await;
+        self.note_change([&inode]);
         inode.content.doubt_attr();
         let (mut attr, leases) = set?;
         inode.note_times(&mut attr);
-        let valid = self.attr_valid(&inode, &attr, Grant { leases, asked });
+        let valid = self.attr_valid(&inode, &attr, Grant { leases, asked, own });
         Ok((attr, valid))
     }
 

@@ -66,7 +66,7 @@ impl Vfs {
             return Ok(None);
         }
         let Some(attr) = attr_of(make, ctx.caller, at.now) else { return Ok(None) };
-        let asked = self.remote.recalls().asked();
+        let (asked, own) = (self.remote.recalls().asked(), self.own_changes());
         let about = About { makes: true, ..about(&[place], &[node]) };
         let begin = || self.remote.behind().begin(&about);
         let Some(change) = dir.content.make(name, &attr, at.life, begin) else { return Ok(None) };
@@ -78,7 +78,7 @@ impl Vfs {
             _ => Leases::NONE,
         };
         let leases = leases.and(Leases::NAMES).and(Leases::ATTR);
-        Ok(Some((Entry { node, attr }, Grant { leases, asked })))
+        Ok(Some((Entry { node, attr }, Grant { leases, asked, own })))
     }
 
     /// Removes a name here. False: the server is to be asked.
@@ -107,6 +107,7 @@ impl Vfs {
             return Ok(false);
         };
         self.files.doubt(child.ino());
+        self.note_change([&child]);
         child.content.end();
         let request = Request::Remove { parent: dir.node, name: name.clone(), dir: is_dir };
         self.tell(ctx.caller, request, change, at.now, (&[place], &[child.node]), None);
@@ -158,6 +159,7 @@ impl Vfs {
         let Some(change) = change else { return Ok(false) };
         moved.set_place(target.0.ino(), known::hash(target.1));
         nodes.iter().for_each(|node| self.files.doubt(node.ino));
+        self.note_change(std::iter::once(&moved).chain(replaced.as_ref()));
         let request = Request::Rename {
             parent: source.0.node,
             name: source.1.clone(),
@@ -185,7 +187,7 @@ impl Vfs {
         let asked = self.remote.recalls().asked();
         let made = home.content.sure(inode.name(), at.life).filter(|child| child.claim == Some(Claim::Made));
         let is_own = made.is_some_and(|child| child.ino == inode.ino());
-        let Some(mut attr) = self.files.attr_here(inode.ino()).filter(|attr| is_own && attr.nlink == 1)
+        let Some(mut attr) = self.files.attr_here(inode.ino(), true).filter(|attr| is_own && attr.nlink == 1)
         else {
             return Ok(None);
         };
@@ -193,11 +195,13 @@ impl Vfs {
         let begin = || self.remote.behind().begin(&about);
         let Some(change) = dir.content.link(name, inode.ino(), at, begin) else { return Ok(None) };
         self.files.doubt(inode.ino());
+        self.note_change([inode]);
+        let own = self.own_changes();
         (attr.nlink, attr.ctime) = (2, at.now);
         let request = Request::Link { node: inode.node, parent: dir.node, name: name.clone() };
         self.tell(ctx.caller, request, change, at.now, (&[place], &[inode.node]), None);
         let leases = Leases::NAMES.and(Leases::ATTR);
-        Ok(Some((Entry { node: inode.node, attr }, Grant { leases, asked })))
+        Ok(Some((Entry { node: inode.node, attr }, Grant { leases, asked, own })))
     }
 
     /// Changes attributes here: of a file that is this client's, or of a directory that nobody else looks into. `None`: the

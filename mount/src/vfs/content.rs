@@ -52,6 +52,8 @@ struct State {
     doubts: u64,
     /// By hash of the name.
     children: HashMap<u64, Child>,
+    /// Some were forgotten that the kernel knows.
+    is_cut: bool,
     /// The life of the leases in which its names are being gathered, and those that changed since.
     gathering: Option<(u64, HashSet<u64>)>,
     /// Entries it had when its attributes were told last.
@@ -71,6 +73,10 @@ pub(crate) struct Child {
     /// Nobody else caches anything of it, as long as the directory is this client's alone.
     pub(crate) claim: Option<Claim>,
 }
+
+/// What a name was is not noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unknown;
 
 /// Why nobody else caches anything of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,6 +255,7 @@ impl Content {
         let mut state = self.state();
         if state.children.len() >= CHILDREN_MAX {
             state.children = HashMap::new();
+            state.is_cut = true;
         }
         // Under the lock: a recall that comes now finds what is noted here.
         let sure = sure();
@@ -266,10 +273,21 @@ impl Content {
         }
     }
 
-    /// Somebody else changes the name, or the inode gets another one.
-    pub(crate) fn doubt_name(&self, name: u64) {
-        if let Some(child) = self.state().children.get_mut(&name) {
-            (child.sure, child.claim) = (None, None);
+    /// The name changes at the server, or the inode gets another one. What it was, if that was noted; or whether it may not have
+    /// been.
+    pub(crate) fn doubt_name(&self, name: u64) -> Result<Option<Ino>, Unknown> {
+        let mut state = self.state();
+        if let Some((_, changed)) = &mut state.gathering {
+            changed.insert(name);
+        }
+        let is_cut = state.is_cut;
+        match state.children.get_mut(&name) {
+            Some(child) => {
+                (child.sure, child.claim) = (None, None);
+                Ok(Some(child.ino))
+            }
+            None if is_cut => Err(Unknown),
+            None => Ok(None),
         }
     }
 
@@ -283,13 +301,9 @@ impl Content {
         self.state().sure(name, life)
     }
 
-    /// The server is about to change what the name is: it may be another inode, or none. What it was.
-    pub(crate) fn take(&self, name: u64) -> Option<Ino> {
-        let mut state = self.state();
-        if let Some((_, changed)) = &mut state.gathering {
-            changed.insert(name);
-        }
-        state.children.remove(&name).map(|child| child.ino)
+    /// The name is not there any more.
+    pub(crate) fn drop_name(&self, name: u64) {
+        self.state().children.remove(&name);
     }
 
     // ---- changes that the server hears of later. `begin` notes that one is on its way; what is shared afterwards waits for it.
@@ -571,7 +585,7 @@ mod tests {
         content.add(&a);
         let doubts = content.gather(3);
         content.add(&c);
-        content.take(known::hash(&b));
+        assert_eq!(content.doubt_name(known::hash(&b)), Ok(None));
         for (name, ino, alone) in [(&a, 8, true), (&b, 9, true), (&c, 10, false)] {
             content.list(name, Ino(ino), alone);
         }
@@ -648,13 +662,13 @@ mod tests {
         let (content, [a, b, _]) = own_dir();
         content.learn(known::hash(&a), Ino(8), false, || None);
         assert_eq!(found(&content, &a), MADE, "found once more");
-        content.doubt_name(known::hash(&a));
-        assert_eq!(found(&content, &a), None);
+        assert_eq!((content.doubt_name(known::hash(&a)), found(&content, &a)), (Ok(Some(Ino(8))), None));
         content.share();
         assert_eq!((found(&content, &b), content.child(known::hash(&b))), (None, Some(Ino(9))));
         content.forget(known::hash(&b), Ino(7));
-        assert_eq!(content.take(known::hash(&b)), Some(Ino(9)));
-        assert_eq!(content.take(known::hash(&b)), None);
+        assert_eq!(content.child(known::hash(&b)), Some(Ino(9)));
+        content.drop_name(known::hash(&b));
+        assert_eq!((content.child(known::hash(&b)), content.doubt_name(known::hash(&b))), (None, Ok(None)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use flexfs_wire::time::Time;
 
 use super::content::Content;
 use super::known::Known;
+use crate::lease::Asked;
 
 /// What the kernel calls the root of a mount (`FUSE_ROOT_ID`).
 pub(crate) const ROOT_NODEID: u64 = 1;
@@ -49,6 +50,8 @@ pub struct Inode {
 struct State {
     /// Times as last seen, for relatime.
     times: Option<Times>,
+    /// Attributes as the server told them last under a lease: when that was asked, and in which life of the leases.
+    told: Option<(Attr, Asked, u64)>,
     /// The life of the leases in which it is known to have no extended attributes. They are asked for before many writes,
     /// and for every line of an `ls -l`.
     plain_in: Option<u64>,
@@ -177,6 +180,16 @@ impl Inode {
         self.lock().plain_in = life;
     }
 
+    /// Attributes as the server told them last under a lease: when that was asked, and in which life of the leases.
+    pub(crate) fn told(&self) -> Option<(Attr, Asked, u64)> {
+        self.lock().told
+    }
+
+    /// The server told them; or they change.
+    pub(crate) fn set_told(&self, told: Option<(Attr, Asked, u64)>) {
+        self.lock().told = told;
+    }
+
     /// Its lease was recalled.
     pub(crate) fn doubt_plain(&self) {
         self.lock().plain_in = None;
@@ -216,6 +229,9 @@ impl Inode {
         let mut state = self.lock();
         if sent.is_none() || state.atime == sent {
             state.atime = None;
+        }
+        if let (Some(sent), Some((attr, ..))) = (sent, &mut state.told) {
+            attr.atime = attr.atime.max(sent);
         }
     }
 

@@ -3,7 +3,7 @@
 //! Sees the server through `link` and the bytes through `data`; knows nothing of FUSE but that inodes and open files have
 //! numbers the kernel uses. What cores share (inodes, handles) stands behind sharded locks that are never held across an await.
 //!
-//! `args answer` <- `known content` <- `inode handle notice forgotten` <- `recall state behind gather` <- `name create attr file dir xattr lock atime export`.
+//! `args answer` <- `known content` <- `inode handle notice forgotten` <- `recall state told behind gather` <- `name create attr file dir xattr lock atime export`.
 
 mod answer;
 mod args;
@@ -25,6 +25,7 @@ mod name;
 mod notice;
 mod recall;
 mod state;
+mod told;
 mod watched;
 mod xattr;
 

@@ -1,12 +1,15 @@
 //! Names: looking up, removing, moving, linking.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
 use flexfs_wire::message::{RENAME_EXCHANGE, RENAME_NOREPLACE, Reply, Request};
 use flexfs_wire::name::Name;
 
 use super::answer::{Found, Looked, ValidFor};
+use super::content::Unknown;
 use super::inode::Inode;
 use super::known;
 use super::state::{Ctx, Vfs, misfit};
@@ -56,16 +59,27 @@ impl Vfs {
             return Ok(());
         }
         self.doubt_child(&parent, &name);
-        self.call_done(ctx, Request::Remove { parent: parent.node, name, dir }).await?;
+        let removed =
+            self.call_done(ctx, Request::Remove { parent: parent.node, name: name.clone(), dir }).await;
+        self.doubt_child(&parent, &name);
+        removed?;
+        parent.content.drop_name(known::hash(&name));
         self.want_alone(&parent);
         Ok(())
     }
 
-    /// The server is about to change what this name is, and what it was.
+    /// The server is about to change what this name is, and the inode that it was.
     fn doubt_child(&self, dir: &Inode, name: &Name) {
-        match dir.content.take(known::hash(name)) {
-            Some(ino) => self.files.doubt(ino),
-            None => self.files.doubt_all(),
+        match dir.content.doubt_name(known::hash(name)) {
+            Ok(Some(ino)) => {
+                self.files.doubt(ino);
+                self.note_change(self.inodes.known(ino));
+            }
+            Ok(None) => {}
+            Err(Unknown) => {
+                self.files.doubt_all();
+                self.note_change(self.inodes.all());
+            }
         }
     }
 
@@ -89,12 +103,10 @@ impl Vfs {
             return Ok(());
         }
         new_parent.content.add(&target.1);
-        let moved = parent.content.child(known::hash(&source.1));
         self.doubt_child(&parent, &source.1);
-        if new_parent.content.child(known::hash(&target.1)).is_some() {
-            self.doubt_child(&new_parent, &target.1);
-        }
-        let place = known::hash(&target.1);
+        self.doubt_child(&new_parent, &target.1);
+        let ends = [(&parent, known::hash(&source.1)), (&new_parent, known::hash(&target.1))];
+        let [moved, other] = ends.map(|(dir, name)| dir.content.child(name));
         let request = Request::Rename {
             parent: parent.node,
             name: source.1,
@@ -105,20 +117,28 @@ impl Vfs {
         self.renames.fetch_add(1, Ordering::SeqCst);
         let renamed = self.call_done(ctx, request).await;
         self.renames.fetch_add(1, Ordering::SeqCst);
-        if renamed.is_ok()
-            && flags & RENAME_EXCHANGE == 0
-            && let Some(moved) = moved.and_then(|ino| self.inodes.known(ino))
-        {
-            moved.set_place(new_parent.ino(), place);
-            new_parent.content.learn(place, moved.ino(), false, || None);
-        }
+        self.note_change([moved, other].into_iter().flatten().filter_map(|ino| self.inodes.known(ino)));
         if renamed.is_ok() {
+            let [from, to] = ends;
+            from.0.content.drop_name(from.1);
+            self.find_moved(moved, to);
+            if flags & RENAME_EXCHANGE != 0 {
+                self.find_moved(other, from);
+            }
             self.want_alone(&parent);
             if new_parent.nodeid != parent.nodeid {
                 self.want_alone(&new_parent);
             }
         }
         renamed
+    }
+
+    /// The inode is to be found there now.
+    fn find_moved(&self, moved: Option<Ino>, (dir, name): (&Arc<Inode>, u64)) {
+        if let Some(moved) = moved.and_then(|ino| self.inodes.known(ino)) {
+            moved.set_place(dir.ino(), name);
+            dir.content.learn(name, moved.ino(), false, || None);
+        }
     }
 
     /// `link(2)`.
@@ -135,7 +155,7 @@ impl Vfs {
         self.files.doubt(inode.ino());
         if let Some(home) = self.inodes.known(inode.parent()) {
             // Others may come to know it by the new name.
-            home.content.doubt_name(inode.name());
+            let _ = home.content.doubt_name(inode.name());
         }
         let request = Request::Link { node: inode.node, parent: parent.node, name: name.clone() };
         let (entry, grant) = self.call_entry(ctx, request).await?;

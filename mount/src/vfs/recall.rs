@@ -167,7 +167,7 @@ impl Listener for Ear {
                 }
                 if let Some(name) = &recall.name {
                     dir.content.add(name);
-                    dir.content.doubt_name(known::hash(name));
+                    let _ = dir.content.doubt_name(known::hash(name));
                 }
             }
             if self.vfs.has_nothing_of(&recall) {

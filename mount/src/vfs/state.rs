@@ -53,6 +53,8 @@ pub struct Vfs {
     pub(crate) closes_behind: bool,
     /// Renames begun, and ended.
     pub(crate) renames: Arc<AtomicU64>,
+    /// Changes of attributes begun, and ended (`told`).
+    pub(crate) own_changes: AtomicU64,
     /// Numbers that the kernel forgot and that are to be given back.
     pub(crate) to_give_back: Mutex<Vec<Ino>>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
@@ -66,6 +68,8 @@ pub struct Vfs {
 pub(crate) struct Grant {
     pub(crate) leases: Leases,
     pub(crate) asked: Asked,
+    /// Changes of this mount by then.
+    pub(crate) own: u64,
 }
 
 /// Figures for `status`.
@@ -100,6 +104,7 @@ impl Vfs {
             makes_behind,
             closes_behind,
             renames: Arc::default(),
+            own_changes: AtomicU64::new(0),
             to_give_back: Mutex::default(),
             keeps_names: AtomicBool::new(false),
             tasks: OnceLock::new(),
@@ -153,13 +158,21 @@ impl Vfs {
     /// Asks the server, for something that may be kept.
     pub(crate) async fn call_granted(&self, ctx: Ctx<'_>, request: Request) -> (Result<Reply, Errno>, Grant) {
         let asked = self.remote.recalls().asked();
-        let nodes = if request.is_mutation() { request.nodes() } else { [None; 2] };
+        let is_change = request.is_mutation();
+        let nodes = if is_change { request.nodes() } else { [None; 2] };
         let changed = nodes.map(|node| node.and_then(|node| self.inodes.known(node.ino)));
-        changed.iter().flatten().for_each(|inode| inode.content.doubt_attr());
+        let doubt = || {
+            changed.iter().flatten().for_each(|inode| inode.content.doubt_attr());
+            if is_change {
+                self.note_change(changed.iter().flatten());
+            }
+        };
+        doubt();
+        let own = self.own_changes();
         let (result, leases) = self.remote.call_leased(ctx.caller, request, Some(ctx.cancel)).await;
         // What was asked meanwhile may be from before.
-        changed.iter().flatten().for_each(|inode| inode.content.doubt_attr());
-        let grant = Grant { leases, asked };
+        doubt();
+        let grant = Grant { leases, asked, own };
         let Ok(reply) = result else { return (result, grant) };
         let stands = (self.remote.last_commit(), self.remote.generation());
         changed.iter().flatten().for_each(|inode| inode.note_commit(stands));
@@ -278,7 +291,11 @@ impl Vfs {
         let is_all = !inode.is_dir()
             || self.remote.behind().before([ino]).is_none()
             || self.known_better(inode).is_some();
-        ValidFor::lease(is_good && is_all && self.files.may_keep(ino, grant.leases))
+        let valid = ValidFor::lease(is_good && is_all && self.files.may_keep(ino, grant.leases));
+        if valid == ValidFor::LEASE {
+            self.note_told(inode, attr, grant);
+        }
+        valid
     }
 
     /// How long the kernel may keep a name, present or absent, and notes that it does.
