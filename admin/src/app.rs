@@ -18,6 +18,8 @@ pub(crate) struct App {
     pub(crate) ca: Arc<Ca>,
     /// Last uses of tokens.
     pub(crate) used: Arc<Used>,
+    /// How long rows of the audit log are kept, seconds.
+    pub(crate) audit_keep: i64,
     /// Renders the metrics.
     pub(crate) metrics: PrometheusHandle,
     /// Turns true when admin stops.

@@ -44,7 +44,14 @@ pub(crate) fn run(start: &Start, folder: &Path) -> anyhow::Result<()> {
         let listener = bind(start.bind_addr).await?;
         let address = listener.local_addr()?;
         let (stop, shutdown) = watch::channel(false);
-        let app = App { db, ca: Arc::clone(&ca), used: Arc::new(Used::default()), metrics, shutdown: shutdown.clone() };
+        let app = App {
+            db,
+            ca: Arc::clone(&ca),
+            used: Arc::new(Used::default()),
+            audit_keep: start.audit_retention,
+            metrics,
+            shutdown: shutdown.clone(),
+        };
         let tasks = [
             tokio::spawn(expiry::run(app.clone())),
             tokio::spawn(used::run(app.clone())),

@@ -12,8 +12,10 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::events::{Hub, Outgoing};
 use crate::problem::Problem;
 
-/// Version of `schema.sql`.
-const SCHEMA_VERSION: i64 = 1;
+/// Version of the tables: `schema.sql` is 1, each upgrade one more.
+const SCHEMA_VERSION: i64 = 2;
+/// What leads from each version to the next.
+const UPGRADES: [&str; 1] = [include_str!("upgrade-2.sql")];
 /// How long a statement waits for another process (a backup, `init account`).
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -27,16 +29,22 @@ pub(crate) struct Db {
 impl Db {
     /// Opens a database that `create` made.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Arc<Self>> {
-        let connection = Connection::open_with_flags(
+        let mut connection = Connection::open_with_flags(
             path,
             rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         let version = prepare(&connection)?;
         anyhow::ensure!(
-            version == SCHEMA_VERSION,
+            (1..=SCHEMA_VERSION).contains(&version),
             "{} has tables of version {version}, this program knows {SCHEMA_VERSION}: update it",
             path.display()
         );
+        if version < SCHEMA_VERSION {
+            let tables = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+            upgrade(&tables, version)?;
+            tables.commit()?;
+            tracing::info!(from = version, to = SCHEMA_VERSION, "tables were brought to this version");
+        }
         Ok(Arc::new(Self { connection: Mutex::new(connection), hub: Hub::new() }))
     }
 
@@ -46,7 +54,7 @@ impl Db {
         prepare(&connection)?;
         let tables = connection.transaction()?;
         tables.execute_batch(include_str!("schema.sql"))?;
-        tables.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        upgrade(&tables, 1)?;
         tables.commit()?;
         Ok(connection)
     }
@@ -86,6 +94,14 @@ impl Db {
     }
 }
 
+fn upgrade(tables: &Transaction<'_>, from: i64) -> rusqlite::Result<()> {
+    let done = usize::try_from(from - 1).unwrap_or(0);
+    for script in &UPGRADES[done..] {
+        tables.execute_batch(script)?;
+    }
+    tables.pragma_update(None, "user_version", SCHEMA_VERSION)
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -103,4 +119,36 @@ pub(crate) fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_the_first_version_are_brought_to_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(include_str!("schema.sql")).unwrap();
+        old.execute("INSERT INTO accounts VALUES ('1', 'first', '', 5)", []).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let db = Db::open(&path).unwrap();
+            let role: String =
+                db.lock().query_row("SELECT role FROM accounts", [], |row| row.get(0)).unwrap();
+            assert_eq!(role, "admin", "as it was");
+        }
+        let new = Db::create(&dir.path().join("new")).unwrap();
+        let schema = |tables: &Connection| -> Vec<String> {
+            let mut rows =
+                tables.prepare("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").unwrap();
+            rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        assert_eq!(schema(&Db::open(&path).unwrap().lock()), schema(&new));
+        let newer = Connection::open(&path).unwrap();
+        newer.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        assert!(Db::open(&path).unwrap_err().to_string().contains("update it"));
+    }
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use crate::app::App;
+use crate::audit::{self, Deed};
 use crate::clock;
 use crate::problem::Problem;
+use crate::role::Actor;
 use crate::table::Scene;
 use crate::token;
 
@@ -57,9 +59,12 @@ async fn announce(app: &App, since: i64, now: i64) -> Result<(), Problem> {
     let pin = app.ca.pin();
     app.db
         .write(move |tables, events| {
-            let mut scene = Scene { now, pin, events };
+            let by = Actor::admin();
+            let mut scene = Scene { now, pin, events, by: &by };
             for id in &ids {
                 tracing::info!(token = id, "token expired");
+                let deed = Deed { action: "expire", noun: "token", key: id, status: 200, detail: "" };
+                audit::note(tables, &by, now, deed)?;
                 token::announce_end(tables, id, "expired", &mut scene)?;
             }
             Ok(())
@@ -68,10 +73,11 @@ async fn announce(app: &App, since: i64, now: i64) -> Result<(), Problem> {
 }
 
 async fn purge(app: &App, now: i64) -> Result<(), Problem> {
+    let keep = app.audit_keep;
     app.db
         .write(move |tables, _| {
             tables.execute("DELETE FROM tokens WHERE expires_at <= ?1", [now - KEEP])?;
-            Ok(())
+            audit::purge(tables, now, keep)
         })
         .await
 }

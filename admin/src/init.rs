@@ -17,6 +17,7 @@ use crate::db;
 use crate::db::Db;
 use crate::fields::check_name;
 use crate::noun::create_account;
+use crate::role::Actor;
 use crate::table::Scene;
 use crate::token::{Minted, SecretText};
 
@@ -130,7 +131,7 @@ pub(crate) fn add(folder: &Path, account: &str, out: Option<CredsOut>) -> anyhow
 pub(crate) fn add_account(tables: &mut Connection, ca: &Ca, name: &str) -> anyhow::Result<SecretText> {
     check_name(name).map_err(|text| anyhow::anyhow!("the account's name {text}"))?;
     let change = tables.transaction()?;
-    let scene = Scene { now: clock::now(), pin: ca.pin(), events: &mut Vec::new() };
+    let scene = Scene { now: clock::now(), pin: ca.pin(), events: &mut Vec::new(), by: &Actor::admin() };
     let made = create_account(&change, name, None, &scene)
         .map_err(|problem| anyhow::anyhow!("account {name:?}: {}", problem.detail()))?;
     change.commit()?;

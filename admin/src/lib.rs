@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod audit;
 mod auth;
 mod ca;
 mod certificate;
@@ -25,6 +26,7 @@ mod openapi;
 pub mod problem;
 mod query;
 mod rest;
+mod role;
 mod serve;
 mod systemd;
 mod table;

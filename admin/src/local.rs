@@ -74,6 +74,7 @@ impl Api {
             db: Db::open(&init::db_file(folder))?,
             ca: Arc::new(Ca::load(folder)?),
             used: Arc::new(Used::default()),
+            audit_keep: crate::audit::KEEP_MIN,
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             shutdown,
         };

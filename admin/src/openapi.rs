@@ -95,7 +95,13 @@ fn noun<N: Noun>(paths: &mut PathsBuilder, components: &mut Components, rotates:
 
 /// What is not a noun.
 fn services(paths: &mut PathsBuilder) {
-    let list: [(&str, HttpMethod, Option<TokenKind>, &str); 7] = [
+    let list: [(&str, HttpMethod, Option<TokenKind>, &str); 8] = [
+        (
+            "/v1/configure/audit",
+            HttpMethod::Get,
+            Some(TokenKind::Account),
+            "The audit log, the newest first: since, before, limit, account, token, peer, action, noun, key.",
+        ),
         (
             "/v1/volumes/for-token",
             HttpMethod::Get,

@@ -44,6 +44,11 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "urn:flexfs:problem:unauthorized", detail)
     }
 
+    /// What the account's role does not permit.
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "urn:flexfs:problem:forbidden", detail)
+    }
+
     /// Nothing of that name.
     pub(crate) fn missing(noun: &str, key: &str) -> Self {
         let key: String = key.chars().take(80).collect();

@@ -18,11 +18,13 @@ use rusqlite::Transaction;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::auth::{Peer, Principal, authenticate};
+use crate::audit::{self, Deed};
+use crate::auth::{Peer, authenticate};
 use crate::fields::Fields;
 use crate::noun::{Account, BlockStore, MetaStore, Provider, Region, Volume, VolumeToken};
 use crate::problem::Problem;
 use crate::query::Page;
+use crate::role::{Actor, Verb};
 use crate::table::{self, Created, Noun, Scene};
 use crate::token::{self, Grant, Minted, OVERLAP, OVERLAP_MAX};
 use crate::{certificate, clock, events, metric, openapi, validate};
@@ -35,6 +37,8 @@ const BODY_BYTES_HEARD_MAX: usize = 1024 * 1024;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Header of a full page: the value for `?after=` of the next one.
 const NEXT: &str = "x-flexfs-next";
+/// Longest key of something refused that the audit log keeps, in characters.
+const KEY_MAX: usize = 128;
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
@@ -46,6 +50,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(noun::<MetaStore>("{id}"))
         .merge(noun::<Volume>("{id}"))
         .merge(noun::<VolumeToken>("{id}"))
+        .route("/v1/configure/audit", get(audit::list))
         .route("/v1/configure/accounts/{id}/rotate", post(rotate_account))
         .route("/v1/configure/meta-stores/{id}/rotate", post(rotate_meta_store))
         .route("/v1/configure/volume-tokens/{id}/rotate", post(rotate_volume_token))
@@ -103,7 +108,7 @@ async fn limit_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// Lets only holders of an account token pass, and writes the audit line of every change.
+/// Lets only holders of an account token pass, and notes what is refused to them. What is done is noted along with it.
 async fn require_account(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
@@ -112,28 +117,51 @@ async fn require_account(
     next: Next,
 ) -> Result<Response, Problem> {
     let principal = authenticate(&app, TokenKind::Account, &headers, peer).await?;
+    let (token, address) = (principal.token.to_string(), peer.0.to_string());
+    let actor = app.db.read(move |tables, _| Actor::find(tables, principal.owner, token, address)).await?;
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let (token, account) = (principal.token, principal.owner.clone());
-    request.extensions_mut().insert(principal);
+    request.extensions_mut().insert(actor.clone());
     let response = next.run(request).await;
     if method != axum::http::Method::GET {
         let status = response.status().as_u16();
-        tracing::info!(target: "audit", %method, path, status, account, %token, peer = %peer.0, "change");
+        let Actor { account, token, peer, .. } = &actor;
+        tracing::info!(target: "audit", %method, path, status, account, token, peer, "change");
+        if !response.status().is_success() {
+            app.db
+                .write(move |tables, _| note_refused(tables, &actor, method.as_str(), &path, status))
+                .await?;
+        }
     }
     Ok(response)
 }
 
+fn note_refused(
+    tables: &Transaction<'_>,
+    by: &Actor,
+    method: &str,
+    path: &str,
+    status: u16,
+) -> Result<(), Problem> {
+    let rest = path.strip_prefix("/v1/configure/").unwrap_or(path);
+    let (noun, key) = rest.split_once('/').unwrap_or((rest, ""));
+    let key: String = key.chars().take(KEY_MAX).collect();
+    let action = method.to_ascii_lowercase();
+    audit::note(tables, by, clock::now(), Deed { action: &action, noun, key: &key, status, detail: "" })
+}
+
 async fn list<N: Noun>(
     State(app): State<App>,
+    Extension(actor): Extension<Actor>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(pairs) = query.map_err(|_| Problem::request("the query cannot be read"))?;
+    actor.may::<N>(Verb::Read)?;
     let page = Page::parse(pairs, N::FILTERS)?;
     let limit = page.limit as usize;
     let (rows, next) = app
         .db
         .read(move |tables, _| {
-            let rows = table::list::<N>(tables, &page)?;
+            let rows = table::list::<N>(tables, &page, &actor)?;
             let rows: Vec<Value> =
                 rows.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unwritable)?;
             let next = if rows.len() == limit { rows.last().and_then(key_of) } else { None };
@@ -152,16 +180,35 @@ fn key_of(row: &Value) -> Option<String> {
     row.get("id").or_else(|| row.get("code"))?.as_str().map(str::to_owned)
 }
 
-async fn show<N: Noun>(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let shown =
-        app.db.read(move |tables, _| table::show::<N>(tables, &table::resolve::<N>(tables, &id)?)).await?;
+async fn show<N: Noun>(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    actor.may::<N>(Verb::Read)?;
+    let shown = app
+        .db
+        .read(move |tables, _| {
+            let key = table::resolve::<N>(tables, &id)?;
+            actor.may_this::<N>(tables, &key)?;
+            table::show::<N>(tables, &key)
+        })
+        .await?;
     Ok(Json(shown).into_response())
 }
 
-async fn create<N: Noun>(State(app): State<App>, Body(body): Body) -> Result<Json<Value>, Problem> {
+async fn create<N: Noun>(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Body(body): Body,
+) -> Result<Json<Value>, Problem> {
+    actor.may::<N>(Verb::Create)?;
     let fields = Fields::parse(&body)?;
-    change(&app, move |tables, scene| {
+    change(&app, actor, move |tables, scene| {
         let Created { key, minted } = N::create(tables, fields, scene)?;
+        // Of a volume that is not its own: nothing was made.
+        scene.by.may_this::<N>(tables, &key)?;
+        note::<N>(tables, scene, Verb::Create, &key, &body)?;
         let made = serde_json::to_value(table::show::<N>(tables, &key)?).map_err(unwritable)?;
         Ok(Json(match minted {
             Some(minted) => with_token(made, &minted),
@@ -173,28 +220,48 @@ async fn create<N: Noun>(State(app): State<App>, Body(body): Body) -> Result<Jso
 
 async fn update<N: Noun>(
     State(app): State<App>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<StatusCode, Problem> {
+    actor.may::<N>(Verb::Update)?;
     let fields = Fields::parse(&body)?;
-    change(&app, move |tables, scene| N::update(tables, &table::resolve::<N>(tables, &id)?, fields, scene))
-        .await?;
+    change(&app, actor, move |tables, scene| {
+        let key = found::<N>(tables, scene, &id)?;
+        N::update(tables, &key, fields, scene)?;
+        note::<N>(tables, scene, Verb::Update, &key, &body)
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn delete<N: Noun>(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    change(&app, move |tables, scene| N::delete(tables, &table::resolve::<N>(tables, &id)?, scene)).await?;
+async fn delete<N: Noun>(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    actor.may::<N>(Verb::Delete)?;
+    change(&app, actor, move |tables, scene| {
+        let key = found::<N>(tables, scene, &id)?;
+        N::delete(tables, &key, scene)?;
+        note::<N>(tables, scene, Verb::Delete, &key, b"")
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn rotate_account(
     State(app): State<App>,
-    Extension(by): Extension<Principal>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    tracing::debug!(token = %by.token, "rotates an account");
-    rotate::<Account>(&app, id, &body, |tables, key, overlap, scene| {
+    // Its own token everybody may renew.
+    let own = id == actor.account || id == actor.name;
+    if !own {
+        actor.may::<Account>(Verb::Rotate)?;
+    }
+    rotate::<Account>(&app, actor, id, body, |tables, key, overlap, scene| {
         rotate_owner(tables, TokenKind::Account, key, overlap, scene)
     })
     .await
@@ -202,10 +269,12 @@ async fn rotate_account(
 
 async fn rotate_meta_store(
     State(app): State<App>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    rotate::<MetaStore>(&app, id, &body, |tables, key, overlap, scene| {
+    actor.may::<MetaStore>(Verb::Rotate)?;
+    rotate::<MetaStore>(&app, actor, id, body, |tables, key, overlap, scene| {
         rotate_owner(tables, TokenKind::Meta, key, overlap, scene)
     })
     .await
@@ -213,25 +282,29 @@ async fn rotate_meta_store(
 
 async fn rotate_volume_token(
     State(app): State<App>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    rotate::<VolumeToken>(&app, id, &body, VolumeToken::rotate).await
+    actor.may::<VolumeToken>(Verb::Rotate)?;
+    rotate::<VolumeToken>(&app, actor, id, body, VolumeToken::rotate).await
 }
 
 /// A new token; the old ones end after `overlapSeconds`.
 async fn rotate<N: Noun>(
     app: &App,
+    actor: Actor,
     id: String,
-    body: &[u8],
+    body: Bytes,
     turn: impl FnOnce(&Transaction<'_>, &str, i64, &mut Scene<'_>) -> Result<Minted, Problem> + Send + 'static,
 ) -> Result<Json<Value>, Problem> {
-    let mut fields = Fields::parse(body)?;
+    let mut fields = Fields::parse(&body)?;
     let overlap = fields.number("overlapSeconds", 0, OVERLAP_MAX)?.unwrap_or(OVERLAP);
     fields.finish()?;
-    change(app, move |tables, scene| {
-        let key = table::resolve::<N>(tables, &id)?;
+    change(app, actor, move |tables, scene| {
+        let key = found::<N>(tables, scene, &id)?;
         let minted = turn(tables, &key, overlap, scene)?;
+        note::<N>(tables, scene, Verb::Rotate, &key, &body)?;
         let ends = scene.now + overlap;
         Ok(Json(with_token(json!({ "oldEndsAt": ends }), &minted)))
     })
@@ -250,13 +323,34 @@ fn rotate_owner(
     Ok(minted)
 }
 
-/// Runs a change in a transaction, with the time and the cluster at hand.
+/// The key of an object that a change names, if whoever asks may change this one.
+fn found<N: Noun>(tables: &Transaction<'_>, scene: &Scene<'_>, id: &str) -> Result<String, Problem> {
+    let key = table::resolve::<N>(tables, id)?;
+    scene.by.may_this::<N>(tables, &key)?;
+    Ok(key)
+}
+
+/// The change goes into the audit log, with the fields of its body.
+fn note<N: Noun>(
+    tables: &Transaction<'_>,
+    scene: &Scene<'_>,
+    verb: Verb,
+    key: &str,
+    body: &[u8],
+) -> Result<(), Problem> {
+    let detail = String::from_utf8_lossy(body);
+    let deed = Deed { action: verb.name(), noun: N::NOUN, key, status: 200, detail: &detail };
+    audit::note(tables, scene.by, scene.now, deed)
+}
+
+/// Runs a change in a transaction, with the time, the cluster and whoever asks at hand.
 async fn change<T: Send + 'static>(
     app: &App,
+    actor: Actor,
     work: impl FnOnce(&Transaction<'_>, &mut Scene<'_>) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let (now, pin) = (clock::now(), app.ca.pin());
-    app.db.write(move |tables, events| work(tables, &mut Scene { now, pin, events })).await
+    app.db.write(move |tables, events| work(tables, &mut Scene { now, pin, events, by: &actor })).await
 }
 
 /// The one place where a token's text enters an answer.

@@ -12,6 +12,7 @@ use crate::events::Outgoing;
 use crate::fields::Fields;
 use crate::problem::Problem;
 use crate::query::Page;
+use crate::role::{Actor, VOLUMES_OF};
 use crate::token::Minted;
 
 /// Type of a field of a body, for the OpenAPI document.
@@ -59,6 +60,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) pin: CaPin,
     /// Events to publish after the commit.
     pub(crate) events: &'a mut Vec<Outgoing>,
+    /// Who does it.
+    pub(crate) by: &'a Actor,
 }
 
 /// What creation made.
@@ -88,6 +91,10 @@ pub(crate) trait Noun: Serialize + ToSchema + Sized + Send + 'static {
     const FILTERS: &'static [(&'static str, &'static str)];
     /// Fields of bodies.
     const FIELDS: &'static [FieldDoc];
+    /// SQL expression of the id of the volume it belongs to, if it is a volume's.
+    const VOLUME: Option<&'static str> = None;
+    /// Whether it is the volume itself.
+    const IS_VOLUME: bool = false;
 
     /// Takes a row apart.
     fn read(row: &Row<'_>) -> rusqlite::Result<Self>;
@@ -104,14 +111,18 @@ pub(crate) trait Noun: Serialize + ToSchema + Sized + Send + 'static {
     fn delete(tables: &Transaction<'_>, key: &str, scene: &mut Scene<'_>) -> Result<(), Problem>;
 }
 
-/// A page of objects.
-pub(crate) fn list<N: Noun>(tables: &Connection, page: &Page) -> Result<Vec<N>, Problem> {
+/// A page of objects, those that `by` may see.
+pub(crate) fn list<N: Noun>(tables: &Connection, page: &Page, by: &Actor) -> Result<Vec<N>, Problem> {
     let mut sql = format!("SELECT {} FROM {} WHERE {} > ?1", N::COLUMNS, N::FROM, N::KEY);
     let mut values = vec![Value::from(page.after.clone())];
     for (expression, value) in &page.filters {
         values.push(Value::from(value.clone()));
         // Compared as texts, so that `?blockSize=4194304` finds numbers too.
         sql.push_str(&format!(" AND CAST({expression} AS TEXT) = ?{}", values.len()));
+    }
+    if let (Some(account), Some(volume)) = (by.bound_to(), N::VOLUME) {
+        values.push(Value::from(account.to_owned()));
+        sql.push_str(&format!(" AND {volume} IN {VOLUMES_OF}{})", values.len()));
     }
     sql.push_str(&format!(" ORDER BY {} LIMIT {}", N::KEY, page.limit));
     let mut statement = tables.prepare_cached(&sql)?;
@@ -226,14 +237,16 @@ mod tests {
     }
 
     fn make<N: Noun>(tables: &Transaction<'_>, body: &str) {
-        let mut scene = Scene { now: 1000, pin: CaPin([0; 16]), events: &mut Vec::new() };
+        let mut scene =
+            Scene { now: 1000, pin: CaPin([0; 16]), events: &mut Vec::new(), by: &Actor::admin() };
         N::create(tables, Fields::parse(body.as_bytes()).unwrap(), &mut scene).unwrap();
     }
 
     /// Creates and updates with a body; whatever the answer is, an accepted object can be read again.
     fn try_body<N: Noun>(tables: &mut Connection, body: &[u8]) {
         let changes = tables.transaction().unwrap();
-        let mut scene = Scene { now: 1000, pin: CaPin([0; 16]), events: &mut Vec::new() };
+        let mut scene =
+            Scene { now: 1000, pin: CaPin([0; 16]), events: &mut Vec::new(), by: &Actor::admin() };
         if let Ok(created) = Fields::parse(body).and_then(|fields| N::create(&changes, fields, &mut scene)) {
             serde_json::to_value(show::<N>(&changes, &created.key).unwrap()).unwrap();
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::configure::audit::{self, Audit};
 use crate::configure::creds::{self, InitCreds};
 use crate::configure::noun::{
     Fields, Noun, View, account, block_store, meta_store, provider, region, set, volume, volume_token,
@@ -71,6 +72,8 @@ enum Verb {
         #[arg(long, default_value = "24h", value_parser = parse_duration, allow_hyphen_values = true)]
         overlap: i64,
     },
+    /// Show who did what, the newest first.
+    Audit(Audit),
     /// Run a whole cluster on this machine and mount its volume.
     Up(Up),
     /// Unmount and stop what `up` started; the data stays.
@@ -202,6 +205,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Rotate { noun, key, overlap } => rotate(noun, key, overlap, rest, out),
+        Verb::Audit(audit) => {
+            out.list(audit.rows(&rest()?)?, &audit::VIEW);
+            Ok(())
+        }
         Verb::Up(up) => up.run(cli.json),
         Verb::Down(down) => down.run(cli.json),
         Verb::Completions { shell } => {
@@ -312,6 +319,9 @@ mod tests {
             "list volumes --filter metaStore=m --json",
             "update volume-token abc --expires never --flags ro",
             "rotate meta-store m --overlap 0",
+            "create account ann --role volume-admin --volumes main,other",
+            "update account ann --role auditor --volumes=",
+            "audit --since 7d --account ann --noun volume --limit 20 --json",
             "show region aws/us-east-1 --credsFile /x",
             "up /mnt/x --stateDir /s --block-size 1M --adminPort 1 --metaPort 2 --metricsPort 3",
             "down",

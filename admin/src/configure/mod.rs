@@ -3,6 +3,7 @@
 //! `text ask` <- `print rest` <- `noun creds` <- `up` <- `cli`.
 
 mod ask;
+mod audit;
 pub mod cli;
 mod creds;
 mod noun;

@@ -23,6 +23,8 @@ pub(crate) enum Look {
     Flags,
     /// A list of tokens: how many.
     Tokens,
+    /// A list of names.
+    Names,
 }
 
 /// One column of a table, one line of a single object.
@@ -139,6 +141,10 @@ fn cell(row: &Value, column: &Column) -> String {
             serde_json::from_value(value.clone()).map_or_else(|_| value.to_string(), crate::flags::text)
         }
         (Look::Tokens, _) => value.as_array().map_or(0, Vec::len).to_string(),
+        (Look::Names, _) => {
+            let names: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            names.join(",")
+        }
         _ => match value {
             Value::Null => String::new(),
             Value::String(text) => text.replace(['\n', '\t'], " "),

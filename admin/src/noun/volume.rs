@@ -78,6 +78,8 @@ impl Noun for Volume {
         ("compression", "v.compression"),
         ("retired", "CASE WHEN v.retired_at IS NULL THEN 'false' ELSE 'true' END"),
     ];
+    const VOLUME: Option<&'static str> = Some("v.id");
+    const IS_VOLUME: bool = true;
     const FIELDS: &'static [FieldDoc] = &[
         needed("name", Text, "Name, unique among volumes that are not retired."),
         needed("metaStore", Text, "Name or id of the metadata server; fixed."),

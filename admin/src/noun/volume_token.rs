@@ -50,6 +50,7 @@ impl Noun for VolumeToken {
     const NAMED: &'static str = "t.id = ?1";
     const FILTERS: &'static [(&'static str, &'static str)] =
         &[("volume", "v.name"), ("volumeId", "v.id"), ("mountPath", "t.mount_path"), ("notes", "t.notes")];
+    const VOLUME: Option<&'static str> = Some("v.id");
     const FIELDS: &'static [FieldDoc] = &[
         needed("volume", Text, "Name or id of the volume; fixed."),
         field("mountPath", Text, "Directory that the holder sees as its root, absolute; / when left out."),

@@ -5,6 +5,7 @@
 
 mod bench;
 mod nouns;
+mod roles;
 mod server;
 mod tokens;
 mod up;

@@ -1,0 +1,205 @@
+//! The audit log: who did what to which object, from where. Rows are added in the transaction of the change, and never
+//! changed; those past the retention are removed.
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, Transaction, named_params, params_from_iter};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::role::{Actor, Role, Verb};
+
+/// Least retention, seconds: a trigger of the tables keeps younger rows.
+pub(crate) const KEEP_MIN: i64 = 30 * 86_400;
+/// Longest detail, in characters.
+const DETAIL_MAX: usize = 2_048;
+/// Rows when none are asked for, and at most.
+const LIMIT: (u32, u32) = (100, 1_000);
+/// Columns that rows can be filtered by, and their names in the query.
+const FILTERS: [(&str, &str); 6] = [
+    ("account", "account"),
+    ("token", "token"),
+    ("peer", "peer"),
+    ("action", "action"),
+    ("noun", "noun"),
+    ("key", "key"),
+];
+
+/// One row.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Audit {
+    /// Number; goes up.
+    id: i64,
+    /// Seconds since 1970.
+    at: i64,
+    /// Name of the account then; empty for admin itself.
+    account: String,
+    /// Id of the token it was done with.
+    token: String,
+    /// Address it came from.
+    peer: String,
+    /// create, update, delete, rotate, expire.
+    action: String,
+    /// To what kind of object.
+    noun: String,
+    /// To which.
+    key: String,
+    /// Status of the answer: 200 done, 4xx refused.
+    status: u16,
+    /// The fields of the request.
+    detail: String,
+}
+
+/// Something that was done, or refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deed<'a> {
+    pub(crate) action: &'a str,
+    pub(crate) noun: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) status: u16,
+    pub(crate) detail: &'a str,
+}
+
+/// Adds a row. Bodies hold no secrets: tokens are made here, and only their hashes kept.
+pub(crate) fn note(tables: &Transaction<'_>, by: &Actor, now: i64, deed: Deed<'_>) -> Result<(), Problem> {
+    let detail: String = deed.detail.chars().take(DETAIL_MAX).collect();
+    tables
+        .prepare_cached(
+            "INSERT INTO audit (at, account, token, peer, action, noun, key, status, detail)
+             VALUES (:at, :account, :token, :peer, :action, :noun, :key, :status, :detail)",
+        )?
+        .execute(named_params! {
+            ":at": now, ":account": by.name, ":token": by.token, ":peer": by.peer, ":action": deed.action,
+            ":noun": deed.noun, ":key": deed.key, ":status": deed.status, ":detail": detail,
+        })?;
+    Ok(())
+}
+
+/// Removes rows older than `keep` seconds.
+pub(crate) fn purge(tables: &Transaction<'_>, now: i64, keep: i64) -> Result<(), Problem> {
+    tables.execute("DELETE FROM audit WHERE at <= ?1", [now - keep.max(KEEP_MIN)])?;
+    Ok(())
+}
+
+/// `GET /v1/configure/audit`: the newest first. `?since=` (seconds since 1970), `?before=` (a number, for the next page),
+/// `?limit=`, and filters.
+pub(crate) async fn list(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Json<Vec<Audit>>, Problem> {
+    if actor.role == Role::VolumeAdmin {
+        return Err(actor.refused(Verb::Read, "row of the audit log"));
+    }
+    let Query(pairs) = query.map_err(|_| Problem::request("the query cannot be read"))?;
+    let wanted = Wanted::parse(pairs)?;
+    Ok(Json(app.db.read(move |tables, _| rows(tables, wanted)).await?))
+}
+
+/// Which rows.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    since: i64,
+    before: Option<i64>,
+    limit: Option<u32>,
+    filters: Vec<(&'static str, String)>,
+}
+
+impl Wanted {
+    fn parse(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut wanted = Self::default();
+        for (key, value) in pairs {
+            let number =
+                || value.parse::<i64>().map_err(|_| Problem::field(key.clone(), "must be a whole number"));
+            match key.as_str() {
+                "since" => wanted.since = number()?,
+                "before" => wanted.before = Some(number()?),
+                "limit" => {
+                    let limit = u32::try_from(number()?).ok().filter(|limit| (1..=LIMIT.1).contains(limit));
+                    let text = format!("must be a number from 1 to {}", LIMIT.1);
+                    wanted.limit = Some(limit.ok_or_else(|| Problem::field("limit", text))?);
+                }
+                _ => {
+                    let known = FILTERS.iter().find(|(name, _)| *name == key);
+                    let names = FILTERS.map(|(name, _)| name).join(", ");
+                    let text = format!("no such filter; known are since, before, limit, {names}");
+                    let (_, column) = known
+                        .ok_or_else(|| Problem::field(key.chars().take(40).collect::<String>(), text))?;
+                    wanted.filters.push((column, value));
+                }
+            }
+        }
+        wanted.filters.truncate(FILTERS.len());
+        Ok(wanted)
+    }
+}
+
+fn rows(tables: &Connection, wanted: Wanted) -> Result<Vec<Audit>, Problem> {
+    let mut sql = "SELECT id, at, account, token, peer, action, noun, key, status, detail FROM audit
+                   WHERE at >= ?1 AND id < ?2"
+        .to_owned();
+    let mut values = vec![Value::from(wanted.since), Value::from(wanted.before.unwrap_or(i64::MAX))];
+    for (column, value) in wanted.filters {
+        values.push(Value::from(value));
+        sql.push_str(&format!(" AND {column} = ?{}", values.len()));
+    }
+    sql.push_str(&format!(" ORDER BY id DESC LIMIT {}", wanted.limit.unwrap_or(LIMIT.0)));
+    let mut statement = tables.prepare_cached(&sql)?;
+    let rows = statement.query_map(params_from_iter(values), read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Audit> {
+    Ok(Audit {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        account: row.get(2)?,
+        token: row.get(3)?,
+        peer: row.get(4)?,
+        action: row.get(5)?,
+        noun: row.get(6)?,
+        key: row.get(7)?,
+        status: row.get(8)?,
+        detail: row.get(9)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Db;
+
+    #[test]
+    fn rows_are_added_and_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = Db::create(&dir.path().join("db")).unwrap();
+        let tables = connection.transaction().unwrap();
+        let now: i64 = tables.query_row("SELECT unixepoch()", [], |row| row.get(0)).unwrap();
+        let by = Actor { name: "ann".to_owned(), peer: "::1".to_owned(), ..Actor::admin() };
+        let deed = |key| Deed { action: "delete", noun: "volume", key, status: 200, detail: "{}" };
+        for (key, at) in [("old", now - 2 * KEEP_MIN), ("one", now), ("two", now)] {
+            note(&tables, &by, at, deed(key)).unwrap();
+        }
+        assert!(tables.execute("UPDATE audit SET key = 'x'", []).is_err());
+        assert!(tables.execute("DELETE FROM audit", []).is_err());
+        purge(&tables, now, 0).unwrap();
+        let pairs = |list: &[(&str, &str)]| {
+            Wanted::parse(list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        };
+        let found = rows(&tables, pairs(&[("account", "ann"), ("since", "1")]).unwrap()).unwrap();
+        let keys: Vec<&str> = found.iter().map(|row| row.key.as_str()).collect();
+        assert_eq!(keys, ["two", "one"], "the newest first, and none past the retention");
+        let before = found[0].id.to_string();
+        assert_eq!(rows(&tables, pairs(&[("before", &before)]).unwrap()).unwrap().len(), 1);
+        assert!(rows(&tables, pairs(&[("key", "' OR 1")]).unwrap()).unwrap().is_empty());
+        for bad in [("limit", "0"), ("limit", "1001"), ("since", "x"), ("detail", "x")] {
+            assert!(pairs(&[bad]).is_err(), "{bad:?}");
+        }
+    }
+}
