@@ -72,12 +72,7 @@ fn server_is_frozen(transport: Transport) {
     let cluster = Cluster::start(transport);
     let other = cluster.second_mount();
     fs::create_dir(cluster.path("new")).unwrap();
-    // Each core has numbers for new inodes.
-    for number in 0..8 * std::thread::available_parallelism().unwrap().get() {
-        let cpu = number / 8;
-        let file = cluster.path(format!("new/first-{number}"));
-        Run::new("taskset").args(["-c", &cpu.to_string(), "touch", file.to_str().unwrap()]).ok();
-    }
+    touch_on_each_core(&cluster.path("new"));
     let before = fs::read_dir(cluster.path("new")).unwrap().count();
     let meta = cluster.meta();
     meta.signal(Signal::STOP);
@@ -144,9 +139,7 @@ fn what_was_there_before(transport: Transport) {
         same(&walk(&other.join("tree")), &walk(&roots[1]), "after more steps");
     }
     cluster.remount();
-    for index in 0..8 * std::thread::available_parallelism().unwrap().get() {
-        File::create(cluster.path(format!("old/new-{index}"))).unwrap();
-    }
+    touch_on_each_core(&cluster.path("old"));
     old.iter().for_each(|file| assert!(fs::metadata(file).is_ok()));
     let meta = cluster.meta();
     sleep(Duration::from_millis(300));
@@ -235,6 +228,15 @@ fn refused_late(transport: Transport) {
     cluster.configure(&["update", "volume", VOLUME, "--maxInodes", "0"]).ok();
     assert!(soon(Duration::from_secs(20), || fs::write(other.join("probe"), "").is_ok()));
     cluster.finish();
+}
+
+/// Each core has numbers for new inodes then.
+fn touch_on_each_core(folder: &Path) {
+    for number in 0..8 * std::thread::available_parallelism().unwrap().get() {
+        let cpu = number / 8;
+        let file = folder.join(format!("first-{number}"));
+        Run::new("taskset").args(["-c", &cpu.to_string(), "touch", file.to_str().unwrap()]).ok();
+    }
 }
 
 fn seed() -> u64 {
