@@ -1,5 +1,6 @@
 //! The table of tokens: minting, finding, rotating. Secrets pass through here once, on the way out.
 
+use flexfs_wire::network::Networks;
 use flexfs_wire::settings::{Access, Event, Flags, VolumeSettings};
 use flexfs_wire::token::{Secret, SecretHash, Token, TokenId, TokenKind};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
@@ -50,6 +51,8 @@ pub(crate) struct Grant {
     pub(crate) notes: String,
     /// End of validity.
     pub(crate) expires_at: Option<i64>,
+    /// Networks a volume token may be used from.
+    pub(crate) networks: Networks,
 }
 
 impl Grant {
@@ -62,6 +65,7 @@ impl Grant {
             flags: Flags::default(),
             notes: String::new(),
             expires_at: None,
+            networks: Networks::default(),
         }
     }
 }
@@ -109,6 +113,14 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize)
     })
 }
 
+/// Reads a column of networks.
+pub(crate) fn networks(row: &Row<'_>, column: usize) -> rusqlite::Result<Networks> {
+    let text: String = row.get(column)?;
+    Networks::parse(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
+    })
+}
+
 /// Flags as the tables keep them.
 pub(crate) fn flags_json(flags: Flags) -> String {
     serde_json::to_string(&flags).expect("flags are plain data")
@@ -124,13 +136,14 @@ pub(crate) fn mint(tables: &Transaction<'_>, grant: &Grant, scene: &Scene<'_>) -
     let token = Token { kind: grant.kind, id: TokenId(id), secret: Secret::new(*secret), ca_pin: scene.pin };
     let owner = |kind| (grant.kind == kind).then_some(grant.owner.as_str());
     tables.execute(
-        "INSERT INTO tokens (id, kind, hash, account, volume, meta_store, mount_path, flags, notes, created_at, expires_at)
-         VALUES (:id, :kind, :hash, :account, :volume, :meta, :path, :flags, :notes, :created, :expires)",
+        "INSERT INTO tokens (id, kind, hash, account, volume, meta_store, mount_path, flags, notes, created_at, expires_at, \
+         networks)
+         VALUES (:id, :kind, :hash, :account, :volume, :meta, :path, :flags, :notes, :created, :expires, :networks)",
         named_params! {
             ":id": token.id.to_string(), ":kind": grant.kind.to_string(), ":hash": token.secret_hash().0,
             ":account": owner(TokenKind::Account), ":volume": owner(TokenKind::Volume), ":meta": owner(TokenKind::Meta),
             ":path": grant.mount_path, ":flags": flags_json(grant.flags), ":notes": grant.notes,
-            ":created": scene.now, ":expires": grant.expires_at,
+            ":created": scene.now, ":expires": grant.expires_at, ":networks": grant.networks.to_string(),
         },
     )?;
     Ok(Minted { id: token.id.to_string(), text: SecretText(token.to_text()) })
@@ -178,7 +191,7 @@ pub(crate) struct Opening {
 pub(crate) fn opening(tables: &Connection, id: TokenId) -> Result<Option<Opening>, Problem> {
     let sql = concat!(
         "SELECT v.id, v.name, v.block_size, v.compression, v.max_blocks, v.max_inodes, v.retention, v.flags, ",
-        "v.meta_store, v.retired_at IS NOT NULL, m.address, t.mount_path, t.flags, t.expires_at ",
+        "v.meta_store, v.retired_at IS NOT NULL, m.address, t.mount_path, t.flags, t.expires_at, t.networks ",
         "FROM tokens t JOIN volumes v ON v.id = t.volume JOIN meta_stores m ON m.id = v.meta_store WHERE t.id = ?1"
     );
     let opening = tables
@@ -198,6 +211,7 @@ pub(crate) fn opening(tables: &Connection, id: TokenId) -> Result<Option<Opening
                 scope: row.get(11)?,
                 flags: target.flags(),
                 expires_at: row.get(13)?,
+                networks: networks(row, 14)?,
             };
             Ok(Opening { target, meta_addr: row.get(10)?, access })
         })

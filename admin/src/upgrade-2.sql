@@ -1,7 +1,10 @@
--- From version 1 of admin's tables to version 2: roles of accounts, and the audit log.
+-- From version 1 of admin's tables to version 2: roles of accounts, networks of tokens, and the audit log.
 
 ALTER TABLE accounts ADD COLUMN role TEXT NOT NULL DEFAULT 'admin'
     CHECK (role IN ('admin', 'volume-admin', 'auditor'));
+
+-- Networks that a volume token may be used from, in CIDR notation; '' = all.
+ALTER TABLE tokens ADD COLUMN networks TEXT NOT NULL DEFAULT '';
 
 -- Volumes of an account of role volume-admin.
 CREATE TABLE account_volumes (

@@ -188,4 +188,6 @@ pub enum Reason {
     Server,
     /// Not a hello.
     Protocol,
+    /// The token is not for the network that the link comes from.
+    Network,
 }

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod limits;
 pub mod message;
 pub mod name;
+pub mod network;
 pub mod record;
 pub mod seal;
 pub mod settings;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::Networks;
+
 /// Compression of a volume's segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,6 +116,8 @@ pub enum TokenRefusal {
     Retired,
     /// The volume lives on another metadata server.
     WrongServer,
+    /// Used from a network that it is not for.
+    WrongNetwork,
 }
 
 /// Answer of `POST /v1/tokens/validate`.
@@ -145,6 +149,9 @@ pub struct Access {
     pub flags: Flags,
     /// End of validity, seconds since 1970.
     pub expires_at: Option<i64>,
+    /// Networks that its links may come from. The metadata server looks at each link, for only it sees the client.
+    #[serde(default)]
+    pub networks: Networks,
 }
 
 /// One line of admin's event stream to a metadata server (`GET /v1/events`, JSON lines).

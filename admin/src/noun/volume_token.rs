@@ -1,5 +1,6 @@
 //! Volume tokens: each opens one volume, perhaps one directory of it, perhaps with flags, perhaps until a day.
 
+use flexfs_wire::network::Networks;
 use flexfs_wire::settings::Flags;
 use flexfs_wire::token::TokenKind;
 use rusqlite::{Row, Transaction};
@@ -28,6 +29,9 @@ pub(crate) struct VolumeToken {
     /// Flags of mounts with this token.
     #[schema(value_type = Object)]
     flags: Flags,
+    /// Networks it may be used from, in CIDR notation, separated by commas; empty for all.
+    #[schema(value_type = String)]
+    networks: Networks,
     /// The operator's words.
     notes: String,
     /// Seconds since 1970, as all times.
@@ -44,7 +48,7 @@ impl Noun for VolumeToken {
     const NOUN: &'static str = "volume token";
     const PATH: &'static str = "volume-tokens";
     const COLUMNS: &'static str = "t.id, v.name, v.id, t.mount_path, t.flags, t.notes, t.created_at, t.expires_at, \
-        t.last_used_at, t.last_used_by";
+        t.last_used_at, t.last_used_by, t.networks";
     const FROM: &'static str = "tokens t JOIN volumes v ON v.id = t.volume";
     const KEY: &'static str = "t.id";
     const NAMED: &'static str = "t.id = ?1";
@@ -55,6 +59,7 @@ impl Noun for VolumeToken {
         needed("volume", Text, "Name or id of the volume; fixed."),
         field("mountPath", Text, "Directory that the holder sees as its root, absolute; / when left out."),
         field("flags", FlagsField, "Flags of mounts with this token."),
+        field("networks", Text, "Networks it may be used from: 10.1.0.0/16,2001:db8::/32; empty for all."),
         field("notes", Text, "The operator's words."),
         field("expiresAt", Number, "End of validity, seconds since 1970; null takes it away."),
     ];
@@ -71,6 +76,7 @@ impl Noun for VolumeToken {
             expires_at: row.get(7)?,
             last_used_at: row.get(8)?,
             last_used_by: row.get(9)?,
+            networks: token::networks(row, 10)?,
         })
     }
 
@@ -89,6 +95,7 @@ impl Noun for VolumeToken {
             flags: changes.flags.unwrap_or_default(),
             notes: changes.notes.unwrap_or_default(),
             expires_at: changes.expires_at.flatten(),
+            networks: changes.networks.unwrap_or_default(),
         };
         if grant.expires_at.is_some_and(|end| end <= scene.now) {
             return Err(Problem::field("expiresAt", "lies in the past"));
@@ -109,19 +116,21 @@ impl Noun for VolumeToken {
         let before = table::show::<Self>(tables, key)?;
         // What a session may do was fixed when it was granted: a change of that ends it, a remount gets the new.
         let narrowed = changes.mount_path.as_ref().is_some_and(|path| *path != before.mount_path)
-            || changes.flags.is_some_and(|flags| flags != before.flags);
+            || changes.flags.is_some_and(|flags| flags != before.flags)
+            || changes.networks.as_ref().is_some_and(|networks| *networks != before.networks);
         let over = changes.expires_at.flatten().is_some_and(|end| end <= scene.now);
         let mut columns = Columns::default();
         columns
             .set("mount_path", changes.mount_path)
             .set("flags", changes.flags.map(flags_json))
+            .set("networks", changes.networks.map(|networks| networks.to_string()))
             .set("notes", changes.notes)
             .set("expires_at", changes.expires_at);
         columns.update(tables, "tokens", "id", key)?;
         if over {
             token::announce_end(tables, key, "expired", scene)?;
         } else if narrowed {
-            token::announce_end(tables, key, "its path or flags were changed: mount again", scene)?;
+            token::announce_end(tables, key, "its path, flags or networks were changed: mount again", scene)?;
         }
         Ok(())
     }
@@ -150,6 +159,7 @@ impl VolumeToken {
             flags: old.flags,
             notes: old.notes,
             expires_at: old.expires_at,
+            networks: old.networks,
         };
         let minted = token::mint(tables, &grant, scene)?;
         token::retire(tables, key, overlap, "rotated", scene)?;
@@ -163,6 +173,7 @@ struct Changes {
     flags: Option<Flags>,
     notes: Option<String>,
     expires_at: Option<Option<i64>>,
+    networks: Option<Networks>,
 }
 
 impl Changes {
@@ -171,8 +182,11 @@ impl Changes {
             None => None,
             Some(path) => Some(check_scope(&path).map_err(|text| Problem::field("mountPath", text))?),
         };
+        let networks = fields.text("networks", NOTES_BYTES_MAX)?;
+        let networks = networks.map(|text| Networks::parse(&text)).transpose();
         Ok(Self {
             mount_path,
+            networks: networks.map_err(|text| Problem::field("networks", text))?,
             flags: fields.flags("flags")?,
             notes: fields.text("notes", NOTES_BYTES_MAX)?,
             expires_at: fields.time("expiresAt")?,

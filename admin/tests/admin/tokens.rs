@@ -148,7 +148,7 @@ fn events_tell_what_ends_within_a_second() {
     assert_eq!((&event["id"], &event["cause"]), (&short["id"], &json!("expired")));
 
     let old = server.json(&["create", "volume-token", "--volume", "main", "--flags", "ro"]);
-    let new = server.json(&["rotate", "volume-token", old["id"].as_str().unwrap(), "--overlap", "1s"]);
+    let new = server.json(&["rotate", "volume-token", old["id"].as_str().unwrap(), "--overlap", "3s"]);
     assert_eq!(server.validate(&meta, old["token"].as_str().unwrap(), "main")["verdict"], "accepted");
     let access = server.validate(&meta, new["token"].as_str().unwrap(), "main");
     assert_eq!(access["flags"]["ro"], true);

@@ -41,6 +41,7 @@ fn handshakes(c: &mut Criterion) {
         scope: "/".to_owned(),
         flags: Flags::default(),
         expires_at: None,
+        networks: flexfs_wire::network::Networks::default(),
     };
     let round_trip = |access: Access| {
         let bytes = encoded(Kind::Hello, black_box(&open));

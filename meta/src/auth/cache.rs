@@ -31,9 +31,9 @@ impl Cache {
         (now.saturating_duration_since(*at) < LIFE).then_some(access)
     }
 
-    /// Keeps an answer.
-    pub(crate) fn put(&mut self, key: Key, access: Access, now: Instant) {
-        if self.is_revoked(&access.token_id) {
+    /// Keeps the answer to a question of `asked`.
+    pub(crate) fn put(&mut self, key: Key, access: Access, asked: Instant, now: Instant) {
+        if self.is_revoked(&access.token_id, asked) {
             return;
         }
         if self.entries.len() >= ENTRIES_MAX {
@@ -52,9 +52,10 @@ impl Cache {
         self.revoked.insert(token_id.to_owned(), now);
     }
 
-    /// Whether a token was revoked a moment ago. Ids are never used again, so this is final.
-    pub(crate) fn is_revoked(&self, token_id: &str) -> bool {
-        self.revoked.contains_key(token_id)
+    /// Whether a token was revoked since it was asked about. It may be good again: a change of what it permits ends its
+    /// sessions in the same way.
+    pub(crate) fn is_revoked(&self, token_id: &str, asked: Instant) -> bool {
+        self.revoked.get(token_id).is_some_and(|at| *at >= asked)
     }
 
     /// Forgets everything: settings changed, or events may have been missed.
@@ -84,6 +85,7 @@ mod tests {
             scope: "/".to_owned(),
             flags: Flags::default(),
             expires_at: None,
+            networks: flexfs_wire::network::Networks::default(),
         }
     }
 
@@ -92,18 +94,22 @@ mod tests {
     fn answers_age_and_are_revoked() {
         let start = Instant::now();
         let mut cache = Cache::default();
-        cache.put([1; 32], access("a"), start);
-        cache.put([2; 32], access("b"), start);
+        let later = start + Duration::from_secs(1);
+        cache.put([1; 32], access("a"), start, start);
+        cache.put([2; 32], access("b"), start, start);
         assert!(cache.get(&[1; 32], start + Duration::from_secs(4)).is_some());
         assert!(cache.get(&[1; 32], start + Duration::from_secs(5)).is_none());
         cache.forget_token("a", start);
         assert!(cache.get(&[1; 32], start).is_none());
         assert!(cache.get(&[2; 32], start).is_some());
-        cache.put([1; 32], access("a"), start);
+        cache.put([1; 32], access("a"), start, later);
         assert!(
-            cache.is_revoked("a") && cache.get(&[1; 32], start).is_none(),
+            cache.is_revoked("a", start) && cache.get(&[1; 32], later).is_none(),
             "an answer that came too late"
         );
+        // It was only changed.
+        cache.put([1; 32], access("a"), later, later);
+        assert!(!cache.is_revoked("a", later) && cache.get(&[1; 32], later).is_some());
         cache.clear();
         assert!(cache.get(&[2; 32], start).is_none());
     }

@@ -1,7 +1,7 @@
 //! A few threads that ask admin, so that no connection's core ever waits for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use flexfs_wire::settings::{TokenRefusal, ValidateAnswer, ValidateRequest};
@@ -33,6 +33,7 @@ pub(crate) enum Verdict {
 struct Question {
     request: ValidateRequest,
     key: Key,
+    asked: Instant,
     answer: oneshot::Sender<Verdict>,
 }
 
@@ -73,21 +74,22 @@ impl Pool {
             return Verdict::Answer(Box::new(ValidateAnswer::Accepted(Box::new(access.clone()))));
         }
         let (answer, wait) = oneshot::channel();
-        match self.questions.try_send(Question { request, key, answer }) {
+        let asked = clock::now();
+        match self.questions.try_send(Question { request, key, asked, answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Verdict::Busy,
         }
         match tokio::time::timeout(WAIT_MAX, wait).await {
-            Ok(Ok(verdict)) => self.last_look(verdict),
+            Ok(Ok(verdict)) => self.last_look(verdict, asked),
             Ok(Err(_)) | Err(_) => Verdict::Busy,
         }
     }
 
     /// An answer that was on its way when the token was revoked is no answer.
-    fn last_look(&self, verdict: Verdict) -> Verdict {
+    fn last_look(&self, verdict: Verdict, asked: Instant) -> Verdict {
         let Verdict::Answer(answer) = &verdict else { return verdict };
         let ValidateAnswer::Accepted(access) = answer.as_ref() else { return verdict };
-        if !lock(&self.cache).is_revoked(&access.token_id) {
+        if !lock(&self.cache).is_revoked(&access.token_id, asked) {
             return verdict;
         }
         let text = "the token has just been revoked".to_owned();
@@ -95,7 +97,7 @@ impl Pool {
     }
 
     /// A token ended: no answer may open another session for it.
-    pub(crate) fn forget_token(&self, token_id: &str, now: std::time::Instant) {
+    pub(crate) fn forget_token(&self, token_id: &str, now: Instant) {
         lock(&self.cache).forget_token(token_id, now);
     }
 
@@ -106,7 +108,7 @@ impl Pool {
 }
 
 fn serve(queue: &Receiver<Question>, cache: &Mutex<Cache>, authority: &dyn Authority) {
-    for Question { request, key, answer } in queue {
+    for Question { request, key, asked, answer } in queue {
         if answer.is_closed() {
             continue; // The client is gone.
         }
@@ -116,7 +118,7 @@ fn serve(queue: &Receiver<Question>, cache: &Mutex<Cache>, authority: &dyn Autho
             None => match authority.validate(&request) {
                 Ok(verdict) => {
                     if let ValidateAnswer::Accepted(access) = &verdict {
-                        lock(cache).put(key, access.as_ref().clone(), clock::now());
+                        lock(cache).put(key, access.as_ref().clone(), asked, clock::now());
                     }
                     Verdict::Answer(Box::new(verdict))
                 }

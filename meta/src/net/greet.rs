@@ -79,6 +79,7 @@ fn reason_label(reason: Reason) -> &'static str {
         Reason::Busy => "busy",
         Reason::Server => "server",
         Reason::Protocol => "protocol",
+        Reason::Network => "network",
     }
 }
 
@@ -237,6 +238,7 @@ async fn open(core: &Core, link: &Link, opening: Opening) -> Result<(Arc<Shared>
         }
     };
     let admitted = opening.handle_verdict(verdict)?;
+    handshake::check_network(&admitted.access.networks, link.peer.ip())?;
     let volume = core
         .common
         .volumes
@@ -276,6 +278,8 @@ async fn claim(
     let Some(shared) = found.into_iter().nth(index) else {
         return Err(Refused { reason: Reason::Server, text: "the session was lost".to_owned() });
     };
+    // The proof is known to be good: a thief of the resume key gets no further from elsewhere.
+    handshake::check_network(&shared.info.networks, link.peer.ip())?;
     let (answer, wait) = oneshot::channel();
     let claim = Claim { session: proven.session, link: link.key, resume: proven.resume, answer };
     shared.volume.send(ToVolume::Claim(claim));

@@ -6,10 +6,13 @@
 //! ```
 //! The request loop takes the session that comes out of this and holds no authentication branch.
 
+use std::net::IpAddr;
+
 use flexfs_wire::frame::{self, HEADER_BYTES, Header, Kind};
 use flexfs_wire::hello::{self, Hello, Open, Proof, Reason, Refused};
 use flexfs_wire::id::SessionId;
 use flexfs_wire::limits::{HELLO_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use flexfs_wire::network::Networks;
 use flexfs_wire::settings::{Access, Flags, TokenRefusal, ValidateAnswer, ValidateRequest};
 use flexfs_wire::token::{CaPin, Token, TokenError, TokenId, TokenKind};
 
@@ -214,7 +217,20 @@ fn reason_of(refusal: TokenRefusal) -> Reason {
         TokenRefusal::WrongCluster | TokenRefusal::Unknown => Reason::TokenUnknown,
         TokenRefusal::Expired => Reason::TokenExpired,
         TokenRefusal::WrongVolume | TokenRefusal::Retired | TokenRefusal::WrongServer => Reason::Volume,
+        TokenRefusal::WrongNetwork => Reason::Network,
     }
+}
+
+/// Whether a link from there may use the token.
+///
+/// # Errors
+/// `Network`.
+pub fn check_network(networks: &Networks, peer: IpAddr) -> Result<(), Refused> {
+    if networks.contains(peer) {
+        return Ok(());
+    }
+    let text = format!("this token is not for the network that {peer} is in: ask the operator");
+    Err(refused(Reason::Network, text))
 }
 
 fn shorten(text: &str) -> String {

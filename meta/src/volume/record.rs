@@ -1,12 +1,15 @@
 //! A session as it is kept with the volume, to be found again after a restart.
 
 use flexfs_wire::id::Ino;
+use flexfs_wire::network::Networks;
 use flexfs_wire::settings::Flags;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 /// Version of the record's encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The one before had no networks, which come last.
+const WITHOUT_NETWORKS: u8 = 1;
 
 /// What is kept.
 #[derive(Serialize, Deserialize)]
@@ -16,6 +19,7 @@ pub(super) struct Record {
     pub(super) flags: Flags,
     pub(super) root: Ino,
     pub(super) resume_key: [u8; 32],
+    pub(super) networks: Networks,
 }
 
 impl Drop for Record {
@@ -31,8 +35,12 @@ impl Record {
 
     /// `None` for a record of another version of this program.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&VERSION, rest) = bytes.split_first()? else { return None };
-        postcard::from_bytes(rest).ok()
+        match bytes.split_first()? {
+            (&VERSION, rest) => postcard::from_bytes(rest).ok(),
+            // An empty text.
+            (&WITHOUT_NETWORKS, rest) => postcard::from_bytes(&[rest, &[0]].concat()).ok(),
+            _ => None,
+        }
     }
 }
 
@@ -48,12 +56,21 @@ mod tests {
             flags: Flags { ro: true, umask: 0o22, ..Flags::default() },
             root: Ino(7),
             resume_key: [9; 32],
+            networks: Networks::parse("10.0.0.0/8").unwrap(),
         };
         let mut bytes = record.encode();
         let again = Record::decode(&bytes).unwrap();
         assert_eq!((again.root, again.flags, again.resume_key), (Ino(7), record.flags, [9; 32]));
-        bytes[0] = 2;
+        assert_eq!(again.networks, record.networks);
+        bytes[0] = 3;
         assert!(Record::decode(&bytes).is_none());
+        let mut old = Record::decode(&record.encode()).unwrap();
+        old.networks = Networks::default();
+        let mut bytes = old.encode();
+        bytes.pop();
+        bytes[0] = WITHOUT_NETWORKS;
+        let again = Record::decode(&bytes).unwrap();
+        assert!(again.root == Ino(7) && again.networks.is_empty());
         assert!(Record::decode(&[]).is_none());
     }
 }

@@ -29,6 +29,7 @@ impl<S: Store> Host<S> {
                 id,
                 token_id: record.token_id.clone(),
                 client: record.client.clone(),
+                networks: record.networks.clone(),
                 resume_key: Zeroizing::new(record.resume_key),
             };
             self.admit(info, &record, now);

@@ -67,10 +67,17 @@ impl<S: Store> Host<S> {
             flags,
             root: attr.ino,
             resume_key: *resume_key,
+            networks: access.networks.clone(),
         };
         let (id, commit) =
             self.namespace.open_session(|_| record.encode()).map_err(|errno| self.not_stored(errno))?;
-        let info = SessionInfo { id, token_id: access.token_id, client, resume_key: resume_key.clone() };
+        let info = SessionInfo {
+            id,
+            token_id: access.token_id,
+            client,
+            networks: access.networks,
+            resume_key: resume_key.clone(),
+        };
         let root = self.admit(info, &record, now).sealer.seal(attr.ino);
         let granted = Box::new(Granted {
             version,

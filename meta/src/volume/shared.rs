@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use flexfs_wire::id::SessionId;
+use flexfs_wire::network::Networks;
 use flexfs_wire::seal::Sealer;
 use flexfs_wire::settings::Flags;
 use zeroize::Zeroizing;
@@ -40,6 +41,8 @@ pub(crate) struct SessionInfo {
     pub(crate) token_id: String,
     /// Host and mount point.
     pub(crate) client: String,
+    /// Networks its links may come from.
+    pub(crate) networks: Networks,
     /// Secret for `Attach` and `Resume`.
     pub(crate) resume_key: Zeroizing<[u8; 32]>,
 }

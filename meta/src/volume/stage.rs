@@ -152,6 +152,7 @@ impl Stage {
             scope: "/".to_owned(),
             flags: Flags::default(),
             expires_at: None,
+            networks: flexfs_wire::network::Networks::default(),
         };
         let admitted = Admitted {
             version: PROTOCOL_VERSION,

@@ -1,16 +1,18 @@
 //! What a token and its flags permit, and what happens when it ends.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use flexfs_wire::block;
 use flexfs_wire::errno::Errno;
-use flexfs_wire::hello::Reason;
+use flexfs_wire::hello::{Reason, Welcome};
 use flexfs_wire::id::BlockId;
 use flexfs_wire::message::{Call, Caller, Lock, LockFamily, LockKind, Notice, Reply, Request};
 use flexfs_wire::settings::{Compression, Flags};
 use flexfs_wire::token::{CaPin, Secret, Token};
 
-use crate::client::cluster::Cluster;
+use crate::client::Session;
+use crate::client::cluster::{Cluster, within};
 
 #[test]
 fn tokens_are_refused_by_their_cause() {
@@ -49,6 +51,42 @@ fn tokens_are_refused_by_their_cause() {
         assert!(!log.contains(&token[12..]));
     }
     assert!(log.contains("admin is back"));
+}
+
+#[test]
+fn a_token_opens_and_attaches_from_its_networks_only() {
+    let mut cluster = Cluster::start();
+    let refused = |cluster: &Cluster, token: &str| match cluster.try_open(token, Flags::default()) {
+        Err(refusal) => refusal,
+        Ok(_) => panic!("accepted"),
+    };
+    let elsewhere = cluster.another_token(&["--networks", "10.1.0.0/16,2001:db8::/32"]);
+    for _ in 0..2 {
+        // The second time admin's answer is remembered.
+        let (reason, text) = refused(&cluster, &elsewhere);
+        assert!(reason == Reason::Network && text.contains("127.0.0.1"), "{reason:?} {text}");
+    }
+    let here = cluster.another_token(&["--networks", "127.0.0.1"]);
+    let mut session = cluster.try_open(&here, Flags::default()).unwrap();
+    session.make(session.root(), "f", 0o100_600);
+    let attach = |session: &Session, last| session.attach_from(Ipv4Addr::new(127, 0, 0, last));
+    assert!(matches!(attach(&session, 1), Welcome::Attached { .. }));
+    let Welcome::Refused(refusal) = attach(&session, 2) else { panic!("attached from elsewhere") };
+    assert_eq!(refusal.reason, Reason::Network);
+    // As after a restart, too.
+    cluster.kill_meta();
+    cluster.start_meta();
+    let Welcome::Refused(refusal) = attach(&session, 2) else { panic!("attached from elsewhere") };
+    assert_eq!(refusal.reason, Reason::Network);
+    // Taken away from under a session.
+    let id = Token::parse(&here).unwrap().id.to_string();
+    let mut session = cluster.try_open(&here, Flags::default()).unwrap();
+    cluster.configure(&["update", "volume-token", &id, "--networks", "10.1.0.0/16"]);
+    session.link.wait_closed();
+    let told = session.link.notices.iter().any(|notice| matches!(notice, Notice::Revoked { .. }));
+    assert!(told, "{:?}", session.link.notices);
+    // For some seconds meta only knows that it was taken away.
+    within(Duration::from_secs(10), || (refused(&cluster, &here).0 == Reason::Network).then_some(()));
 }
 
 #[test]
@@ -143,7 +181,7 @@ fn a_revoked_token_ends_its_sessions() {
     let Err((reason, _)) = cluster.try_open(&token, Flags::default()) else { panic!() };
     assert_eq!(reason, Reason::TokenUnknown);
     let (_, welcome) = revoked.another(false);
-    assert!(matches!(welcome, flexfs_wire::hello::Welcome::Refused(r) if r.reason == Reason::SessionUnknown));
+    assert!(matches!(welcome, Welcome::Refused(r) if r.reason == Reason::SessionUnknown));
     assert!(matches!(other.get(Request::StatFs), Reply::StatFs(_)), "others go on");
 }
 
@@ -162,6 +200,6 @@ fn tokens_revoked_behind_the_back_are_noticed_on_reconnect() {
     other.recover(Vec::new());
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     let (_, welcome) = revoked.another(true);
-    assert!(matches!(welcome, flexfs_wire::hello::Welcome::Refused(_)), "{welcome:?}");
+    assert!(matches!(welcome, Welcome::Refused(_)), "{welcome:?}");
     revoked.link.wait_closed();
 }

@@ -6,7 +6,7 @@ pub(crate) mod witness;
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use flexfs_wire::errno::Errno;
@@ -22,6 +22,7 @@ use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Flags;
 use flexfs_wire::tls::{self, ALPN_META, Role};
 use flexfs_wire::token::CaPin;
+use rustix::net::{self, AddressFamily, SocketType};
 use rustls::{ClientConnection, StreamOwned};
 
 /// Longest wait for anything the server says.
@@ -49,7 +50,18 @@ pub(crate) struct Frame {
 impl Link {
     /// TCP and TLS, verified against the pin.
     pub(crate) fn connect(addr: SocketAddr, pin: CaPin) -> io::Result<Self> {
-        let socket = TcpStream::connect(addr)?;
+        Self::secure(TcpStream::connect(addr)?, pin)
+    }
+
+    /// The same from another address of this machine.
+    pub(crate) fn connect_from(from: Ipv4Addr, addr: SocketAddr, pin: CaPin) -> io::Result<Self> {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        net::bind(&socket, &SocketAddr::from((from, 0)))?;
+        net::connect(&socket, &addr)?;
+        Self::secure(TcpStream::from(socket), pin)
+    }
+
+    fn secure(socket: TcpStream, pin: CaPin) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
@@ -336,6 +348,13 @@ impl Session {
         } else {
             Hello::Attach { versions: PROTOCOL_VERSIONS, session, proof }
         }
+    }
+
+    /// A link that is attached from another address of this machine.
+    pub(crate) fn attach_from(&self, from: Ipv4Addr) -> Welcome {
+        let mut link = Link::connect_from(from, self.addr, self.pin).unwrap();
+        let hello = self.claim(&link, false);
+        link.hello(&hello)
     }
 
     /// Another link, attached or resumed.

@@ -206,10 +206,12 @@ impl<S: Server> Core<S> {
     }
 
     /// When a write of now happened: the wall clock, but not before the server last changed the file. `ctime` is
-    /// always the server's clock, so one that is behind it does not make times go back.
-    pub(crate) fn write_time(state: &State) -> Time {
+    /// always the server's clock, so one that is behind it does not make times go back. Nor behind the server's clock, as far as
+    /// it is known here: the server would not take it, and programs would see another time later.
+    pub(crate) fn write_time(&self, state: &State) -> Time {
         let (secs, nanos) = clock::wall_parts();
-        let now = Time { secs, nanos };
+        let wall = Time { secs, nanos };
+        let now = self.server.server_now().map_or(wall, |now| now.min(wall));
         state.known.map_or(now, |known| now.max(known.ctime)).max(state.written.unwrap_or(now))
     }
 

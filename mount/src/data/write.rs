@@ -186,7 +186,7 @@ impl<S: Server> Core<S> {
         (offset, data): (u64, &[u8]),
         how: WriteMode,
     ) -> Taken<'a> {
-        state.written = Some(Self::write_time(state));
+        state.written = Some(self.write_time(state));
         state.writer = Some(caller);
         state.kill_privileges |= how.kill_privileges;
         let before = state.dirty.cost();

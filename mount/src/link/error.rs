@@ -44,7 +44,8 @@ impl LinkError {
                 | Reason::TokenUnknown
                 | Reason::TokenExpired
                 | Reason::Volume
-                | Reason::Scope => true,
+                | Reason::Scope
+                | Reason::Network => true,
                 Reason::AdminUnreachable
                 | Reason::SessionUnknown
                 | Reason::MustRecover

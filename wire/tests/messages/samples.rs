@@ -36,7 +36,7 @@ variants!(notice_name, NOTICES, Notice: Durable, Revoked, Closing, Recall);
 variants!(hello_name, HELLOS, Hello: Open, Attach, Resume);
 variants!(welcome_name, WELCOMES, Welcome: Granted, Attached, Recovering, Refused);
 variants!(reason_name, REASONS, Reason: Version, TokenMalformed, TokenKind, TokenUnknown, TokenExpired, Volume,
-    Scope, AdminUnreachable, SessionUnknown, MustRecover, Busy, Server, Protocol);
+    Scope, AdminUnreachable, SessionUnknown, MustRecover, Busy, Server, Protocol, Network);
 
 fn node(ino: u64) -> Node {
     Node { ino: Ino(ino), seal: 0x1122_3344_5566_7788 }
@@ -268,6 +268,7 @@ pub(crate) fn reasons() -> Vec<Reason> {
         Reason::Busy,
         Reason::Server,
         Reason::Protocol,
+        Reason::Network,
     ]
 }
 

@@ -19,6 +19,7 @@ pub(crate) const VIEW: View = View {
         detail("volumeId", Look::Plain),
         column("mountPath", Look::Plain),
         column("flags", Look::Flags),
+        detail("networks", Look::Plain),
         column("createdAt", Look::Time),
         column("expiresAt", Look::Time),
         column("lastUsedAt", Look::Time),
@@ -36,6 +37,9 @@ struct Changes {
     /// Flags of mounts with this token: ro,noExec,noSUID,noATime,noACL,rootSquash,umask=0027; "" takes them away.
     #[arg(long)]
     flags: Option<String>,
+    /// Networks it may be used from: 10.1.0.0/16,2001:db8::/32; "" for all.
+    #[arg(long)]
+    networks: Option<String>,
     /// Whose it is, what for.
     #[arg(long)]
     notes: Option<String>,
@@ -48,6 +52,7 @@ impl Changes {
     fn put(self, fields: &mut Fields) -> anyhow::Result<()> {
         set(fields, "mountPath", self.mount_path);
         set(fields, "flags", self.flags);
+        set(fields, "networks", self.networks);
         set(fields, "notes", self.notes);
         match self.expires.as_deref() {
             None => {}
