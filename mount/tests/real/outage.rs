@@ -20,8 +20,10 @@ const CLEAN_END: Duration = Duration::from_secs(8);
 
 fn dead_meta(transport: Transport) {
     let cluster = Cluster::start(transport);
-    for name in ["one", "two", "three"] {
-        fs::write(cluster.path(name), pattern(0, 100_000)).unwrap();
+    // What this mount has looked at it can tell for a while without a server.
+    let other = cluster.second_mount();
+    for (mnt, name) in [(cluster.mnt(), "one"), (&other, "two"), (&other, "three")] {
+        fs::write(mnt.join(name), pattern(0, 100_000)).unwrap();
     }
     let mut file = OpenOptions::new().append(true).open(cluster.path("one")).unwrap();
     cluster.kill_meta();
@@ -47,7 +49,7 @@ fn dead_meta(transport: Transport) {
 /// A server that holds its connections and says nothing is as dead as one that is gone.
 fn frozen_meta(transport: Transport) {
     let cluster = Cluster::start(transport);
-    fs::write(cluster.path("one"), "x").unwrap();
+    fs::write(cluster.second_mount().join("one"), "x").unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let meta = cluster.meta();
     meta.signal(Signal::STOP);
