@@ -10,8 +10,6 @@ use clap::{Args, Parser, Subcommand};
 use flexfs_wire::creds::AdminAddr;
 use flexfs_wire::limits::ADMIN_PORT;
 
-use crate::audit::KEEP_MIN;
-use crate::configure::text::parse_duration;
 use crate::init::{self, CredsOut};
 use crate::{daemon, systemd};
 
@@ -128,18 +126,14 @@ pub(crate) struct Start {
     /// Private key (PEM) of --sslCert.
     #[arg(long = "sslKey", requires = "ssl_cert")]
     pub(crate) ssl_key: Option<PathBuf>,
-    /// How long the audit log is kept, 30 days at least: 400d, 10w.
-    #[arg(long = "auditRetention", default_value = "400d", value_parser = audit_retention)]
-    pub(crate) audit_retention: i64,
-}
-
-fn audit_retention(text: &str) -> Result<i64, String> {
-    let seconds = parse_duration(text)?;
-    if seconds < KEEP_MIN {
-        Err("the audit log is kept for 30 days at least".to_owned())
-    } else {
-        Ok(seconds)
-    }
+    /// Days that the audit log is kept, at least 30.
+    #[arg(
+        long = "auditRetention",
+        value_name = "DAYS",
+        default_value_t = 400,
+        value_parser = clap::value_parser!(u32).range(30..)
+    )]
+    pub(crate) audit_retention: u32,
 }
 
 /// Runs the program.
@@ -200,7 +194,7 @@ mod tests {
         Cli::command().debug_assert();
         assert!(Cli::try_parse_from(["admin.flexfs", "start", "--sslCert", "x"]).is_err());
         assert!(Cli::try_parse_from(["admin.flexfs", "init", "--adminAddr", "x:1"]).is_err());
-        assert!(Cli::try_parse_from(["admin.flexfs", "start", "--auditRetention", "29d"]).is_err());
+        assert!(Cli::try_parse_from(["admin.flexfs", "start", "--auditRetention", "29"]).is_err());
         let parsed =
             Cli::try_parse_from(["admin.flexfs", "init", "account", "ann", "--dbFolder", "/x"]).unwrap();
         assert!(matches!(parsed.verb, Verb::Init(Init { part: Some(Part::Account { .. }), .. })));

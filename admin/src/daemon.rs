@@ -48,7 +48,7 @@ pub(crate) fn run(start: &Start, folder: &Path) -> anyhow::Result<()> {
             db,
             ca: Arc::clone(&ca),
             used: Arc::new(Used::default()),
-            audit_keep: start.audit_retention,
+            audit_keep: i64::from(start.audit_retention) * 86_400,
             metrics,
             shutdown: shutdown.clone(),
         };

@@ -26,6 +26,7 @@ mod openapi;
 pub mod problem;
 mod query;
 mod rest;
+mod rights;
 mod role;
 mod serve;
 mod systemd;

@@ -27,7 +27,7 @@ use crate::query::Page;
 use crate::role::{Actor, Verb};
 use crate::table::{self, Created, Noun, Scene};
 use crate::token::{self, Grant, Minted, OVERLAP, OVERLAP_MAX};
-use crate::{certificate, clock, events, metric, openapi, validate};
+use crate::{certificate, clock, events, metric, openapi, rights, validate};
 
 /// Largest body, bytes; the largest real one is a certificate signing request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -155,7 +155,7 @@ async fn list<N: Noun>(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(pairs) = query.map_err(|_| Problem::request("the query cannot be read"))?;
-    actor.may::<N>(Verb::Read)?;
+    rights::check::<N>(&actor, Verb::Read)?;
     let page = Page::parse(pairs, N::FILTERS)?;
     let limit = page.limit as usize;
     let (rows, next) = app
@@ -185,12 +185,12 @@ async fn show<N: Noun>(
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    actor.may::<N>(Verb::Read)?;
+    rights::check::<N>(&actor, Verb::Read)?;
     let shown = app
         .db
         .read(move |tables, _| {
             let key = table::resolve::<N>(tables, &id)?;
-            actor.may_this::<N>(tables, &key)?;
+            rights::check_this::<N>(&actor, tables, &key)?;
             table::show::<N>(tables, &key)
         })
         .await?;
@@ -202,12 +202,12 @@ async fn create<N: Noun>(
     Extension(actor): Extension<Actor>,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    actor.may::<N>(Verb::Create)?;
+    rights::check::<N>(&actor, Verb::Create)?;
     let fields = Fields::parse(&body)?;
     change(&app, actor, move |tables, scene| {
         let Created { key, minted } = N::create(tables, fields, scene)?;
         // Of a volume that is not its own: nothing was made.
-        scene.by.may_this::<N>(tables, &key)?;
+        rights::check_this::<N>(scene.by, tables, &key)?;
         note::<N>(tables, scene, Verb::Create, &key, &body)?;
         let made = serde_json::to_value(table::show::<N>(tables, &key)?).map_err(unwritable)?;
         Ok(Json(match minted {
@@ -224,7 +224,7 @@ async fn update<N: Noun>(
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<StatusCode, Problem> {
-    actor.may::<N>(Verb::Update)?;
+    rights::check::<N>(&actor, Verb::Update)?;
     let fields = Fields::parse(&body)?;
     change(&app, actor, move |tables, scene| {
         let key = found::<N>(tables, scene, &id)?;
@@ -240,7 +240,7 @@ async fn delete<N: Noun>(
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    actor.may::<N>(Verb::Delete)?;
+    rights::check::<N>(&actor, Verb::Delete)?;
     change(&app, actor, move |tables, scene| {
         let key = found::<N>(tables, scene, &id)?;
         N::delete(tables, &key, scene)?;
@@ -259,7 +259,7 @@ async fn rotate_account(
     // Its own token everybody may renew.
     let own = id == actor.account || id == actor.name;
     if !own {
-        actor.may::<Account>(Verb::Rotate)?;
+        rights::check::<Account>(&actor, Verb::Rotate)?;
     }
     rotate::<Account>(&app, actor, id, body, |tables, key, overlap, scene| {
         rotate_owner(tables, TokenKind::Account, key, overlap, scene)
@@ -273,7 +273,7 @@ async fn rotate_meta_store(
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    actor.may::<MetaStore>(Verb::Rotate)?;
+    rights::check::<MetaStore>(&actor, Verb::Rotate)?;
     rotate::<MetaStore>(&app, actor, id, body, |tables, key, overlap, scene| {
         rotate_owner(tables, TokenKind::Meta, key, overlap, scene)
     })
@@ -286,7 +286,7 @@ async fn rotate_volume_token(
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    actor.may::<VolumeToken>(Verb::Rotate)?;
+    rights::check::<VolumeToken>(&actor, Verb::Rotate)?;
     rotate::<VolumeToken>(&app, actor, id, body, VolumeToken::rotate).await
 }
 
@@ -326,7 +326,7 @@ fn rotate_owner(
 /// The key of an object that a change names, if whoever asks may change this one.
 fn found<N: Noun>(tables: &Transaction<'_>, scene: &Scene<'_>, id: &str) -> Result<String, Problem> {
     let key = table::resolve::<N>(tables, id)?;
-    scene.by.may_this::<N>(tables, &key)?;
+    rights::check_this::<N>(scene.by, tables, &key)?;
     Ok(key)
 }
 

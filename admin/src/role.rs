@@ -1,9 +1,8 @@
-//! What an account may do. Decided here, for every handler.
+//! Who does something, and in what role.
 
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::problem::Problem;
-use crate::table::Noun;
 
 /// Roles of accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,28 +95,6 @@ impl Actor {
         // What an older program does not know permits nothing but to look.
         let role = Role::parse(&role).unwrap_or(Role::Auditor);
         Ok(Self { account, name, role, token, peer })
-    }
-
-    /// Whether it may do this to any object of the kind.
-    pub(crate) fn may<N: Noun>(&self, verb: Verb) -> Result<(), Problem> {
-        let may = match self.role {
-            Role::Admin => true,
-            Role::Auditor => verb == Verb::Read,
-            Role::VolumeAdmin => match (N::VOLUME, N::IS_VOLUME) {
-                (None, _) => false,
-                (Some(_), true) => matches!(verb, Verb::Read | Verb::Update),
-                (Some(_), false) => true,
-            },
-        };
-        if may { Ok(()) } else { Err(self.refused(verb, N::NOUN)) }
-    }
-
-    /// Whether it may do that to this one. Who may not is not told that it is there.
-    pub(crate) fn may_this<N: Noun>(&self, tables: &Connection, key: &str) -> Result<(), Problem> {
-        let (Some(account), Some(volume)) = (self.bound_to(), N::VOLUME) else { return Ok(()) };
-        let sql = format!("SELECT 1 FROM {} WHERE {} = ?1 AND {volume} IN {VOLUMES_OF}2)", N::FROM, N::KEY);
-        let found = tables.prepare_cached(&sql)?.exists([key, account])?;
-        if found { Ok(()) } else { Err(Problem::missing(N::NOUN, key)) }
     }
 
     /// The account whose volumes are all that it sees.
