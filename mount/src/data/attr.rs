@@ -13,7 +13,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::message::{Caller, Request};
 
 use super::core::{Core, attr_of};
-use super::file::{File, Recalling, State};
+use super::file::{File, State};
 use super::flush::may_inline;
 use super::pending::{Pending, Told, after};
 use super::server::Server;
@@ -33,21 +33,22 @@ impl<S: Server> Core<S> {
         }
         let life = self.server.recalls().life();
         let mut state = file.state();
-        let known = state.known.filter(|_| is_ours(&state, life))?;
+        if !is_ours(&state, life) {
+            return None;
+        }
         if let Some(pending) = &mut state.pending {
             let now = self.server.server_now().filter(|_| !pending.is_full())?;
             pending.join(caller, change, after(now, &pending.attr));
-            return Some(told(&state, known, life));
+            return state.shown(life);
         }
         let small = state.is_clean() || may_inline(&state);
         let order = file.order.try_lock_arc().filter(|_| small)?;
         let (begun, now) = self.server.begin_told(file.node)?;
-        let mut attr = known;
-        state.overlay(&mut attr, life);
+        let attr = state.shown(life)?;
         let mut pending = Pending::new(attr);
         pending.join(caller, change, after(now, &attr));
         state.pending = Some(Box::new(pending));
-        let attr = told(&state, known, life);
+        let attr = state.shown(life)?;
         drop(state);
         let (core, file) = (Arc::clone(self), Arc::clone(file));
         drop(flexfs_uring::spawn(async move {
@@ -108,15 +109,8 @@ fn take_next(file: &File) -> Option<Told> {
 /// Whether the file is this client's alone, and will be until it is asked for it.
 fn is_ours(state: &State, life: u64) -> bool {
     state.is_whole(life)
-        && state.lease.recall == Recalling::No
         && !state.lease.is_asked
         && !state.is_decorated
         && !state.known.is_some_and(|known| known.has_xattrs)
         && state.flush_error.is_none()
-}
-
-fn told(state: &State, known: Attr, life: u64) -> Attr {
-    let mut attr = known;
-    state.overlay(&mut attr, life);
-    attr
 }

@@ -444,6 +444,13 @@ impl State {
         }
     }
 
+    /// What is known, as programs here see it.
+    pub(crate) fn shown(&self, life: u64) -> Option<Attr> {
+        let mut attr = self.known?;
+        self.overlay(&mut attr, life);
+        Some(attr)
+    }
+
     fn overlay_unwritten(&self, attr: &mut Attr) {
         attr.size = attr.size.max(self.size());
         if let Some(written) = self.written {

@@ -350,9 +350,7 @@ impl<S: Server> Files<S> {
         let file = self.core.find(ino)?;
         let (state, life) = (file.state(), self.core.server.recalls().life());
         let is_good = if alone { state.is_whole(life) } else { state.is_true(life) };
-        let mut attr = state.known.filter(|_| is_good && !state.is_decorated)?;
-        state.overlay(&mut attr, life);
-        Some(attr)
+        if is_good && !state.is_decorated { state.shown(life) } else { None }
     }
 
     /// The server changes attributes of the inode without telling them here: a name of it comes or goes.

@@ -36,14 +36,17 @@ use crate::link::behind::{About, Change};
 /// A directory and a name in it.
 pub(super) type Place<'a> = (&'a Arc<Inode>, &'a Name);
 
+/// An inode that nobody else caches anything of, and why.
+type Own = (Arc<Inode>, Option<Claim>);
+
 /// A change on its way.
 struct Told {
     remote: Arc<Remote>,
     tasks: Option<Sender<Task>>,
     change: Change,
     at: Time,
-    /// Directories in which names change, and those names.
-    places: Vec<(Arc<Inode>, Name)>,
+    /// Directories that change, and the names in them that do.
+    places: Vec<(Arc<Inode>, Option<Name>)>,
     /// Inodes that it changes.
     nodes: Vec<Node>,
 }
@@ -93,21 +96,22 @@ impl Vfs {
     ) -> Result<bool, Errno> {
         let (dir, name) = place;
         let Some(at) = self.present(ctx, &[dir]).await? else { return Ok(false) };
-        let Some((child, _)) = self.own(place, at.life).filter(|(child, _)| child.is_dir() == is_dir) else {
+        let Some(own) = self.own(place, at.life).filter(|(child, _)| child.is_dir() == is_dir) else {
             return Ok(false);
         };
+        let child = &own.0;
         // Whether a directory is empty is known of one that nobody else looks into, and the kernel makes nothing in it meanwhile.
         let is_empty = || child.content.attr(at.life, at.renames).is_some_and(|attr| attr.size == 0);
         if is_dir && !is_empty() {
             return Ok(false);
         }
         let about = About { whole_dirs: is_dir, ..about(&[place], &[child.node]) };
-        let begin = || self.remote.behind().begin(&about);
-        let Some(change) = dir.content.remove(name, (child.ino(), is_dir), at, begin) else {
+        let begin = self.begin_own(&about, at.life, [&own]);
+        let Some(change) = dir.content.remove(name, (child.ino(), is_dir), at, || begin) else {
             return Ok(false);
         };
         self.files.doubt(child.ino());
-        self.note_change([&child]);
+        self.note_change([child]);
         child.content.end();
         let request = Request::Remove { parent: dir.node, name: name.clone(), dir: is_dir };
         self.tell(ctx.caller, request, change, at.now, (&[place], &[child.node]), None);
@@ -127,16 +131,18 @@ impl Vfs {
         flags: u32,
     ) -> Result<bool, Errno> {
         let Some(at) = self.present(ctx, &[source.0, target.0]).await? else { return Ok(false) };
-        let Some((moved, claim)) = self.own(source, at.life).filter(|(child, _)| !child.is_dir()) else {
+        let Some(own) = self.own(source, at.life).filter(|(child, _)| !child.is_dir()) else {
             return Ok(false);
         };
+        let (moved, claim) = &own;
         let within = source.0.ino() == target.0.ino();
         // Who looks at what was found there has the directory asked for in which it was.
-        if !within && claim == Some(Claim::Found) {
+        if !within && *claim == Some(Claim::Found) {
             return Ok(false);
         }
-        let replaced = self.own(target, at.life).map(|(child, _)| child);
-        let fits = match &replaced {
+        let other = self.own(target, at.life);
+        let replaced = other.as_ref().map(|(child, _)| child);
+        let fits = match replaced {
             // Two names of one inode both stay.
             Some(other) => flags == 0 && !other.is_dir() && other.ino() != moved.ino(),
             None => flags & !RENAME_NOREPLACE == 0,
@@ -145,21 +151,21 @@ impl Vfs {
             return Ok(false);
         }
         let mut nodes = vec![moved.node];
-        nodes.extend(replaced.as_ref().map(|other| other.node));
+        nodes.extend(replaced.map(|other| other.node));
         let places = [source, target];
         let about = about(&places, &nodes);
-        let begin = || self.remote.behind().begin(&about);
-        let (names, replaces) = ((source.1, target.1), replaced.as_ref().map(|other| other.ino()));
+        let begin = self.begin_own(&about, at.life, std::iter::once(&own).chain(other.as_ref()));
+        let (names, replaces) = ((source.1, target.1), replaced.map(|other| other.ino()));
         let (here, there) = (&source.0.content, &target.0.content);
         let change = if within {
-            here.rename(names, replaces, at, begin)
+            here.rename(names, replaces, at, || begin)
         } else {
-            here.move_to(there, source.0.ino() < target.0.ino(), names, replaces, at, begin)
+            here.move_to(there, source.0.ino() < target.0.ino(), names, replaces, at, || begin)
         };
         let Some(change) = change else { return Ok(false) };
         moved.set_place(target.0.ino(), known::hash(target.1));
         nodes.iter().for_each(|node| self.files.doubt(node.ino));
-        self.note_change(std::iter::once(&moved).chain(replaced.as_ref()));
+        self.note_change(std::iter::once(moved).chain(replaced));
         let request = Request::Rename {
             parent: source.0.node,
             name: source.1.clone(),
@@ -192,8 +198,8 @@ impl Vfs {
             return Ok(None);
         };
         let about = about(&[place], &[inode.node]);
-        let begin = || self.remote.behind().begin(&about);
-        let Some(change) = dir.content.link(name, inode.ino(), at, begin) else { return Ok(None) };
+        let begin = self.begin_own(&about, at.life, [&(Arc::clone(inode), Some(Claim::Made))]);
+        let Some(change) = dir.content.link(name, inode.ino(), at, || begin) else { return Ok(None) };
         self.files.doubt(inode.ino());
         self.note_change([inode]);
         let own = self.own_changes();
@@ -238,7 +244,9 @@ impl Vfs {
         let begin = || self.remote.behind().begin(&about);
         let Some((attr, begun)) = inode.content.set_attr(&change, at, begin) else { return Ok(None) };
         let request = Request::SetAttr { node: inode.node, change };
-        self.tell(ctx.caller, request, begun, at.now, (&[], &[inode.node]), None);
+        let mut told = self.told_of(begun, at.now, &[], &[inode.node]);
+        told.places.push((Arc::clone(inode), None));
+        drop(spawn(told.send(ctx.caller, request, None)));
         Ok(Some(attr))
     }
 
@@ -255,17 +263,31 @@ impl Vfs {
     }
 
     /// The inode that a name surely is, if nobody else caches anything of it.
-    fn own(&self, (dir, name): Place<'_>, life: u64) -> Option<(Arc<Inode>, Option<Claim>)> {
+    fn own(&self, (dir, name): Place<'_>, life: u64) -> Option<Own> {
         let child = dir.content.sure(known::hash(name), life)?;
-        let inode = self.inodes.known(child.ino)?;
-        let is_own = match child.claim {
+        let own = (self.inodes.known(child.ino)?, child.claim);
+        self.is_own(&own, life).then_some(own)
+    }
+
+    fn is_own(&self, (inode, claim): &Own, life: u64) -> bool {
+        match claim {
             _ if inode.is_dir() => inode.content.is_alone(life),
             // Others may have come by another name of it.
             Some(Claim::Made) => !inode.is_file() || self.files.is_ours(inode.ino()),
             Some(Claim::Found) => true,
             None => false,
-        };
-        is_own.then_some((inode, child.claim))
+        }
+    }
+
+    /// Begins a change of what is still this mount's own by then: whoever is heard to ask for it later waits for the change.
+    fn begin_own<'a>(
+        &self,
+        about: &About,
+        life: u64,
+        own: impl IntoIterator<Item = &'a Own>,
+    ) -> Option<Change> {
+        let change = self.remote.behind().begin(about)?;
+        own.into_iter().all(|own| self.is_own(own, life)).then_some(change)
     }
 
     fn tell(
@@ -277,15 +299,18 @@ impl Vfs {
         (places, nodes): (&[Place<'_>], &[Node]),
         made: Option<Attr>,
     ) {
-        let told = Told {
+        drop(spawn(self.told_of(change, at, places, nodes).send(caller, request, made)));
+    }
+
+    fn told_of(&self, change: Change, at: Time, places: &[Place<'_>], nodes: &[Node]) -> Told {
+        Told {
             remote: Arc::clone(&self.remote),
             tasks: self.tasks.get().cloned(),
             change,
             at,
-            places: places.iter().map(|(dir, name)| (Arc::clone(dir), (*name).clone())).collect(),
+            places: places.iter().map(|(dir, name)| (Arc::clone(dir), Some((*name).clone()))).collect(),
             nodes: nodes.to_vec(),
-        };
-        drop(spawn(async move { told.send(caller, request, made).await }));
+        }
     }
 }
 
@@ -315,19 +340,19 @@ impl Told {
             dir.content.end();
             if let Some(tasks) = &self.tasks {
                 // The receiver lives as long as the process.
-                drop(tasks.send(Task::Lost { nodeid: dir.nodeid, name: Some(name.clone()) }));
+                drop(tasks.send(Task::Lost { nodeid: dir.nodeid, name: name.clone() }));
             }
         }
     }
 }
 
-fn report(remote: &Remote, places: &[(Arc<Inode>, Name)], nodes: &[Node], errno: Errno) {
+fn report(remote: &Remote, places: &[(Arc<Inode>, Option<Name>)], nodes: &[Node], errno: Errno) {
     let inos = places.iter().map(|(dir, _)| dir.ino()).chain(nodes.iter().map(|node| node.ino));
     let lost = remote.behind().fail(inos, errno);
     // A session that ends takes a thousand with it.
     if lost.is_power_of_two() {
         tracing::error!(
-            dir = places.first().map(|(dir, _)| dir.ino().0), name = ?places.first().map(|(_, name)| name),
+            dir = places.first().map(|(dir, _)| dir.ino().0), name = ?places.first().and_then(|(_, name)| name.as_ref()),
             ino = nodes.first().map(|node| node.ino.0), error = %errno, lost,
             "something was changed here, and the metadata server would not have it: the change is lost (and others, as many \
              as `lost` says). The next fsync of the file or of its directory fails. Check the metadata server's disk and log"

@@ -7,15 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flexfs_uring::spawn;
 use flexfs_wire::attr::{Attr, S_IFDIR};
 use flexfs_wire::lease::Leases;
-use flexfs_wire::message::{Caller, Reply, Request};
+use flexfs_wire::message::{Reply, Request};
 
 use super::inode::Inode;
+use super::recall::NOBODY;
 use super::state::Vfs;
 use crate::lease::Asked;
 use crate::link::Remote;
 
-/// The client itself.
-const NOBODY: Caller = Caller { uid: 0, gid: 0 };
 /// Bytes of a listing asked for at once.
 const LIST_BYTES: u32 = 256 * 1024;
 

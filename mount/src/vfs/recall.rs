@@ -43,7 +43,7 @@ use crate::data::Recalled;
 use crate::link::Listener;
 
 /// The client itself.
-const NOBODY: Caller = Caller { uid: 0, gid: 0 };
+pub(super) const NOBODY: Caller = Caller { uid: 0, gid: 0 };
 /// How long the kernel may take to drop one name.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// How long it may take to drop pages of ranges whose readers are held back.

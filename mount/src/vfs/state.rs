@@ -133,11 +133,10 @@ impl Vfs {
         for one in forgotten {
             if let Some(inode) = self.inodes.forget(one.nodeid, one.lookups) {
                 self.forgotten.note(inode.node, inode.parent());
-                let mut left = vec![inode.ino()];
                 // Listed by this client, and never asked for by the kernel.
-                left.extend(
-                    inode.content.take_children().into_iter().filter(|ino| !self.inodes.is_known(*ino)),
-                );
+                let mut left = if inode.is_dir() { inode.content.take_children() } else { Vec::new() };
+                left.retain(|ino| !self.inodes.is_known(*ino));
+                left.push(inode.ino());
                 if let Some(dir) = self.inodes.known(inode.parent()) {
                     dir.content.forget(inode.name(), inode.ino());
                 }

@@ -29,7 +29,7 @@ impl Vfs {
 
     /// The server told them under a lease.
     pub(super) fn note_told(&self, inode: &Inode, attr: &Attr, grant: Grant) {
-        if inode.is_dir() || self.files.knows(inode.ino()) {
+        if inode.is_dir() {
             return;
         }
         inode.set_told(Some((*attr, grant.asked, self.remote.recalls().life())));
