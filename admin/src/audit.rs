@@ -12,16 +12,15 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::problem::Problem;
+use crate::query::Page;
 use crate::role::{Actor, Role, Verb};
 
 /// Least retention, seconds: a trigger of the tables keeps younger rows.
 pub(crate) const KEEP_MIN: i64 = 30 * 86_400;
 /// Longest detail, in characters.
 const DETAIL_MAX: usize = 2_048;
-/// Rows when none are asked for, and at most.
-const LIMIT: (u32, u32) = (100, 1_000);
 /// Columns that rows can be filtered by, and their names in the query.
-const FILTERS: [(&str, &str); 6] = [
+const FILTERS: &[(&str, &str)] = &[
     ("account", "account"),
     ("token", "token"),
     ("peer", "peer"),
@@ -102,41 +101,29 @@ pub(crate) async fn list(
     Ok(Json(app.db.read(move |tables, _| rows(tables, wanted)).await?))
 }
 
-/// Which rows.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// Which rows: a page, but by their numbers downward.
+#[derive(Debug)]
 struct Wanted {
     since: i64,
-    before: Option<i64>,
-    limit: Option<u32>,
-    filters: Vec<(&'static str, String)>,
+    before: i64,
+    page: Page,
 }
 
 impl Wanted {
     fn parse(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
-        let mut wanted = Self::default();
+        let (mut since, mut before, mut rest) = (0, i64::MAX, Vec::new());
         for (key, value) in pairs {
-            let number =
-                || value.parse::<i64>().map_err(|_| Problem::field(key.clone(), "must be a whole number"));
-            match key.as_str() {
-                "since" => wanted.since = number()?,
-                "before" => wanted.before = Some(number()?),
-                "limit" => {
-                    let limit = u32::try_from(number()?).ok().filter(|limit| (1..=LIMIT.1).contains(limit));
-                    let text = format!("must be a number from 1 to {}", LIMIT.1);
-                    wanted.limit = Some(limit.ok_or_else(|| Problem::field("limit", text))?);
-                }
+            let number = match key.as_str() {
+                "since" => &mut since,
+                "before" => &mut before,
                 _ => {
-                    let known = FILTERS.iter().find(|(name, _)| *name == key);
-                    let names = FILTERS.map(|(name, _)| name).join(", ");
-                    let text = format!("no such filter; known are since, before, limit, {names}");
-                    let (_, column) = known
-                        .ok_or_else(|| Problem::field(key.chars().take(40).collect::<String>(), text))?;
-                    wanted.filters.push((column, value));
+                    rest.push((key, value));
+                    continue;
                 }
-            }
+            };
+            *number = value.parse().map_err(|_| Problem::field(key, "must be a whole number"))?;
         }
-        wanted.filters.truncate(FILTERS.len());
-        Ok(wanted)
+        Ok(Self { since, before, page: Page::parse(rest, FILTERS)? })
     }
 }
 
@@ -144,12 +131,12 @@ fn rows(tables: &Connection, wanted: Wanted) -> Result<Vec<Audit>, Problem> {
     let mut sql = "SELECT id, at, account, token, peer, action, noun, key, status, detail FROM audit
                    WHERE at >= ?1 AND id < ?2"
         .to_owned();
-    let mut values = vec![Value::from(wanted.since), Value::from(wanted.before.unwrap_or(i64::MAX))];
-    for (column, value) in wanted.filters {
+    let mut values = vec![Value::from(wanted.since), Value::from(wanted.before)];
+    for (column, value) in wanted.page.filters {
         values.push(Value::from(value));
         sql.push_str(&format!(" AND {column} = ?{}", values.len()));
     }
-    sql.push_str(&format!(" ORDER BY id DESC LIMIT {}", wanted.limit.unwrap_or(LIMIT.0)));
+    sql.push_str(&format!(" ORDER BY id DESC LIMIT {}", wanted.page.limit));
     let mut statement = tables.prepare_cached(&sql)?;
     let rows = statement.query_map(params_from_iter(values), read)?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -4,7 +4,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
-use flexfs_wire::settings::{ForToken, TokenRefusal, ValidateAnswer, ValidateRequest};
+use flexfs_wire::settings::{ForToken, ValidateAnswer, ValidateRequest};
 use flexfs_wire::token::{Token, TokenKind};
 use zeroize::Zeroize as _;
 
@@ -67,17 +67,13 @@ pub(crate) async fn for_token(
     let holder = authenticate(&app, TokenKind::Volume, &headers, peer).await?;
     let opening = app.db.read(move |tables, _| token::opening(tables, holder.token)).await?;
     let opening = opening.ok_or_else(|| Problem::unauthorized("this token was revoked just now"))?;
-    if let Err(refusal) = verdict::judge_volume(&opening.target, None, None) {
+    let judged = verdict::judge_volume(&opening.target, None, None)
+        .and_then(|()| verdict::judge_network(&opening.access.networks, peer.0));
+    if let Err(refusal) = judged {
         note_refusal(&refusal, TokenKind::Volume, peer);
         return Err(Problem::unauthorized(refusal.text));
     }
     let Opening { meta_addr, access, .. } = opening;
-    if !access.networks.contains(peer.0) {
-        let text = format!("this token is not for the network that {} is in: ask the operator", peer.0);
-        let refusal = Refusal { reason: TokenRefusal::WrongNetwork, text };
-        note_refusal(&refusal, TokenKind::Volume, peer);
-        return Err(Problem::unauthorized(refusal.text));
-    }
     Ok(Json(ForToken { settings: access.settings, meta_addr, scope: access.scope, flags: access.flags }))
 }
 

@@ -1,5 +1,8 @@
 //! Yes or no to a token, and why. Pure: the record, the request and the time go in, a verdict comes out.
 
+use std::net::IpAddr;
+
+use flexfs_wire::network::Networks;
 use flexfs_wire::settings::{Flags, TokenRefusal};
 use flexfs_wire::token::{CaPin, SecretHash, Token, TokenError, TokenKind};
 
@@ -122,6 +125,14 @@ pub fn judge_volume(target: &Target, volume: Option<&str>, meta_store: Option<&s
         ));
     }
     Ok(())
+}
+
+/// Whether a volume token may be used from there.
+///
+/// # Errors
+/// [`Refusal`]: it is for other networks.
+pub fn judge_network(networks: &Networks, peer: IpAddr) -> Result<(), Refusal> {
+    networks.check(peer).map_err(|text| Refusal::new(TokenRefusal::WrongNetwork, text))
 }
 
 #[cfg(test)]

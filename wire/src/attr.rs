@@ -28,6 +28,16 @@ pub const S_ISGID: u32 = 0o2_000;
 /// Restricted deletion.
 pub const S_ISVTX: u32 = 0o1_000;
 
+/// Execution by the group: without it, set-gid means mandatory locking (`inode_remove_suid(9)`).
+pub const S_IXGRP: u32 = 0o010;
+
+/// A mode without set-uid, and without set-gid where group execution is on (`FUSE_HANDLE_KILLPRIV_V2`).
+#[must_use]
+pub fn without_privileges(mode: u32) -> u32 {
+    let set_gid = if mode & S_IXGRP == 0 { 0 } else { S_ISGID };
+    mode & !(S_ISUID | set_gid)
+}
+
 /// What `stat` shows, and the data version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attr {

@@ -36,6 +36,17 @@ impl Networks {
         self.0.is_empty() || self.0.iter().any(|network| network.contains(&address))
     }
 
+    /// Whether a token for these networks may be used from an address.
+    ///
+    /// # Errors
+    /// A sentence for the person.
+    pub fn check(&self, from: IpAddr) -> Result<(), String> {
+        if self.contains(from) {
+            return Ok(());
+        }
+        Err(format!("this token is not for the network that {from} is in: ask the operator"))
+    }
+
     /// Whether that is all there are.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,6 +1,8 @@
 //! Making inodes: `open(O_CREAT)`, `mkdir`, `mknod`, `symlink`, `O_TMPFILE`.
 
-use flexfs_wire::attr::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, S_ISGID};
+use flexfs_wire::attr::{
+    S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, S_ISGID, S_IXGRP,
+};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
 use flexfs_wire::limits::SYMLINK_BYTES_MAX;
@@ -17,8 +19,6 @@ use super::txn::{Effect, Txn};
 use crate::engine::Store;
 use crate::quota::Usage;
 
-/// Group execution: without it set-gid makes no program.
-const S_IXGRP: u32 = 0o010;
 /// Permission bits and set-id bits of a mode.
 const PERMISSIONS: u32 = 0o7777;
 

@@ -1,6 +1,6 @@
 //! Attributes: `chmod`, `chown`, `utimensat`, `truncate`.
 
-use flexfs_wire::attr::{S_ISGID, S_ISUID, SetAttr, SetTime};
+use flexfs_wire::attr::{SetAttr, SetTime, without_privileges};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
 use flexfs_wire::limits::FILE_BYTES_MAX;
@@ -14,8 +14,6 @@ use super::record::Inode;
 use super::txn::Txn;
 use crate::engine::{Store, key};
 
-/// Group execution: without it set-gid stood for mandatory locking and is left alone (`FUSE_HANDLE_KILLPRIV_V2`).
-const S_IXGRP: u32 = 0o010;
 const PERMISSIONS: u32 = 0o7777;
 
 impl<S: Store> Namespace<S> {
@@ -99,10 +97,7 @@ impl<S: Store> Namespace<S> {
 impl Inode {
     /// Clears set-uid, and set-gid where group execution is on.
     pub(super) fn kill_privileges(&mut self) {
-        self.mode &= !S_ISUID;
-        if self.mode & S_IXGRP != 0 {
-            self.mode &= !S_ISGID;
-        }
+        self.mode = without_privileges(self.mode);
     }
 }
 

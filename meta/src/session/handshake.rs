@@ -226,11 +226,7 @@ fn reason_of(refusal: TokenRefusal) -> Reason {
 /// # Errors
 /// `Network`.
 pub fn check_network(networks: &Networks, peer: IpAddr) -> Result<(), Refused> {
-    if networks.contains(peer) {
-        return Ok(());
-    }
-    let text = format!("this token is not for the network that {peer} is in: ask the operator");
-    Err(refused(Reason::Network, text))
+    networks.check(peer).map_err(|text| refused(Reason::Network, text))
 }
 
 fn shorten(text: &str) -> String {

@@ -109,7 +109,7 @@ fn take_next(file: &File) -> Option<Told> {
 /// Whether the file is this client's alone, and will be until it is asked for it.
 fn is_ours(state: &State, life: u64) -> bool {
     state.is_whole(life)
-        && !state.lease.is_asked
+        && state.lease.is_ours(life)
         && !state.is_decorated
         && !state.known.is_some_and(|known| known.has_xattrs)
         && state.flush_error.is_none()

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
-use flexfs_wire::attr::Attr;
+use flexfs_wire::attr::{Attr, without_privileges};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::NewBlock;
 use flexfs_wire::id::Commit;
@@ -20,7 +20,7 @@ use flexfs_wire::time::Time;
 
 use super::dirty::{Dirty, Piece};
 use super::layout::Map;
-use super::pending::{Pending, clear_privileges};
+use super::pending::Pending;
 use super::readahead::Streams;
 
 /// Bytes per unit of `Attr::blocks`.
@@ -145,6 +145,11 @@ impl Lease {
     /// Whether writes may be kept here.
     pub(crate) fn is_exclusive(&self, life: u64) -> bool {
         self.recall == Recalling::No && self.granted == Some((Level::Exclusive, life))
+    }
+
+    /// The same, and nobody asks for it: what is begun now is known to who will.
+    pub(crate) fn is_ours(&self, life: u64) -> bool {
+        self.is_exclusive(life) && !self.is_asked
     }
 
     /// Takes in what was granted with an answer that tells this version of the file.
@@ -463,7 +468,7 @@ impl State {
         let all = attr.size.div_ceil(4096) * (4096 / BLOCKS_UNIT);
         attr.blocks = attr.blocks.max(all.min(attr.blocks + more));
         if self.kill_privileges || self.flights.iter().any(|flight| flight.batch.kill_privileges) {
-            clear_privileges(attr);
+            attr.mode = without_privileges(attr.mode);
         }
     }
 }

@@ -377,10 +377,8 @@ impl<S: Server> Files<S> {
     /// Whether nobody else has a lease of the file, nor asks for one.
     #[must_use]
     pub fn is_ours(&self, ino: Ino) -> bool {
-        self.core.find(ino).is_some_and(|file| {
-            let state = file.state();
-            state.lease.is_exclusive(self.core.server.recalls().life()) && !state.lease.is_asked
-        })
+        let life = self.core.server.recalls().life();
+        self.core.find(ino).is_some_and(|file| file.state().lease.is_ours(life))
     }
 
     /// A recall of the inode came: no attributes are changed here from now on that the server hears of later.

@@ -1,11 +1,9 @@
 //! Attributes that programs were told of, and the server was not yet (see `attr`).
 
-use flexfs_wire::attr::{Attr, S_IFMT, S_ISGID, S_ISUID, SetAttr, SetTime};
+use flexfs_wire::attr::{Attr, S_IFMT, SetAttr, SetTime, without_privileges};
 use flexfs_wire::message::Caller;
 use flexfs_wire::time::Time;
 
-/// Execution by the group: without it, set-gid means mandatory locking and is not cleared (`inode_remove_suid(9)`).
-const S_IXGRP: u32 = 0o010;
 /// Changes that may join one that is on its way: others wait for all of them.
 const JOINED_MAX: u32 = 64;
 
@@ -88,7 +86,7 @@ pub(crate) fn apply(attr: &mut Attr, change: &SetAttr, now: Time) {
     attr.uid = change.uid.unwrap_or(attr.uid);
     attr.gid = change.gid.unwrap_or(attr.gid);
     if !attr.is_dir() && (chowned || change.kill_privileges) {
-        clear_privileges(attr);
+        attr.mode = without_privileges(attr.mode);
     }
     if let Some(mode) = change.mode {
         attr.mode = attr.mode & S_IFMT | mode & !S_IFMT;
@@ -100,14 +98,6 @@ pub(crate) fn apply(attr: &mut Attr, change: &SetAttr, now: Time) {
             Some(SetTime::At(at)) => *time = at,
             None => {}
         }
-    }
-}
-
-/// Clears set-uid, and set-gid where group execution is on.
-pub(crate) fn clear_privileges(attr: &mut Attr) {
-    attr.mode &= !S_ISUID;
-    if attr.mode & S_IXGRP != 0 {
-        attr.mode &= !S_ISGID;
     }
 }
 

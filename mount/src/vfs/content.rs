@@ -317,23 +317,10 @@ impl Content {
         life: u64,
         begin: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
-        let mut state = self.state();
-        if !state.is_alone(life) || self.names.has(name) {
-            return None;
-        }
-        let begun = begin()?;
-        self.names.add(name);
-        let child = Child { ino: made.ino, sure: Some(life), claim: Some(Claim::Made) };
-        state.children.insert(known::hash(name), child);
-        // As the server does it (`namespace/create.rs`).
-        state.touch(made.mtime, |attr| {
-            attr.size += 1;
-            attr.nlink += u32::from(made.is_dir());
-        });
-        Some(begun)
+        self.enter(name, (made.ino, made.is_dir()), (life, made.mtime), begin)
     }
 
-    /// Gives an inode a name more.
+    /// Gives an inode, no directory, a name more.
     pub(crate) fn link<T>(
         &self,
         name: &Name,
@@ -341,16 +328,29 @@ impl Content {
         at: Present,
         begin: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
+        self.enter(name, (ino, false), (at.life, at.now), begin)
+    }
+
+    fn enter<T>(
+        &self,
+        name: &Name,
+        (ino, is_dir): (Ino, bool),
+        (life, now): (u64, Time),
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
         let mut state = self.state();
-        if !state.is_alone(at.life) || self.names.has(name) {
+        if !self.is_free(&state, name, None, life) {
             return None;
         }
         let begun = begin()?;
         self.names.add(name);
-        state
-            .children
-            .insert(known::hash(name), Child { ino, sure: Some(at.life), claim: Some(Claim::Made) });
-        state.touch(at.now, |attr| attr.size += 1);
+        let child = Child { ino, sure: Some(life), claim: Some(Claim::Made) };
+        state.children.insert(known::hash(name), child);
+        // As the server does it (`namespace/create.rs`).
+        state.touch(now, |attr| {
+            attr.size += 1;
+            attr.nlink += u32::from(is_dir);
+        });
         Some(begun)
     }
 
