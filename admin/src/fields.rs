@@ -1,5 +1,6 @@
 //! Bodies of requests: a JSON object, taken apart field by field, so that every error names its field.
 
+use flexfs_wire::limits::NAME_SEALED_BYTES_MAX;
 use flexfs_wire::settings::Flags;
 use serde_json::{Map, Value};
 
@@ -87,6 +88,12 @@ impl Fields {
         parsed.map(Some).map_err(|text| Problem::field(key, text))
     }
 
+    /// An object of a known form.
+    pub(crate) fn object<T: serde::de::DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, Problem> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        serde_json::from_value(value).map(Some).map_err(|error| Problem::field(key, error.to_string()))
+    }
+
     /// A time in seconds since 1970; `null` takes it away.
     pub(crate) fn time(&mut self, key: &str) -> Result<Option<Option<i64>>, Problem> {
         if self.0.get(key).is_some_and(Value::is_null) {
@@ -152,7 +159,10 @@ pub(crate) fn check_scope(path: &str) -> Result<String, &'static str> {
         match part {
             "" => return Err("must not hold an empty part (//)"),
             "." | ".." => return Err("must not hold the parts . and .."),
-            long if long.len() > 255 => return Err("must not hold a part longer than 255 bytes"),
+            // Of an encrypted volume they are longer than those that programs give.
+            long if long.len() > NAME_SEALED_BYTES_MAX => {
+                return Err("must not hold a part longer than 362 bytes");
+            }
             _ => {}
         }
     }
@@ -188,7 +198,7 @@ mod tests {
         for path in ["a", "./a", "/..", "/a/../b", "/./a", "//", "//a", "/a//b", "/a\0b", "/a//"] {
             assert!(check_scope(path).is_err(), "{path}");
         }
-        assert!(check_scope(&format!("/{}", "a".repeat(256))).is_err());
+        assert!(check_scope(&format!("/{}", "a".repeat(363))).is_err());
     }
 
     #[test]

@@ -35,3 +35,4 @@ mod token;
 mod used;
 mod validate;
 pub mod verdict;
+mod wrapped_key;

@@ -95,12 +95,24 @@ fn noun<N: Noun>(paths: &mut PathsBuilder, components: &mut Components, rotates:
 
 /// What is not a noun.
 fn services(paths: &mut PathsBuilder) {
-    let list: [(&str, HttpMethod, Option<TokenKind>, &str); 8] = [
+    let list: [(&str, HttpMethod, Option<TokenKind>, &str); 10] = [
         (
             "/v1/configure/audit",
             HttpMethod::Get,
             Some(TokenKind::Account),
             "The audit log, the newest first: since, before, limit, account, token, peer, action, noun, key.",
+        ),
+        (
+            "/v1/configure/volumes/{id}/key",
+            HttpMethod::Get,
+            Some(TokenKind::Account),
+            "Key of an encrypted volume, under its secret.",
+        ),
+        (
+            "/v1/configure/volumes/{id}/key",
+            HttpMethod::Put,
+            Some(TokenKind::Account),
+            "Another wrapping of the key: wrappedKey, and was, the one it was made of.",
         ),
         (
             "/v1/volumes/for-token",
@@ -151,6 +163,7 @@ fn body_schema<N: Noun>() -> Schema {
             FieldKind::Text => Type::String.into(),
             FieldKind::Number => Type::Integer.into(),
             FieldKind::Flag => Type::Boolean.into(),
+            FieldKind::Object => Type::Object.into(),
             FieldKind::Flags => SchemaType::Array(vec![Type::Object, Type::String]),
         };
         let text =

@@ -27,7 +27,7 @@ use crate::query::Page;
 use crate::role::{Actor, Verb};
 use crate::table::{self, Created, Noun, Scene};
 use crate::token::{self, Grant, Minted, OVERLAP, OVERLAP_MAX};
-use crate::{certificate, clock, events, metric, openapi, rights, validate};
+use crate::{certificate, clock, events, metric, openapi, rights, validate, wrapped_key};
 
 /// Largest body, bytes; the largest real one is a certificate signing request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -51,6 +51,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(noun::<Volume>("{id}"))
         .merge(noun::<VolumeToken>("{id}"))
         .route("/v1/configure/audit", get(audit::list))
+        .route("/v1/configure/volumes/{id}/key", get(wrapped_key::show).put(wrapped_key::replace))
         .route("/v1/configure/accounts/{id}/rotate", post(rotate_account))
         .route("/v1/configure/meta-stores/{id}/rotate", post(rotate_meta_store))
         .route("/v1/configure/volume-tokens/{id}/rotate", post(rotate_volume_token))
@@ -324,27 +325,42 @@ fn rotate_owner(
 }
 
 /// The key of an object that a change names, if whoever asks may change this one.
-fn found<N: Noun>(tables: &Transaction<'_>, scene: &Scene<'_>, id: &str) -> Result<String, Problem> {
+pub(crate) fn found<N: Noun>(
+    tables: &Transaction<'_>,
+    scene: &Scene<'_>,
+    id: &str,
+) -> Result<String, Problem> {
     let key = table::resolve::<N>(tables, id)?;
     rights::check_this::<N>(scene.by, tables, &key)?;
     Ok(key)
 }
 
 /// The change goes into the audit log, with the fields of its body.
-fn note<N: Noun>(
+pub(crate) fn note<N: Noun>(
     tables: &Transaction<'_>,
     scene: &Scene<'_>,
     verb: Verb,
     key: &str,
     body: &[u8],
 ) -> Result<(), Problem> {
-    let detail = String::from_utf8_lossy(body);
+    let detail = shown(body);
     let deed = Deed { action: verb.name(), noun: N::NOUN, key, status: 200, detail: &detail };
     audit::note(tables, scene.by, scene.now, deed)
 }
 
+/// A body as the audit log keeps it: keys can be guessed at by whoever reads it, so they are left out.
+fn shown(body: &[u8]) -> String {
+    match serde_json::from_slice::<Value>(body) {
+        Ok(mut fields) if fields.get(wrapped_key::FIELD).is_some() => {
+            fields[wrapped_key::FIELD] = Value::from("given");
+            fields.to_string()
+        }
+        _ => String::from_utf8_lossy(body).into_owned(),
+    }
+}
+
 /// Runs a change in a transaction, with the time, the cluster and whoever asks at hand.
-async fn change<T: Send + 'static>(
+pub(crate) async fn change<T: Send + 'static>(
     app: &App,
     actor: Actor,
     work: impl FnOnce(&Transaction<'_>, &mut Scene<'_>) -> Result<T, Problem> + Send + 'static,

@@ -26,6 +26,8 @@ pub(crate) enum FieldKind {
     Flag,
     /// Mount flags: an object, or names in one text.
     Flags,
+    /// An object.
+    Object,
 }
 
 /// One field of a body, for the OpenAPI document.

@@ -1,5 +1,6 @@
 //! The table of tokens: minting, finding, rotating. Secrets pass through here once, on the way out.
 
+use flexfs_wire::cipher::WrappedKey;
 use flexfs_wire::network::Networks;
 use flexfs_wire::settings::{Access, Event, Flags, VolumeSettings};
 use flexfs_wire::token::{Secret, SecretHash, Token, TokenId, TokenKind};
@@ -185,13 +186,16 @@ pub(crate) struct Opening {
     pub(crate) meta_addr: String,
     /// What the token permits.
     pub(crate) access: Access,
+    /// Key of an encrypted volume, under its secret: for mounts only.
+    pub(crate) wrapped_key: Option<WrappedKey>,
 }
 
 /// Looks up what the volume token `id` opens.
 pub(crate) fn opening(tables: &Connection, id: TokenId) -> Result<Option<Opening>, Problem> {
     let sql = concat!(
         "SELECT v.id, v.name, v.block_size, v.compression, v.max_blocks, v.max_inodes, v.retention, v.flags, ",
-        "v.meta_store, v.retired_at IS NOT NULL, m.address, t.mount_path, t.flags, t.expires_at, t.networks ",
+        "v.wrapped_key <> '', v.meta_store, v.retired_at IS NOT NULL, m.address, t.mount_path, t.flags, t.expires_at, t.networks, ",
+        "v.wrapped_key ",
         "FROM tokens t JOIN volumes v ON v.id = t.volume JOIN meta_stores m ON m.id = v.meta_store WHERE t.id = ?1"
     );
     let opening = tables
@@ -200,27 +204,33 @@ pub(crate) fn opening(tables: &Connection, id: TokenId) -> Result<Option<Opening
             let settings = settings(row)?;
             let target = Target {
                 volume: settings.name.clone(),
-                meta_store: row.get(8)?,
-                retired: row.get(9)?,
+                meta_store: row.get(9)?,
+                retired: row.get(10)?,
                 volume_flags: settings.flags,
-                token_flags: json(row, 12)?,
+                token_flags: json(row, 13)?,
             };
             let access = Access {
                 token_id: id.to_string(),
                 settings,
-                scope: row.get(11)?,
+                scope: row.get(12)?,
                 flags: target.flags(),
-                expires_at: row.get(13)?,
-                networks: networks(row, 14)?,
+                expires_at: row.get(14)?,
+                networks: networks(row, 15)?,
             };
-            Ok(Opening { target, meta_addr: row.get(10)?, access })
+            Ok(Opening { target, meta_addr: row.get(11)?, access, wrapped_key: wrapped_key(row, 16)? })
         })
         .optional()?;
     Ok(opening)
 }
 
-/// Reads the settings from the first eight columns: `id, name, block_size, compression, max_blocks, max_inodes,
-/// retention, flags`.
+/// Reads the key of an encrypted volume; of others there is none.
+pub(crate) fn wrapped_key(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<WrappedKey>> {
+    let text: String = row.get(column)?;
+    if text.is_empty() { Ok(None) } else { json(row, column).map(Some) }
+}
+
+/// Reads the settings from the first nine columns: `id, name, block_size, compression, max_blocks, max_inodes,
+/// retention, flags, wrapped_key <> ''`.
 pub(crate) fn settings(row: &Row<'_>) -> rusqlite::Result<VolumeSettings> {
     let compression: String = row.get(3)?;
     Ok(VolumeSettings {
@@ -232,6 +242,7 @@ pub(crate) fn settings(row: &Row<'_>) -> rusqlite::Result<VolumeSettings> {
         max_inodes: row.get::<_, i64>(5)?.unsigned_abs(),
         retention: row.get(6)?,
         flags: json(row, 7)?,
+        encrypted: row.get(8)?,
     })
 }
 

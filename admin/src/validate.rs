@@ -4,7 +4,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
-use flexfs_wire::settings::{ForToken, ValidateAnswer, ValidateRequest};
+use flexfs_wire::settings::{Access, ForToken, ValidateAnswer, ValidateRequest};
 use flexfs_wire::token::{Token, TokenKind};
 use zeroize::Zeroize as _;
 
@@ -73,8 +73,9 @@ pub(crate) async fn for_token(
         note_refusal(&refusal, TokenKind::Volume, peer);
         return Err(Problem::unauthorized(refusal.text));
     }
-    let Opening { meta_addr, access, .. } = opening;
-    Ok(Json(ForToken { settings: access.settings, meta_addr, scope: access.scope, flags: access.flags }))
+    let Opening { meta_addr, access, wrapped_key: encryption, .. } = opening;
+    let Access { settings, scope, flags, .. } = access;
+    Ok(Json(ForToken { settings, meta_addr, scope, flags, encryption }))
 }
 
 /// What the token `text` opens, or why it does not.

@@ -9,14 +9,14 @@
 //! header   0  magic          [u8; 4]  "FXBK"
 //!          4  version        u16      1
 //!          6  compression    u8       of the volume: 0 none, 1 lz4, 2 zstd (tells, decides nothing)
-//!          7  zero           u8
+//!          7  encrypted      u8       0, or 1: segments are encrypted (`cipher`), 28 bytes longer each
 //!          8  segment_count  u32      1 ..= 128
 //!         12  raw_bytes      u32      1 ..= 8 MiB, all segments together
 //!         16  stored_bytes   u32      of the whole block, header and index included
 //!         20  zero           u32
 //!         24  check          u64      XXH3-64 of header bytes 0..24 followed by the index
 //!
-//! entry    0  stored_bytes   u32      1 ..= raw_bytes; equal to raw_bytes when codec is Raw
+//! entry    0  stored_bytes   u32      1 ..= raw_bytes; equal to raw_bytes when codec is Raw; + 28 when encrypted
 //!          4  raw_bytes      u32      64 KiB but for the last segment
 //!          8  check          u64      XXH3-64 of the stored bytes
 //!         16  codec          u8       Codec
@@ -31,6 +31,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::cipher::{BlockCipher, Place, SEGMENT_EXTRA_BYTES};
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES};
 use crate::message::Segment;
 use crate::settings::Compression;
@@ -41,8 +42,9 @@ pub const HEADER_BYTES: usize = 32;
 pub const ENTRY_BYTES: usize = 24;
 /// Most segments of a block.
 pub const SEGMENTS_MAX: u32 = BLOCK_BYTES_MAX / SEGMENT_BYTES;
-/// Most bytes of a stored block: nothing compresses, largest index.
-pub const STORED_BYTES_MAX: usize = header_bytes(SEGMENTS_MAX) + BLOCK_BYTES_MAX as usize;
+/// Most bytes of a stored block: nothing compresses, largest index, encrypted.
+pub const STORED_BYTES_MAX: usize =
+    header_bytes(SEGMENTS_MAX) + BLOCK_BYTES_MAX as usize + SEGMENTS_MAX as usize * SEGMENT_EXTRA_BYTES;
 
 const MAGIC: [u8; 4] = *b"FXBK";
 const VERSION: u16 = 1;
@@ -108,6 +110,9 @@ pub enum BlockError {
     /// The checksum of header and index, or of a segment, is wrong: the bytes were damaged.
     #[error("block checksum is wrong: the stored bytes are damaged")]
     Check,
+    /// Encrypted bytes that do not open with the volume's key as this segment of this block.
+    #[error("segment does not decrypt: it was changed, or is from another place or volume")]
+    Tampered,
     /// Checksum right, but the segment does not decompress to its length: the writer was at fault.
     #[error("segment does not decompress")]
     Decompress,
@@ -125,7 +130,7 @@ struct RawHeader {
     magic: [u8; 4],
     version: U16,
     compression: u8,
-    zero: u8,
+    encrypted: u8,
     segment_count: U32,
     raw_bytes: U32,
     stored_bytes: U32,
@@ -156,6 +161,8 @@ pub struct Header {
     pub raw_bytes: u32,
     /// Bytes of the whole stored block.
     pub stored_bytes: u32,
+    /// Whether its segments are encrypted.
+    pub encrypted: bool,
 }
 
 impl Header {
@@ -173,8 +180,9 @@ impl Header {
             segment_count: raw.segment_count.get(),
             raw_bytes: raw.raw_bytes.get(),
             stored_bytes: raw.stored_bytes.get(),
+            encrypted: raw.encrypted == 1,
         };
-        let sound = raw.zero == 0
+        let sound = raw.encrypted <= 1
             && raw.zero2.get() == 0
             && raw.compression <= 2
             && (1..=BLOCK_BYTES_MAX).contains(&header.raw_bytes)
@@ -225,7 +233,7 @@ impl Index {
                 codec: entry.codec,
                 check: entry.check.get(),
             };
-            check_lengths(&segment)?;
+            check_lengths(&segment, header.encrypted)?;
             if entry.zero != [0; 7] || segment.raw_bytes != raw_left.min(SEGMENT_BYTES) {
                 return Err(BlockError::Index);
             }
@@ -249,6 +257,12 @@ impl Index {
     #[must_use]
     pub fn raw_bytes(&self) -> u32 {
         self.header.raw_bytes
+    }
+
+    /// Whether the segments are encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.header.encrypted
     }
 
     /// Bytes of the whole stored block, header and index included.
@@ -284,11 +298,13 @@ impl Index {
 ///
 /// # Errors
 /// `Index`.
-pub fn check_lengths(segment: &Segment) -> Result<(), BlockError> {
+pub fn check_lengths(segment: &Segment, encrypted: bool) -> Result<(), BlockError> {
+    let extra = if encrypted { EXTRA_BYTES } else { 0 };
+    let stored_bytes = segment.stored_bytes.checked_sub(extra).ok_or(BlockError::Index)?;
     let sound = (1..=SEGMENT_BYTES).contains(&segment.raw_bytes)
         && match Codec::new(segment.codec) {
-            Some(Codec::Raw) => segment.stored_bytes == segment.raw_bytes,
-            Some(Codec::Lz4 | Codec::Zstd) => (1..segment.raw_bytes).contains(&segment.stored_bytes),
+            Some(Codec::Raw) => stored_bytes == segment.raw_bytes,
+            Some(Codec::Lz4 | Codec::Zstd) => (1..segment.raw_bytes).contains(&stored_bytes),
             None => false,
         };
     if sound { Ok(()) } else { Err(BlockError::Index) }
@@ -301,6 +317,39 @@ pub fn check_lengths(segment: &Segment) -> Result<(), BlockError> {
 /// `Index` (lengths), `Check`, `Decompress`.
 pub fn open_segment(segment: &Segment, stored: &[u8], out: &mut [u8]) -> Result<(), BlockError> {
     check_stored(segment, stored)?;
+    decode(segment, stored, out)
+}
+
+/// Decrypts and opens one segment of an encrypted block, which has the number `index` in it: `stored` are its stored bytes, `out` takes exactly
+/// its raw bytes. `plain` is used for what comes between decryption and decompression. On an error `out` may hold anything.
+/// The checksum is not looked at: GCM's tag says more.
+///
+/// # Errors
+/// `Index` (lengths), `Tampered`, `Decompress`.
+pub fn open_encrypted(
+    cipher: &BlockCipher,
+    index: u32,
+    segment: &Segment,
+    stored: &[u8],
+    out: &mut [u8],
+    plain: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    check_lengths(segment, true)?;
+    if stored.len() != segment.stored_bytes as usize || out.len() != segment.raw_bytes as usize {
+        return Err(BlockError::Index);
+    }
+    let place = Place { index, raw_bytes: segment.raw_bytes, codec: segment.codec };
+    if segment.codec == Codec::Raw as u8 {
+        return cipher.open(place, stored, out).map_err(|_| BlockError::Tampered);
+    }
+    plain.clear();
+    plain.resize(stored.len() - SEGMENT_EXTRA_BYTES, 0);
+    cipher.open(place, stored, plain).map_err(|_| BlockError::Tampered)?;
+    decode(segment, plain, out)
+}
+
+/// Undoes the compression.
+fn decode(segment: &Segment, stored: &[u8], out: &mut [u8]) -> Result<(), BlockError> {
     if out.len() != segment.raw_bytes as usize {
         return Err(BlockError::Index);
     }
@@ -322,7 +371,7 @@ pub fn open_segment(segment: &Segment, stored: &[u8], out: &mut [u8]) -> Result<
 /// # Errors
 /// `Index` (lengths), `Check`.
 pub fn check_stored(segment: &Segment, stored: &[u8]) -> Result<(), BlockError> {
-    check_lengths(segment)?;
+    check_lengths(segment, false)?;
     if stored.len() != segment.stored_bytes as usize {
         return Err(BlockError::Index);
     }
@@ -334,8 +383,30 @@ pub fn check_stored(segment: &Segment, stored: &[u8]) -> Result<(), BlockError> 
 /// # Errors
 /// `Size` for nothing and for more than a block holds; `out` is then as it was.
 pub fn seal(raw: &[u8], compression: Compression, out: &mut Vec<u8>) -> Result<(), BlockError> {
+    build(raw, compression, None, out)
+}
+
+/// The same, encrypted.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_encrypted(
+    raw: &[u8],
+    compression: Compression,
+    cipher: BlockCipher,
+    out: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    build(raw, compression, Some(cipher), out)
+}
+
+fn build(
+    raw: &[u8],
+    compression: Compression,
+    cipher: Option<BlockCipher>,
+    out: &mut Vec<u8>,
+) -> Result<(), BlockError> {
     let raw_bytes = u32::try_from(raw.len()).map_err(|_| BlockError::Size)?;
-    let mut builder = Builder::new(raw_bytes, compression, std::mem::take(out))?;
+    let mut builder = Builder::new(raw_bytes, compression, cipher, std::mem::take(out))?;
     for segment in raw.chunks(SEGMENT_BYTES as usize) {
         builder.push(segment)?;
     }
@@ -347,6 +418,8 @@ pub fn seal(raw: &[u8], compression: Compression, out: &mut Vec<u8>) -> Result<(
 /// 0.2 ms to compress, a whole block of 8 MiB 25 ms.
 pub struct Builder {
     compression: Compression,
+    cipher: Option<BlockCipher>,
+    index: u32,
     raw_bytes: u32,
     raw_left: u32,
     start: usize,
@@ -363,21 +436,30 @@ impl std::fmt::Debug for Builder {
 }
 
 impl Builder {
-    /// A block of `raw_bytes` raw bytes, appended to `out`.
+    /// A block of `raw_bytes` raw bytes, appended to `out`, encrypted when there is a cipher.
     ///
     /// # Errors
     /// `Size` for nothing and for more than a block holds.
-    pub fn new(raw_bytes: u32, compression: Compression, mut out: Vec<u8>) -> Result<Self, BlockError> {
+    pub fn new(
+        raw_bytes: u32,
+        compression: Compression,
+        cipher: Option<BlockCipher>,
+        mut out: Vec<u8>,
+    ) -> Result<Self, BlockError> {
         if !(1..=BLOCK_BYTES_MAX).contains(&raw_bytes) {
             return Err(BlockError::Size);
         }
         let start = out.len();
-        let index = header_bytes(segment_count(raw_bytes));
+        let segment_count = segment_count(raw_bytes);
+        let index = header_bytes(segment_count);
+        let extra = if cipher.is_some() { segment_count as usize * SEGMENT_EXTRA_BYTES } else { 0 };
         // The usual case is room for all of it stored raw; growing would copy megabytes.
-        out.reserve_exact(index + raw_bytes as usize + SLACK);
+        out.reserve_exact(index + raw_bytes as usize + extra + SLACK);
         out.resize(start + index, 0);
         Ok(Self {
             compression,
+            cipher,
+            index: 0,
             raw_bytes,
             raw_left: raw_bytes,
             start,
@@ -403,9 +485,16 @@ impl Builder {
             return Err(BlockError::Size);
         }
         let start = self.out.len();
+        if self.cipher.is_some() {
+            BlockCipher::begin(&mut self.out);
+        }
         let codec = self.compress(raw);
-        let stored = &self.out[start..];
         let raw_bytes = self.wanted_u32();
+        if let Some(cipher) = &self.cipher {
+            let place = Place { index: self.index, raw_bytes, codec: codec as u8 };
+            cipher.seal(place, start, &mut self.out);
+        }
+        let stored = &self.out[start..];
         let entry = RawEntry {
             stored_bytes: u32::try_from(stored.len()).map_err(|_| BlockError::Size)?.into(),
             raw_bytes: raw_bytes.into(),
@@ -415,6 +504,7 @@ impl Builder {
         };
         self.out[self.entry..self.entry + ENTRY_BYTES].copy_from_slice(entry.as_bytes());
         self.entry += ENTRY_BYTES;
+        self.index += 1;
         self.raw_left -= raw_bytes;
         Ok(())
     }
@@ -436,7 +526,7 @@ impl Builder {
                 Compression::Lz4 => 1,
                 Compression::Zstd => 2,
             },
-            zero: 0,
+            encrypted: u8::from(self.cipher.is_some()),
             segment_count: count.into(),
             raw_bytes: self.raw_bytes.into(),
             stored_bytes: u32::try_from(self.out.len() - self.start).map_err(|_| BlockError::Size)?.into(),
@@ -491,6 +581,10 @@ impl Builder {
     }
 }
 
+/// [`SEGMENT_EXTRA_BYTES`] as an entry counts.
+#[expect(clippy::cast_possible_truncation, reason = "28")]
+const EXTRA_BYTES: u32 = SEGMENT_EXTRA_BYTES as u32;
+
 /// Room that compressors want beyond the raw bytes of the last segment.
 const SLACK: usize = 8 * 1024;
 
@@ -504,6 +598,8 @@ fn index_check(header: &[u8], index: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cipher::{Cipher, VolumeKey};
+    use crate::id::BlockId;
 
     fn mixed(bytes: usize) -> Vec<u8> {
         // Text, noise, zeros in turn of 100 000 bytes: some segments shrink, some do not.
@@ -547,6 +643,33 @@ mod tests {
     }
 
     #[test]
+    fn encrypted_blocks_open_with_their_key_and_as_themselves_only() {
+        let cipher = Cipher::new(&VolumeKey::random());
+        let raw = mixed(300_000);
+        let mut stored = Vec::new();
+        seal_encrypted(&raw, Compression::Lz4, cipher.block(BlockId(9)), &mut stored).unwrap();
+        let index = Index::parse(&stored).unwrap();
+        assert!(index.is_encrypted());
+        let count = u32::try_from(index.segments().len()).unwrap();
+        let open = |block, number: u32, plain: &mut Vec<u8>| {
+            let segment = &index.segments()[number as usize];
+            let mut out = vec![0; segment.raw_bytes as usize];
+            let bytes = &stored[index.stored_range(number, 1).unwrap()];
+            open_encrypted(&cipher.block(block), number, segment, bytes, &mut out, plain).map(|()| out)
+        };
+        let mut plain = Vec::new();
+        let opened: Vec<u8> =
+            (0..count).flat_map(|number| open(BlockId(9), number, &mut plain).unwrap()).collect();
+        assert_eq!(opened, raw);
+        assert_eq!(open(BlockId(8), 0, &mut plain), Err(BlockError::Tampered));
+        assert!(!stored.windows(14).any(|bytes| bytes == b"flexfs flexfs "));
+        let (first, second) = (&index.segments()[0], &stored[index.stored_range(1, 1).unwrap()]);
+        let mut out = vec![0; first.raw_bytes as usize];
+        let swapped = open_encrypted(&cipher.block(BlockId(9)), 0, first, second, &mut out, &mut plain);
+        assert!(swapped.is_err());
+    }
+
+    #[test]
     fn what_does_not_shrink_is_stored_raw() {
         let raw = mixed(300_000);
         let mut out = Vec::new();
@@ -561,7 +684,7 @@ mod tests {
         assert_eq!(seal(&[], Compression::None, &mut out), Err(BlockError::Size));
         let raw = vec![0; BLOCK_BYTES_MAX as usize + 1];
         assert_eq!(seal(&raw, Compression::None, &mut out), Err(BlockError::Size));
-        let mut builder = Builder::new(65_537, Compression::None, Vec::new()).unwrap();
+        let mut builder = Builder::new(65_537, Compression::None, None, Vec::new()).unwrap();
         assert_eq!(builder.push(&[0; 1]), Err(BlockError::Size));
         builder.push(&[0; 65_536]).unwrap();
         assert_eq!(builder.wanted(), 1);

@@ -14,6 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::cipher::SecretError;
 use crate::limits::ADMIN_PORT;
 use crate::token::{Secret, Token, TokenError, TokenKind};
 
@@ -211,6 +212,9 @@ pub enum CredsError {
     /// No address.
     #[error("adminAddr must be host:port ({0})")]
     AdminAddr(&'static str),
+    /// No secret of an encrypted volume.
+    #[error("secret: {0}")]
+    Secret(#[from] SecretError),
     /// No token, or one of another kind.
     #[error("token: {0}")]
     Token(#[from] TokenError),

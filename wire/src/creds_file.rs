@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::cipher::check_secret;
 use crate::creds::{CREDS_BYTES_MAX, Creds, CredsError, check_mode};
-use crate::token::TokenKind;
+use crate::token::{Secret, TokenKind};
 
 /// Why credentials could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,25 @@ pub fn load(kind: TokenKind, path: &Path) -> Result<Creds, CredsFileError> {
     Creds::parse(kind, &text).map_err(refused)
 }
 
+/// Reads the secret of an encrypted volume from a file: its text, without the line end. The mode is checked as that of
+/// credentials.
+///
+/// # Errors
+/// [`CredsFileError`]: unreadable, open to group or others, or no secret.
+pub fn read_secret(path: &Path) -> Result<Secret<String>, CredsFileError> {
+    let io = |error| CredsFileError::Io { doing: "read the secret in", path: path.to_owned(), error };
+    let refused = |error| CredsFileError::Refused { path: path.to_owned(), error };
+    let file = File::open(path).map_err(io)?;
+    check_mode(&path.to_string_lossy(), file.metadata().map_err(io)?.permissions().mode())
+        .map_err(refused)?;
+    let mut text = Zeroizing::new(String::with_capacity(CREDS_BYTES_MAX + 1));
+    file.take(CREDS_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(io)?;
+    let secret = text.strip_suffix('\n').unwrap_or(&text);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    check_secret(secret).map_err(|error| refused(error.into()))?;
+    Ok(Secret::new(secret.to_owned()))
+}
+
 /// Writes credentials with mode 0600: into a new file beside `path`, synced, then renamed over it. Missing
 /// folders are made with mode 0700.
 ///
@@ -94,7 +114,7 @@ fn write_fresh(fresh: &Path, creds: &Creds) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::creds::AdminAddr;
-    use crate::token::{CaPin, Secret, Token, TokenId};
+    use crate::token::{CaPin, Token, TokenId};
 
     #[test]
     fn store_load_and_refuse() {

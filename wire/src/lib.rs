@@ -1,11 +1,12 @@
 //! What every flexfs process must agree on.
 //!
 //! No I/O, no clock, no unsafe. Layers, lower ones never import upward:
-//! `limits id errno name time` <- `attr extent seal` <- `frame message hello settings` <- machines (`record`, `block`, ...).
+//! `limits id errno name time` <- `attr cipher extent seal` <- `frame message hello settings` <- machines (`record`, `block`, ...).
 #![forbid(unsafe_code)]
 
 pub mod attr;
 pub mod block;
+pub mod cipher;
 pub mod creds;
 pub mod creds_file;
 pub mod errno;

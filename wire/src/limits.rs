@@ -1,19 +1,25 @@
 //! Every bound the processes share, with unit and reason. Relations are asserted at compile time.
 
 /// Protocol version spoken by this build; the golden-byte tests pin its encoding.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 /// Oldest version still understood.
-pub const PROTOCOL_VERSION_MIN: u16 = 4;
+pub const PROTOCOL_VERSION_MIN: u16 = 5;
 /// What a hello says is spoken: the oldest and the newest version.
 pub const PROTOCOL_VERSIONS: (u16, u16) = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
 /// Longest file name in bytes (`NAME_MAX` of Linux).
 pub const NAME_BYTES_MAX: usize = 255;
+/// Longest name in bytes as the server of an encrypted volume sees it: 16 bytes more, in base64url.
+pub const NAME_SEALED_BYTES_MAX: usize = 362;
 /// Longest symbolic link target in bytes (`PATH_MAX` less its NUL).
 pub const SYMLINK_BYTES_MAX: usize = 4095;
 /// Longest path in bytes, as in `PATH_MAX`.
 pub const PATH_BYTES_MAX: usize = 4096;
+/// Longest target in bytes as the server of an encrypted volume sees it.
+pub const SYMLINK_SEALED_BYTES_MAX: usize = SYMLINK_BYTES_MAX + 16;
 /// Longest extended attribute value in bytes (`XATTR_SIZE_MAX`).
 pub const XATTR_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Longest value in bytes as the server of an encrypted volume sees it.
+pub const XATTR_VALUE_SEALED_BYTES_MAX: usize = XATTR_VALUE_BYTES_MAX + 16;
 /// Longest extended attribute name in bytes (`XATTR_NAME_MAX`).
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
 /// Longest list of extended attribute names in bytes (`XATTR_LIST_MAX`).
@@ -80,7 +86,7 @@ const _: () = {
     assert!(BODY_BYTES_MAX < FRAME_BYTES_MAX);
     // Numbers of 64 bits take ten bytes, of 32 bits five.
     assert!(EXTENTS_PER_WRITE_MAX * (30 + 20) + INLINE_BYTES_MAX + 1024 <= REQUEST_BODY_BYTES_MAX);
-    assert!(XATTR_VALUE_BYTES_MAX + XATTR_NAME_BYTES_MAX + 1024 <= REQUEST_BODY_BYTES_MAX);
+    assert!(XATTR_VALUE_SEALED_BYTES_MAX + XATTR_NAME_BYTES_MAX + 1024 <= REQUEST_BODY_BYTES_MAX);
     assert!(BLOCK_BYTES_MIN.is_multiple_of(SEGMENT_BYTES));
     assert!(INLINE_BYTES_MAX <= SEGMENT_BYTES as usize);
     assert!(HEARTBEAT_MS * 3 < LEASE_MS);

@@ -443,6 +443,21 @@ impl Request {
             )
     }
 
+    /// The names of directory entries it gives, each with its directory.
+    #[must_use]
+    pub fn names(&self) -> [Option<(Node, &Name)>; 2] {
+        match self {
+            Self::Lookup { parent, name }
+            | Self::Link { parent, name, .. }
+            | Self::Remove { parent, name, .. }
+            | Self::Make { parent, name: Some(name), .. } => [Some((*parent, name)), None],
+            Self::Rename { parent, name, new_parent, new_name, .. } => {
+                [Some((*parent, name)), Some((*new_parent, new_name))]
+            }
+            _ => [None, None],
+        }
+    }
+
     /// The sealed nodes it names, for the server's check.
     #[must_use]
     pub fn nodes(&self) -> [Option<Node>; 2] {

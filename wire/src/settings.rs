@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cipher::WrappedKey;
 use crate::network::Networks;
 
 /// Compression of a volume's segments.
@@ -73,6 +74,10 @@ pub struct VolumeSettings {
     pub retention: i64,
     /// Flags of the volume.
     pub flags: Flags,
+    /// Whether clients encrypt what they write. The key is admin's to keep and the clients' to open; the metadata server
+    /// refuses what is plain.
+    #[serde(default)]
+    pub encrypted: bool,
 }
 
 /// Body of `POST /v1/tokens/validate`, meta to admin.
@@ -196,4 +201,7 @@ pub struct ForToken {
     pub scope: String,
     /// Flags of volume and token together.
     pub flags: Flags,
+    /// The key of an encrypted volume, under its secret.
+    #[serde(default)]
+    pub encryption: Option<WrappedKey>,
 }

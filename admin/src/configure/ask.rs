@@ -4,7 +4,9 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use flexfs_wire::token::{Token, TokenKind};
+use flexfs_wire::cipher::check_secret;
+use flexfs_wire::creds_file;
+use flexfs_wire::token::{Secret, Token, TokenKind};
 use zeroize::Zeroizing;
 
 /// Longest token file, bytes: a token, a line end, and room for a slip.
@@ -51,6 +53,36 @@ pub(crate) fn token(kind: TokenKind, file: Option<&Path>) -> anyhow::Result<Toke
         _ => read_bounded(io::stdin().lock())?,
     };
     Ok(Token::parse_kind(kind, text.trim())?)
+}
+
+/// The secret of an encrypted volume: from a file that only its owner can read, or from a prompt that does not echo.
+///
+/// # Errors
+/// Unreadable, too short, or nobody to ask.
+pub(crate) fn secret(file: Option<&Path>, what: &str) -> anyhow::Result<Secret<String>> {
+    if let Some(path) = file {
+        return Ok(creds_file::read_secret(path)?);
+    }
+    if !io::stdin().is_terminal() {
+        bail!(
+            "{what} is needed: give the file that holds it (this is no terminal, so it cannot be asked for)"
+        );
+    }
+    let secret = Secret::new(rpassword::prompt_password(format!("{what} (not shown): "))?);
+    check_secret(secret.expose())?;
+    Ok(secret)
+}
+
+/// As [`secret`], asked for twice: a slip would lock everybody out.
+///
+/// # Errors
+/// As [`secret`], or the two differ.
+pub(crate) fn new_secret(file: Option<&Path>, what: &str) -> anyhow::Result<Secret<String>> {
+    let first = secret(file, what)?;
+    if file.is_none() && secret(None, "The same once more")?.expose() != first.expose() {
+        bail!("the two are not the same; nothing was changed");
+    }
+    Ok(first)
 }
 
 fn capital(kind: TokenKind) -> &'static str {

@@ -72,6 +72,9 @@ enum Verb {
         #[arg(long, default_value = "24h", value_parser = parse_duration, allow_hyphen_values = true)]
         overlap: i64,
     },
+    /// What only volumes have.
+    #[command(subcommand)]
+    Volume(VolumeVerb),
     /// Show who did what, the newest first.
     Audit(Audit),
     /// Run a whole cluster on this machine and mount its volume.
@@ -90,6 +93,12 @@ enum Verb {
     },
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeVerb {
+    /// Change the secret of an encrypted volume. Nothing is written again; mounts go on, new ones need the new secret.
+    Rekey(volume::Rekey),
 }
 
 #[derive(Debug, Subcommand)]
@@ -205,6 +214,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Rotate { noun, key, overlap } => rotate(noun, key, overlap, rest, out),
+        Verb::Volume(VolumeVerb::Rekey(rekey)) => {
+            out.done(&rekey.run(&rest()?)?);
+            Ok(())
+        }
         Verb::Audit(audit) => {
             out.list(audit.rows(&rest()?)?, &audit::VIEW);
             Ok(())
@@ -325,11 +338,13 @@ mod tests {
             "show region aws/us-east-1 --credsFile /x",
             "up /mnt/x --stateDir /s --block-size 1M --adminPort 1 --metaPort 2 --metricsPort 3",
             "down",
+            "create volume v --encryption --secretFile /s",
+            "volume rekey v --secretFile /s --newSecretFile /n",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("configure.flexfs").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
-        for line in ["list nouns", "create volume a --name b"] {
+        for line in ["list nouns", "create volume a --name b", "create volume a --secretFile /s"] {
             assert!(Cli::try_parse_from(std::iter::once("configure.flexfs").chain(line.split(' '))).is_err());
         }
     }

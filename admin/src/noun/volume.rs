@@ -11,9 +11,10 @@ use super::{BlockStore, MetaStore};
 use crate::events::Outgoing;
 use crate::fields::{Fields, NOTES_BYTES_MAX, need};
 use crate::problem::Problem;
-use crate::table::FieldKind::{Flag, Flags as FlagsField, Number, Text};
+use crate::table::FieldKind::{Flag, Flags as FlagsField, Number, Object, Text};
 use crate::table::{self, Columns, Created, FieldDoc, Noun, Scene, field, needed, new_id, refer};
 use crate::token::{self, Grant, flags_json, json};
+use crate::wrapped_key;
 
 /// Retention when none is chosen: seven days, in seconds.
 const RETENTION: i64 = 7 * 86_400;
@@ -63,7 +64,7 @@ impl Noun for Volume {
     const NOUN: &'static str = "volume";
     const PATH: &'static str = "volumes";
     const COLUMNS: &'static str = "v.id, v.name, m.name, m.id, b.name, b.id, v.block_size, v.compression, v.retention, \
-        v.max_blocks, v.max_inodes, v.flags, v.notes, v.created_at, v.retired_at";
+        v.max_blocks, v.max_inodes, v.flags, v.notes, v.created_at, v.retired_at, v.wrapped_key <> ''";
     const FROM: &'static str =
         "volumes v JOIN meta_stores m ON m.id = v.meta_store JOIN block_stores b ON b.id = v.block_store";
     const KEY: &'static str = "v.id";
@@ -86,7 +87,11 @@ impl Noun for Volume {
         needed("blockStore", Text, "Name or id of the block store; fixed."),
         field("blockSize", Number, "Bytes: a power of two from 262144 to 8388608, default 4194304; fixed."),
         field("compression", Text, "none, lz4 (default) or zstd; for data written from now on."),
-        field("encryption", Flag, "Not in this release; fixed."),
+        field(
+            "wrappedKey",
+            Object,
+            "Creation only: makes an encrypted volume; its key under its secret, as configure.flexfs makes it.",
+        ),
         field(
             "retention",
             Number,
@@ -109,7 +114,7 @@ impl Noun for Volume {
             block_store_id: row.get(5)?,
             block_size: row.get(6)?,
             compression: row.get(7)?,
-            encryption: false,
+            encryption: row.get(15)?,
             retention: row.get(8)?,
             max_blocks: row.get(9)?,
             max_inodes: row.get(10)?,
@@ -127,9 +132,7 @@ impl Noun for Volume {
     ) -> Result<Created, Problem> {
         let key = new_id();
         let no_token = fields.flag("noToken")?.unwrap_or(false);
-        if fields.flag("encryption")?.unwrap_or(false) {
-            return Err(Problem::field("encryption", "encrypted volumes are not in this release"));
-        }
+        let wrapped_key = wrapped_key::field(&mut fields)?;
         let mut columns = Columns::default();
         columns.set("id", Some(key.clone())).set("created_at", Some(scene.now));
         columns.set("name", Some(need("name", fields.name("name")?)?));
@@ -139,6 +142,7 @@ impl Noun for Volume {
         );
         columns.set("block_store", Some(served_store(tables, &mut fields)?));
         columns.set("block_size", Some(block_size(&mut fields)?));
+        columns.set("wrapped_key", wrapped_key.as_ref().map(wrapped_key::to_column));
         let changes = Changes::parse(&mut fields)?;
         fields.finish()?;
         columns
@@ -166,7 +170,7 @@ impl Noun for Volume {
         mut fields: Fields,
         scene: &mut Scene<'_>,
     ) -> Result<(), Problem> {
-        fields.fixed(&["metaStore", "blockStore", "blockSize", "encryption", "noToken"])?;
+        fields.fixed(&["metaStore", "blockStore", "blockSize", "wrappedKey", "noToken"])?;
         let name = fields.name("name")?;
         let changes = Changes::parse(&mut fields)?;
         fields.finish()?;
@@ -251,10 +255,11 @@ fn served_store(tables: &Transaction<'_>, fields: &mut Fields) -> Result<String,
 
 /// Queues the volume's settings for its metadata server.
 fn announce(tables: &Transaction<'_>, key: &str, scene: &mut Scene<'_>) -> Result<(), Problem> {
-    let sql = "SELECT id, name, block_size, compression, max_blocks, max_inodes, retention, flags, meta_store \
+    let sql = "SELECT id, name, block_size, compression, max_blocks, max_inodes, retention, flags, \
+               wrapped_key <> '', meta_store \
                FROM volumes WHERE id = ?1";
     let (settings, meta_store) =
-        tables.query_row(sql, [key], |row| Ok((token::settings(row)?, row.get::<_, String>(8)?)))?;
+        tables.query_row(sql, [key], |row| Ok((token::settings(row)?, row.get::<_, String>(9)?)))?;
     scene.events.push(Outgoing::Server { meta_store, event: Event::VolumeUpdated { settings } });
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Volume tokens: each opens one volume, perhaps one directory of it, perhaps with flags, perhaps until a day.
 
+use flexfs_wire::name::Name;
 use flexfs_wire::network::Networks;
 use flexfs_wire::settings::Flags;
 use flexfs_wire::token::TokenKind;
-use rusqlite::{Row, Transaction};
+use rusqlite::{Connection, Row, Transaction};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -88,6 +89,9 @@ impl Noun for VolumeToken {
         let volume = need("volume", refer::<Volume>(tables, &mut fields, "volume")?)?;
         let changes = Changes::parse(&mut fields)?;
         fields.finish()?;
+        if let Some(path) = &changes.mount_path {
+            check_sealed(tables, &volume, path)?;
+        }
         let grant = Grant {
             kind: TokenKind::Volume,
             owner: volume,
@@ -114,6 +118,9 @@ impl Noun for VolumeToken {
         let changes = Changes::parse(&mut fields)?;
         fields.finish()?;
         let before = table::show::<Self>(tables, key)?;
+        if let Some(path) = &changes.mount_path {
+            check_sealed(tables, &before.volume_id, path)?;
+        }
         // What a session may do was fixed when it was granted: a change of that ends it, a remount gets the new.
         let narrowed = changes.mount_path.as_ref().is_some_and(|path| *path != before.mount_path)
             || changes.flags.is_some_and(|flags| flags != before.flags)
@@ -165,6 +172,20 @@ impl VolumeToken {
         token::retire(tables, key, overlap, "rotated", scene)?;
         Ok(minted)
     }
+}
+
+/// The metadata server finds a directory of an encrypted volume by encrypted names only.
+fn check_sealed(tables: &Connection, volume: &str, path: &str) -> Result<(), Problem> {
+    let sql = "SELECT wrapped_key <> '' FROM volumes WHERE id = ?1";
+    let encrypted: bool = tables.query_row(sql, [volume], |row| row.get(0))?;
+    let sealed = |name: &str| Name::sealed(name.as_bytes()).is_ok_and(|name| name.is_sealed());
+    if !encrypted || path.split('/').filter(|name| !name.is_empty()).all(sealed) {
+        return Ok(());
+    }
+    Err(Problem::field(
+        "mountPath",
+        "the volume is encrypted: give the path as its server knows it, which `mount.flexfs scope --credsFile FILE DIRECTORY` prints on a mount",
+    ))
 }
 
 /// What may be given at creation and changed later.

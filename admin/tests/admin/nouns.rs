@@ -1,5 +1,6 @@
 //! Every noun through configure.flexfs against a real admin.flexfs.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use crate::bench::{CONFIGURE, Server};
@@ -110,7 +111,7 @@ fn volumes() {
     assert!(make(&["--blockSize", "3M"]).contains("blockSize: must be a power of two"));
     assert!(make(&["--blockSize", "16M"]).contains("blockSize: must be a whole number from 262144"));
     assert!(make(&["--compression", "rar"]).contains("compression: must be none, lz4 or zstd"));
-    assert!(make(&["--encryption"]).contains("encryption: encrypted volumes are not in this release"));
+    assert!(make(&["--encryption"]).contains("Secret of the volume is needed: give the file that holds it"));
     assert!(make(&["--flags", "rw"]).contains("flags: unknown flag"));
     let text = server.refused(&["create", "volume", "main", "--metaStore", "m", "--blockStore", "b"]);
     assert!(text.contains("name: that name is taken"), "{text}");
@@ -140,6 +141,57 @@ fn volumes() {
     server.configure(&["create", "volume", "main", "--metaStore", "m", "--blockStore", "b"]);
     assert_eq!(server.json(&["list", "volumes", "--filter", "retired=true"]).as_array().unwrap().len(), 1);
     assert!(server.refused(&["delete", "meta-store", "m"]).contains("still in use"));
+}
+
+/// The key of an encrypted volume is kept wrapped, shown to who may change the volume, and replaced by who knows it.
+#[test]
+fn encrypted_volumes() {
+    let server = Server::start();
+    server.furnish();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (first, second) = (secret("first", "correct horse\n"), secret("second", "battery staple"));
+    let short = secret("short", "too short");
+    let line = |file: &str| {
+        let words = ["create", "volume", "sealed", "--metaStore", "m", "--blockStore", "b", "--encryption"];
+        [&words.map(str::to_owned)[..], &["--secretFile".to_owned(), file.to_owned()]].concat()
+    };
+    let short = line(&short);
+    let text = server.refused(&short.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(text.contains("at least 12"), "{text}");
+    let made = line(&first);
+    let made = server.json(&made.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(made["encryption"], true);
+    assert!(made["wrappedKey"].is_null(), "{made}");
+    let rekey = |old: &str, new: &str| {
+        ["volume", "rekey", "sealed", "--secretFile", old, "--newSecretFile", new].map(str::to_owned).to_vec()
+    };
+    let turn = rekey(&first, &second);
+    let words: Vec<&str> = turn.iter().map(String::as_str).collect();
+    server.configure(&words);
+    assert!(server.refused(&words).contains("does not open this volume's key"));
+    assert!(
+        server.refused(&["volume", "rekey", "main", "--secretFile", &first]).contains("is not encrypted")
+    );
+    // One that was made of a key that is not there any more is not taken.
+    let (status, key) = server.call("GET", "/v1/configure/volumes/sealed/key", &server.account, "");
+    assert_eq!(status, 200, "{key}");
+    let stale = key.replacen("\"passes\":3", "\"passes\":4", 1);
+    let body = format!("{{\"wrappedKey\":{key},\"was\":{stale}}}");
+    let (status, text) = server.call("PUT", "/v1/configure/volumes/sealed/key", &server.account, &body);
+    assert_eq!(status, 409, "{text}");
+    // Costs that would hold up clients are not taken either.
+    let costly = key.replacen("65536", "4294967295", 1);
+    let body = format!("{{\"wrappedKey\":{costly},\"was\":{key}}}");
+    let (status, text) = server.call("PUT", "/v1/configure/volumes/sealed/key", &server.account, &body);
+    assert!(status == 400 && text.contains("wrappedKey"), "{status} {text}");
+    let audit = server.configure(&["audit", "--json"]);
+    assert!(audit.contains("wrappedKey") && !audit.contains("salt"), "{audit}");
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn target(cluster: &Cluster, token: &Token) -> Target {
         flags: Flags::default(),
         soft: None,
         shards: 1,
+        cipher: None,
         locate: None,
         lock_wait_max: Duration::from_secs(30),
     }

@@ -1,11 +1,14 @@
-//! Blocks of segments: sealed (compressed, checksummed) and opened. Segments are not encrypted in this version of the
-//! format; on the way they lie in TLS records, which are measured with TLS.
+//! Blocks of segments: sealed (compressed, checksummed, on encrypted volumes encrypted) and opened; names of encrypted volumes.
+//! On the way they lie in TLS records, which are measured with TLS.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
-use flexfs_wire::block::{self, Index, open_segment};
+use flexfs_wire::block::{self, Index, open_encrypted, open_segment};
+use flexfs_wire::cipher::{Cipher, VolumeKey};
+use flexfs_wire::id::{BlockId, Ino};
 use flexfs_wire::limits::{BLOCK_BYTES_DEFAULT, SEGMENT_BYTES};
+use flexfs_wire::name::Name;
 use flexfs_wire::settings::Compression;
 
 use crate::mode;
@@ -23,6 +26,50 @@ pub(crate) fn benches(c: &mut Criterion) {
             }
         }
         group.finish();
+    }
+    encrypted(c, block);
+}
+
+/// The same with encryption, and what a name of an encrypted volume costs.
+fn encrypted(c: &mut Criterion, block: u32) {
+    let cipher = Cipher::new(&VolumeKey::random());
+    for (name, compression) in COMPRESSIONS {
+        let mut group = c.benchmark_group(format!("block/encrypted-{name}"));
+        for (size, bytes) in [("segment-64k", SEGMENT_BYTES), ("block-4m", block)] {
+            for (content, raw) in [("text", text(bytes)), ("random", random(bytes))] {
+                let seal = |out: &mut Vec<u8>| {
+                    out.clear();
+                    block::seal_encrypted(black_box(&raw), compression, cipher.block(BlockId(1)), out)
+                };
+                group.throughput(Throughput::Bytes(raw.len() as u64));
+                let mut stored = Vec::new();
+                seal(&mut stored).unwrap();
+                let mut out = vec![0; raw.len()];
+                decrypt_into(&cipher, &stored, &mut out);
+                assert!(out == raw);
+                group.bench_function(format!("open-{size}-{content}"), |b| {
+                    b.iter(|| decrypt_into(&cipher, black_box(&stored), &mut out));
+                });
+                group.bench_function(format!("seal-{size}-{content}"), |b| b.iter(|| seal(&mut stored)));
+            }
+        }
+        group.finish();
+    }
+    let mut group = c.benchmark_group("cipher");
+    let name = Name::new(b"checkpoint-000123.safetensors").unwrap();
+    let sealed = cipher.seal_name(Ino(7), &name);
+    group.bench_function("seal-name", |b| b.iter(|| cipher.seal_name(Ino(7), black_box(&name))));
+    group.bench_function("open-name", |b| b.iter(|| cipher.open_name(Ino(7), black_box(&sealed))));
+    group.finish();
+}
+
+fn decrypt_into(cipher: &Cipher, stored: &[u8], out: &mut [u8]) {
+    let index = Index::parse(stored).unwrap();
+    let (cipher, mut plain) = (cipher.block(BlockId(1)), Vec::new());
+    let places = out.chunks_mut(SEGMENT_BYTES as usize);
+    for ((number, segment), place) in (0..).zip(index.segments()).zip(places) {
+        let bytes = &stored[index.stored_range(number, 1).unwrap()];
+        open_encrypted(&cipher, number, segment, bytes, place, &mut plain).unwrap();
     }
 }
 

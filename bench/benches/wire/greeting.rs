@@ -44,6 +44,7 @@ pub(crate) fn welcomes() -> [(&'static str, Welcome); 3] {
             max_inodes: 0,
             retention: 0,
             flags: Flags::default(),
+            encrypted: false,
         },
         flags: Flags::default(),
         lease_ms: 10_000,

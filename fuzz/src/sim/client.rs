@@ -43,7 +43,8 @@ pub(crate) struct Handle {
 
 impl Client {
     pub(crate) fn new(port: Arc<Port>, block_size: u32) -> Arc<Self> {
-        let config = Config { mem_capacity: 16 << 20, block_size, compression: Compression::Lz4 };
+        let config =
+            Config { mem_capacity: 16 << 20, block_size, compression: Compression::Lz4, cipher: None };
         let files = Files::new(Arc::clone(&port), config);
         let (kernel, heard) = (Kernel::default(), Mutex::default());
         let client = Arc::new(Self { number: port.number, port, files, kernel, heard });

@@ -81,6 +81,7 @@ mod tests {
                 max_inodes: 0,
                 retention: 0,
                 flags: Flags::default(),
+                encrypted: false,
             },
             scope: "/".to_owned(),
             flags: Flags::default(),

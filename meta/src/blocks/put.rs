@@ -16,7 +16,7 @@ use crate::volume::{PutRight, Shared, ToVolume};
 /// Stores a block for a session; done when it is on stable storage.
 ///
 /// # Errors
-/// `EINVAL`: no block. `EACCES`: not this session's number. `ENOSPC`, `EIO`. Or the volume has ended.
+/// `EINVAL`: no block, or a plain one on an encrypted volume. `EACCES`: not this session's number. `ENOSPC`, `EIO`. Or the volume has ended.
 pub(crate) async fn put(
     store: &Store,
     session: &Shared,
@@ -24,10 +24,12 @@ pub(crate) async fn put(
     payload: Vec<u8>,
 ) -> Result<(), Unserved> {
     match Index::parse(&payload) {
-        Ok(index) if index.stored_bytes() as usize == payload.len() => {}
+        Ok(index)
+            if index.stored_bytes() as usize == payload.len()
+                && index.is_encrypted() == session.info.encrypted => {}
         Ok(_) | Err(_) => {
             let bytes = payload.len();
-            tracing::warn!(session = %session.info.id, %block, bytes, "refused: these bytes are no block");
+            tracing::warn!(session = %session.info.id, %block, bytes, "refused: these bytes are no block of this volume");
             return Err(Errno::EINVAL.into());
         }
     }

@@ -5,7 +5,7 @@ use flexfs_wire::attr::{
 };
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
-use flexfs_wire::limits::SYMLINK_BYTES_MAX;
+use flexfs_wire::limits::SYMLINK_SEALED_BYTES_MAX;
 use flexfs_wire::message::{Make, Reply};
 use flexfs_wire::name::Name;
 
@@ -154,7 +154,7 @@ fn check_kind(make: &Make, has_name: bool) -> Result<(), Errno> {
     if kind == S_IFLNK && make.target.is_empty() {
         return Err(Errno::ENOENT);
     }
-    if make.target.len() > SYMLINK_BYTES_MAX {
+    if make.target.len() > SYMLINK_SEALED_BYTES_MAX {
         return Err(Errno::ENAMETOOLONG);
     }
     Ok(())

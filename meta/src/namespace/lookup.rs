@@ -118,7 +118,7 @@ impl<S: Store> Namespace<S> {
             if !inode.is_dir() {
                 return Err(Errno::ENOTDIR);
             }
-            let dentry = self.dentry(&txn, inode.ino, &Name::new(step)?)?.ok_or(Errno::ENOENT)?;
+            let dentry = self.dentry(&txn, inode.ino, &Name::sealed(step)?)?.ok_or(Errno::ENOENT)?;
             inode = self.named_inode(&txn, dentry.ino)?;
         }
         Ok(inode.attr())

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use flexfs_wire::attr::{S_ISGID, S_ISVTX};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
-use flexfs_wire::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use flexfs_wire::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_SEALED_BYTES_MAX};
 use flexfs_wire::message::{Reply, XattrMode};
 
 use super::access::{READ, WRITE};
@@ -57,7 +57,7 @@ impl<S: Store> Namespace<S> {
         mode: XattrMode,
     ) -> Result<Reply, Errno> {
         check_name(name)?;
-        if value.len() > XATTR_VALUE_BYTES_MAX {
+        if value.len() > XATTR_VALUE_SEALED_BYTES_MAX {
             return Err(Errno::E2BIG);
         }
         let mut inode = self.inode(txn, ino)?;
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(set(&mut t, file, b"other.a", b"1", XattrMode::Any), Err(Errno::EOPNOTSUPP));
         assert_eq!(set(&mut t, file, b"user.", b"1", XattrMode::Any), Err(Errno::EOPNOTSUPP));
         assert_eq!(set(&mut t, file, &[b'u'; 256], b"1", XattrMode::Any), Err(Errno::ERANGE));
-        let big = vec![7; XATTR_VALUE_BYTES_MAX + 1];
+        let big = vec![7; XATTR_VALUE_SEALED_BYTES_MAX + 1];
         assert_eq!(set(&mut t, file, b"user.a", &big, XattrMode::Any), Err(Errno::E2BIG));
         set(&mut t, file, b"user.a", &big[1..], XattrMode::Any).unwrap();
         let mut last = Ok(Reply::Done);

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::block::{self, Task};
 use super::core::Core;
 use super::link::Link;
+use super::veil;
 use crate::blocks::Wanted;
 use crate::clock;
 use crate::front;
@@ -61,7 +62,10 @@ impl Dispatch {
             Kind::Replay => {
                 let mut replay: Replay = frame::decode(header.kind, body)?;
                 let rules = session.rules();
-                if !nodes_are_good(&session, &replay.call.request) || refused_by(rules, &replay.call.request)
+                let request = &replay.call.request;
+                if !nodes_are_good(&session, request)
+                    || refused_by(rules, request)
+                    || veil::refused(session.info.encrypted, request).is_some()
                 {
                     return Err(FrameError::Body(header.kind));
                 }
@@ -123,7 +127,7 @@ impl Dispatch {
         } else if refused_by(rules, &call.request) {
             Some(Errno::EROFS)
         } else {
-            None
+            veil::refused(session.info.encrypted, &call.request)
         };
         if let Some(errno) = refusal {
             link.refuse(core, header.request, stamp, errno);

@@ -20,7 +20,7 @@ pub(super) fn check_entries(store: &impl Store, facts: &mut Facts, report: &mut 
         let name = key::rest(row, 1);
         let shown = name.escape_ascii();
         report.entries += 1;
-        report.check(Name::new(name).is_ok(), || format!("directory {dir}: \"{shown}\" is not a name"));
+        report.check(Name::sealed(name).is_ok(), || format!("directory {dir}: \"{shown}\" is not a name"));
         let Ok(dentry) = decode::<Dentry>(value) else {
             report.problem(|| format!("directory {dir}: entry \"{shown}\" cannot be read"));
             return;

@@ -76,6 +76,7 @@ impl<S: Store> Host<S> {
             token_id: access.token_id,
             client,
             networks: access.networks,
+            encrypted: access.settings.encrypted,
             resume_key: resume_key.clone(),
         };
         let root = self.admit(info, &record, now).sealer.seal(attr.ino);

@@ -43,6 +43,8 @@ pub(crate) struct SessionInfo {
     pub(crate) client: String,
     /// Networks its links may come from.
     pub(crate) networks: Networks,
+    /// Whether its volume is encrypted.
+    pub(crate) encrypted: bool,
     /// Secret for `Attach` and `Resume`.
     pub(crate) resume_key: Zeroizing<[u8; 32]>,
 }

@@ -100,6 +100,7 @@ impl Stage {
             max_inodes: 0,
             retention: -1,
             flags: Flags::default(),
+            encrypted: false,
         };
         Self::start(Memory::lazy(), BTreeMap::new(), settings, now)
     }

@@ -181,6 +181,7 @@ fn kept_settings<S: Store>(namespace: &Namespace<S>, id: &str) -> Result<VolumeS
         // Until admin says otherwise nothing is thrown away.
         retention: -1,
         flags: Flags::default(),
+        encrypted: false,
     }))
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use flexfs_wire::creds::{AdminAddr, Creds};
 use flexfs_wire::creds_file;
-use flexfs_wire::token::{TOKEN_TEXT_MAX, Token, TokenKind};
+use flexfs_wire::token::{Secret, TOKEN_TEXT_MAX, Token, TokenKind};
 use zeroize::Zeroizing;
 
 use crate::config::default_creds_path;
@@ -21,6 +21,9 @@ pub(super) struct InitCreds {
     /// File that holds the volume token; `-` is standard input. Without it the token is asked for.
     #[arg(long = "tokenFile")]
     token_file: Option<PathBuf>,
+    /// File that holds the secret of an encrypted volume. Without it the secret is asked for when there is need of one.
+    #[arg(long = "secretFile")]
+    secret_file: Option<PathBuf>,
     /// File to write [default: ~/.flexfs/mount/creds/VOLUME].
     #[arg(long = "credsFile")]
     creds_file: Option<PathBuf>,
@@ -46,8 +49,13 @@ impl InitCreds {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let text = read_token(self.token_file.as_deref())?;
         let token = Token::parse_kind(TokenKind::Volume, text.trim())?;
-        let creds = Creds { admin_addr: self.admin_addr.0, token, secret: None };
+        let mut creds = Creds { admin_addr: self.admin_addr.0, token, secret: None };
         let answer = setup::for_token(&creds)?;
+        if answer.encryption.is_some() || self.secret_file.is_some() {
+            creds.secret = Some(read_secret(self.secret_file.as_deref(), &answer.settings.name)?);
+        }
+        // A wrong secret is told now, not at the first mount.
+        setup::cipher(&creds, &answer)?;
         let volume = answer.settings.name;
         if let Some(wanted) = self.volume
             && wanted != volume
@@ -71,6 +79,17 @@ fn hint(path: &Path, volume: &str) -> String {
     } else {
         format!(" --credsFile {}", path.display())
     }
+}
+
+/// From a file, or a person: the token may come from standard input.
+fn read_secret(file: Option<&Path>, volume: &str) -> anyhow::Result<Secret<String>> {
+    let Some(path) = file else {
+        if !std::io::stdin().is_terminal() {
+            bail!("volume {volume} is encrypted: give the file with its secret, --secretFile FILE");
+        }
+        return Ok(Secret::new(rpassword::prompt_password(format!("Secret of volume {volume}: "))?));
+    };
+    creds_file::read_secret(path).with_context(|| format!("read the secret in {}", path.display()))
 }
 
 /// From a file, standard input, or a person.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::config::MountArgs;
 
 /// First arguments that are not a volume's name.
-const VERBS: [&str; 5] = ["init", "start", "status", "version", "help"];
+const VERBS: [&str; 6] = ["init", "start", "status", "scope", "version", "help"];
 
 /// Whether these arguments are of that form: a volume in place of a verb.
 #[must_use]

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::creds::InitCreds;
 use super::fstab::InitFstab;
 use super::mount8;
+use super::scope::Scope;
 use crate::config::{MountArgs, STATE_FOLDER};
 use crate::daemon::{self, Ready};
 use crate::status;
@@ -52,6 +53,8 @@ enum Verb {
         #[arg(long = "stateFolder", default_value = STATE_FOLDER)]
         state_folder: PathBuf,
     },
+    /// Print the path of a directory as the server of an encrypted volume knows it, for `create volume-token --mountPath`.
+    Scope(Scope),
     /// Show version and protocol.
     Version,
 }
@@ -99,6 +102,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             return serve(mount, if tell_parent { Ready::Parent } else { Ready::Nobody });
         }
         Verb::Status { mount_point, json, state_folder } => show(&state_folder, &mount_point, json),
+        Verb::Scope(scope) => scope.path().and_then(|path| print(&path)),
         Verb::Version => print(&format!(
             "mount.flexfs {} (protocol {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION})",
             env!("CARGO_PKG_VERSION")

@@ -14,7 +14,6 @@ use flexfs_wire::message::{Caller, Request};
 
 use super::core::{Core, attr_of};
 use super::file::{File, State};
-use super::flush::may_inline;
 use super::pending::{Pending, Told, after};
 use super::server::Server;
 
@@ -41,7 +40,7 @@ impl<S: Server> Core<S> {
             pending.join(caller, change, after(now, &pending.attr));
             return state.shown(life);
         }
-        let small = state.is_clean() || may_inline(&state);
+        let small = state.is_clean() || self.may_inline(&state);
         let order = file.order.try_lock_arc().filter(|_| small)?;
         let (begun, now) = self.server.begin_told(file.node)?;
         let attr = state.shown(life)?;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flexfs_uring::clock;
 use flexfs_wire::attr::Attr;
+use flexfs_wire::cipher::Cipher;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
 use flexfs_wire::lease::Leases;
@@ -18,6 +19,7 @@ use super::budget::Budget;
 use super::cache::Cache;
 use super::figures::Counters;
 use super::file::{File, State};
+use super::files::Config;
 use super::layout::Map;
 use super::lru::Lru;
 use super::readahead::WINDOW_BYTES_MAX;
@@ -43,6 +45,8 @@ pub(crate) struct Core<S> {
     pub(crate) block_bytes: u32,
     /// Compression of the volume.
     pub(crate) compression: Compression,
+    /// What blocks are encrypted with.
+    pub(crate) cipher: Option<Arc<Cipher>>,
     /// Memory.
     pub(crate) budget: Arc<Budget>,
     /// Segments.
@@ -71,12 +75,13 @@ struct Shard {
 
 impl<S: Server> Core<S> {
     /// Without files.
-    pub(crate) fn new(server: Arc<S>, budget: Budget, block_bytes: u32, compression: Compression) -> Self {
+    pub(crate) fn new(server: Arc<S>, budget: Budget, config: &Config) -> Self {
         let budget = Arc::new(budget);
         Self {
             server,
-            block_bytes,
-            compression,
+            block_bytes: config.block_size,
+            compression: config.compression,
+            cipher: config.cipher.clone(),
             cache: Arc::new(Cache::new(Arc::clone(&budget))),
             counters: Counters::default(),
             puts: async_lock::Semaphore::new(budget.puts_max()),

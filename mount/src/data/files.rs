@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flexfs_wire::attr::{Attr, SetAttr};
+use flexfs_wire::cipher::Cipher;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
 use flexfs_wire::lease::Leases;
@@ -24,7 +25,7 @@ use crate::cancel::Cancel;
 use crate::lease::Asked;
 
 /// What file data needs to know of volume and command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Most memory for dirty data and caches, in bytes; 0 for the default (an eighth of what there is, at most 4 GiB).
     pub mem_capacity: u64,
@@ -32,6 +33,8 @@ pub struct Config {
     pub block_size: u32,
     /// Compression of the volume.
     pub compression: Compression,
+    /// What an encrypted volume is encrypted with.
+    pub cipher: Option<Arc<Cipher>>,
 }
 
 /// How a file is opened.
@@ -91,7 +94,7 @@ impl<S: Server> Files<S> {
     #[must_use]
     pub fn new(server: Arc<S>, config: Config) -> Self {
         let budget = Budget::new(config.mem_capacity, memory::available_bytes(), config.block_size);
-        Self { core: Arc::new(Core::new(server, budget, config.block_size, config.compression)) }
+        Self { core: Arc::new(Core::new(server, budget, &config)) }
     }
 
     /// Opens a file; one more open counted by the server.

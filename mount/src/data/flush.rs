@@ -56,7 +56,7 @@ impl<S: Server> Core<S> {
         if state.is_clean() {
             return true;
         }
-        if !may_inline(&state) {
+        if !self.may_inline(&state) {
             return false;
         }
         if state.promised {
@@ -120,13 +120,28 @@ impl<S: Server> Core<S> {
         }
     }
 
+    /// Whether what is dirty may go into the inline part, as far as is known here; the server has the last word. Of an
+    /// encrypted volume there is none: the server could not put bytes together that it cannot read.
+    pub(crate) fn may_inline(&self, state: &State) -> bool {
+        let inline_max = INLINE_BYTES_MAX as u64;
+        if self.cipher.is_some()
+            || state.dirty.is_empty()
+            || !state.flights.is_empty()
+            || state.dirty.end() > inline_max
+        {
+            return false;
+        }
+        let has_extents = state.map().and_then(super::layout::Map::has_extents);
+        !has_extents.unwrap_or_else(|| state.known.is_some_and(|known| known.size > inline_max))
+    }
+
     /// Puts everything dirty on its way; small files inline, at once. The number of the last flight.
     async fn launch(self: &Arc<Self>, file: &Arc<File>) -> u64 {
         let mut puts = Vec::new();
         let mut inline = None;
         let last = {
             let mut state = file.state();
-            if may_inline(&state) {
+            if self.may_inline(&state) {
                 let pieces = state.dirty.take();
                 inline = Some(state.launch(pieces, Progress::Inline));
             } else {
@@ -185,14 +200,4 @@ fn next_step(file: &File, last: u64) -> (Step, Vec<u64>) {
         _ => Step::Done,
     };
     (step, begin)
-}
-
-/// Whether what is dirty may go into the inline part, as far as is known here; the server has the last word.
-pub(crate) fn may_inline(state: &State) -> bool {
-    let inline_max = INLINE_BYTES_MAX as u64;
-    if state.dirty.is_empty() || !state.flights.is_empty() || state.dirty.end() > inline_max {
-        return false;
-    }
-    let has_extents = state.map().and_then(super::layout::Map::has_extents);
-    !has_extents.unwrap_or_else(|| state.known.is_some_and(|known| known.size > inline_max))
 }

@@ -4,6 +4,7 @@
 //! block and no read. Pieces are never cut: a block with some room left is cheaper than copying megabytes.
 
 use flexfs_wire::block::{BlockError, Builder};
+use flexfs_wire::cipher::BlockCipher;
 use flexfs_wire::extent::Extent;
 use flexfs_wire::id::BlockId;
 use flexfs_wire::limits::{EXTENTS_PER_WRITE_MAX, SEGMENT_BYTES};
@@ -72,9 +73,13 @@ pub(crate) fn raw_bytes(pieces: &[Piece]) -> usize {
 }
 
 /// Encodes pieces as one block, giving other tasks of the shard their turn in between.
-pub(crate) async fn encode(pieces: &[Piece], compression: Compression) -> Result<Vec<u8>, BlockError> {
+pub(crate) async fn encode(
+    pieces: &[Piece],
+    compression: Compression,
+    cipher: Option<BlockCipher>,
+) -> Result<Vec<u8>, BlockError> {
     let raw_bytes = u32::try_from(raw_bytes(pieces)).map_err(|_| BlockError::Size)?;
-    let mut builder = Builder::new(raw_bytes, compression, Vec::new())?;
+    let mut builder = Builder::new(raw_bytes, compression, cipher, Vec::new())?;
     let mut carry = Vec::new();
     let mut count = 0;
     for piece in pieces {
@@ -145,7 +150,7 @@ mod tests {
             let shard = Shard::new(&ShardConfig { recv_buffers: 0, ..ShardConfig::default() }).unwrap();
             shard.block_on(async {
                 for (number, block) in (1..).zip(split(pieces.clone(), 262_144)) {
-                    let raw = open(&encode(&block, Compression::Lz4).await.unwrap());
+                    let raw = open(&encode(&block, Compression::Lz4, None).await.unwrap());
                     assert!(raw.len() <= 262_144);
                     let extents = extents(&block, BlockId(number));
                     assert!(extents.windows(2).all(|pair| pair[0].end() < pair[1].offset));

@@ -43,13 +43,14 @@ impl<S: Server> Core<S> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let encoded = pack::encode(&batch.pieces, self.compression).await.map_err(|error| {
+            let block = self.server.next_block().await?;
+            let cipher = self.cipher.as_ref().map(|cipher| cipher.block(block));
+            let encoded = pack::encode(&batch.pieces, self.compression, cipher).await.map_err(|error| {
                 tracing::error!(%error, "a block could not be encoded: this is a fault of this program");
                 Errno::EIO
             })?;
             let raw_bytes = u32::try_from(pack::raw_bytes(&batch.pieces)).map_err(|_| Errno::EIO)?;
             let stored_bytes = u32::try_from(encoded.len()).map_err(|_| Errno::EIO)?;
-            let block = self.server.next_block().await?;
             match self.server.put_block(block, encoded).await {
                 Ok(()) => return Ok(NewBlock { block, raw_bytes, stored_bytes }),
                 // The number went with its session; the next one is the new session's.

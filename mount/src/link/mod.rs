@@ -24,6 +24,7 @@ mod session;
 mod task;
 mod tx;
 pub mod unstable;
+mod veil;
 mod waiter;
 
 pub use error::LinkError;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use flexfs_uring::timer::{sleep, timeout};
 use flexfs_uring::{JoinHandle, spawn};
 use flexfs_wire::block::check_lengths;
+use flexfs_wire::cipher::Cipher;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::Granted;
 use flexfs_wire::id::{BlockId, Commit, Ino, RequestId};
@@ -33,6 +34,7 @@ use super::incoming::Incoming;
 use super::local::{Link, NOBODY};
 use super::session::{Listener, Session, Target};
 use super::task;
+use super::veil;
 use super::waiter::{Outcome, Waiter};
 use crate::cancel::{Cancel, or_cancel};
 use crate::lease::Recalls;
@@ -226,6 +228,11 @@ impl Remote {
         self.ask(&link, call, None, false, None).await?.result
     }
 
+    /// What the volume is encrypted with.
+    pub(crate) fn cipher(&self) -> Option<&Arc<Cipher>> {
+        self.session.target.cipher.as_ref()
+    }
+
     /// Whether calls fail when the server is away for long, instead of waiting.
     pub(crate) fn is_soft(&self) -> bool {
         self.session.target.soft.is_some()
@@ -326,7 +333,10 @@ impl Remote {
         }
     }
 
-    fn begin_later(&self, caller: Caller, request: Request) {
+    fn begin_later(&self, caller: Caller, mut request: Request) {
+        if let Some(cipher) = self.cipher() {
+            veil::seal(cipher, &mut request);
+        }
         let begun = self
             .link()
             .and_then(|link| link.check().and_then(|()| link.begin(Call::new(caller, request), None, None)));
@@ -415,7 +425,7 @@ impl Remote {
         let sum: usize = segments.iter().map(|segment| segment.stored_bytes as usize).sum();
         if segments.len() != count as usize
             || sum != payload.left()
-            || segments.iter().any(|segment| check_lengths(segment).is_err())
+            || segments.iter().any(|segment| check_lengths(segment, self.cipher().is_some()).is_err())
         {
             tracing::error!(%block, first, count, "the server's segments do not add up");
             return Err(Errno::EPROTO);
@@ -500,7 +510,9 @@ impl Remote {
         cancel: Option<&Cancel>,
     ) -> Result<Outcome, Errno> {
         link.check()?;
+        let mut call = call;
         let lock_wait = matches!(call.request, Request::Lock { wait: true, .. });
+        let veiled = self.cipher().map(|cipher| (cipher, veil::seal(cipher, &mut call.request)));
         let waiter = Waiter::new(takes_payload);
         let id = link.begin(call, payload, Some(Rc::clone(&waiter)))?;
         let mut ticket = Ticket { link, id, answered: false };
@@ -529,6 +541,11 @@ impl Remote {
         ticket.answered = true;
         if renewed && outcome.result == Err(Errno::EINTR) && !cancel.is_some_and(Cancel::is_raised) {
             outcome.result = Err(RENEWED);
+        }
+        if let (Some((cipher, opening)), Ok(reply)) = (&veiled, &mut outcome.result)
+            && let Err(errno) = veil::open(cipher, opening, reply)
+        {
+            outcome.result = Err(errno);
         }
         Ok(outcome)
     }

@@ -20,6 +20,7 @@ use super::incoming::Loan;
 use super::local::{Link, NOBODY};
 use super::race::race;
 use super::session::add;
+use super::veil;
 
 /// How often a link looks at the time: fine enough for deadlines of seconds.
 const TICK: Duration = Duration::from_millis(500);
@@ -172,8 +173,13 @@ fn read_notice(link: &Link, notice: Notice) {
         Notice::Closing => {
             tracing::debug!(shard = link.shard, "the server stops; the link will reconnect");
         }
-        Notice::Recall { recalls } => match link.session.listener.get() {
-            Some(listener) => listener.handle_recalls(recalls),
+        Notice::Recall { mut recalls } => match link.session.listener.get() {
+            Some(listener) => {
+                if let Some(cipher) = &link.session.target.cipher {
+                    veil::open_recalls(cipher, &mut recalls);
+                }
+                listener.handle_recalls(recalls);
+            }
             // Nothing is cached yet.
             None => {
                 let ids = recalls.iter().map(|recall| recall.id).collect();

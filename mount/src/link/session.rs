@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
+use flexfs_wire::cipher::Cipher;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{self, Granted, Hello, Open};
 use flexfs_wire::id::{Commit, Epoch, RequestId, SessionId};
@@ -47,6 +48,8 @@ pub struct Target {
     pub soft: Option<Duration>,
     /// Shards that will open links.
     pub shards: usize,
+    /// What the volume is encrypted with.
+    pub cipher: Option<Arc<Cipher>>,
     /// How a server is found that is no longer at its address.
     pub locate: Option<Locate>,
     /// A wait for a lock longer than this is asked for anew: the server keeps the answers to all calls behind the oldest one

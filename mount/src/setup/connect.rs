@@ -9,6 +9,7 @@ use flexfs_wire::tls::{self, ALPN_META, Role};
 use flexfs_wire::token::Secret;
 
 use super::admin::{self, AdminError};
+use super::encryption::{self, EncryptionError};
 use crate::link::{Locate, OpenError, Remote, Target};
 
 /// A soft mount gives errors after this much absence of the server: long enough for a restart with recovery.
@@ -53,6 +54,9 @@ pub enum SetupError {
         /// The one the token opens.
         found: String,
     },
+    /// The volume's key was not had.
+    #[error(transparent)]
+    Encryption(#[from] EncryptionError),
     /// The metadata server refused or is away.
     #[error(transparent)]
     Meta(#[from] OpenError),
@@ -67,6 +71,7 @@ pub fn connect(config: &Config) -> Result<Arc<Remote>, SetupError> {
     if found.settings.name != config.volume && found.settings.id != config.volume {
         return Err(SetupError::Volume { wanted: config.volume.clone(), found: found.settings.name });
     }
+    let cipher = encryption::cipher(&config.creds, &found)?;
     let target = Target {
         meta_addr: found.meta_addr,
         tls: tls::client_config(config.creds.token.ca_pin, Role::Meta, ALPN_META),
@@ -76,6 +81,7 @@ pub fn connect(config: &Config) -> Result<Arc<Remote>, SetupError> {
         flags: config.flags,
         soft: config.soft.then_some(SOFT_AFTER),
         shards: config.shards,
+        cipher,
         locate: Some(locate(&config.creds)),
         lock_wait_max: LOCK_WAIT_MAX,
     };

@@ -4,8 +4,10 @@
 mod admin;
 mod bridge;
 mod connect;
+mod encryption;
 mod session;
 
 pub use admin::{AdminError, for_token};
 pub use connect::{Config, SetupError, connect};
+pub use encryption::{EncryptionError, cipher};
 pub use session::{Session, open};

@@ -39,6 +39,7 @@ pub fn open(config: Config) -> Result<Session, SetupError> {
         mem_capacity: config.mem_capacity,
         block_size: settings.block_size,
         compression: settings.compression,
+        cipher: remote.cipher().cloned(),
     };
     let files = Arc::new(Files::new(Arc::clone(&remote), data));
     Ok(Session { remote, files })

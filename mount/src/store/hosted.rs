@@ -1,6 +1,6 @@
 //! Blocks at the metadata server.
 
-use flexfs_wire::block::{Codec, check_stored, open_segment};
+use flexfs_wire::block::{Codec, check_stored, open_encrypted, open_segment};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use flexfs_wire::message::Segment;
@@ -51,13 +51,20 @@ async fn attempt(
 ) -> Result<Attempt, Errno> {
     let count = u32::try_from(places.len()).map_err(|_| Errno::EINVAL)?;
     let (segments, mut payload) = remote.ask_block(node, block, first, count, cancel).await?;
-    let mut stored = Vec::new();
+    let cipher = remote.cipher().map(|cipher| cipher.block(block));
+    let (mut stored, mut plain) = (Vec::new(), Vec::new());
     for ((segment, place), number) in segments.iter().zip(places).zip(first..) {
         let Some(room) = place.room(segment.raw_bytes) else {
             tracing::error!(%node.ino, %block, segment = number, raw_bytes = segment.raw_bytes, "a segment is shorter than the file's extents say");
             return Err(Errno::EIO);
         };
-        let opened = if segment.codec == Codec::Raw as u8 {
+        let opened = if let Some(cipher) = &cipher {
+            stored.resize(segment.stored_bytes as usize, 0);
+            if payload.read(&mut stored).await.is_err() {
+                return Ok(Attempt::Broken);
+            }
+            open_encrypted(cipher, number, segment, &stored, room, &mut plain)
+        } else if segment.codec == Codec::Raw as u8 {
             if payload.read(room).await.is_err() {
                 return Ok(Attempt::Broken);
             }

@@ -39,6 +39,7 @@ fn target(server: &Server, shards: usize, token: &str) -> Target {
         flags: Flags::default(),
         soft: None,
         shards,
+        cipher: None,
         locate: None,
         lock_wait_max: Duration::from_secs(30),
     }

@@ -196,6 +196,7 @@ impl World {
                 max_inodes: 0,
                 retention: 0,
                 flags: Flags::default(),
+                encrypted: false,
             },
             flags: Flags::default(),
             lease_ms: 10_000,

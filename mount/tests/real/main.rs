@@ -39,6 +39,7 @@ mod behind;
 mod child;
 mod coherence;
 mod crash;
+mod encryption;
 mod ends;
 mod faults;
 mod files;

@@ -30,7 +30,9 @@ pub(crate) fn new_token(cluster: &Cluster, flags: &[&str]) -> NewToken {
 pub(crate) fn write_creds(cluster: &Cluster, path: &Path, token: &str) {
     let own = fs::read_to_string(cluster.volume_creds()).unwrap();
     let address = own.lines().find(|line| line.starts_with("adminAddr")).unwrap();
-    fs::write(path, format!("{address}\ntoken = \"{token}\"\n")).unwrap();
+    // Of an encrypted volume.
+    let secret = own.lines().find(|line| line.starts_with("secret")).unwrap_or_default();
+    fs::write(path, format!("{address}\ntoken = \"{token}\"\n{secret}\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 

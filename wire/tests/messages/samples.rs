@@ -226,6 +226,7 @@ pub(crate) fn settings() -> VolumeSettings {
         max_inodes: 0,
         retention: -1,
         flags: Flags::default(),
+        encrypted: false,
     }
 }
 

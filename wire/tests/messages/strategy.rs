@@ -343,10 +343,20 @@ pub(crate) fn hello() -> BoxedStrategy<Hello> {
 pub(crate) fn settings() -> impl Strategy<Value = VolumeSettings> + Clone {
     let compression = prop_oneof![Just(Compression::None), Just(Compression::Lz4), Just(Compression::Zstd)];
     let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<i64>());
-    (".{0,40}", ".{0,40}", compression, numbers, flags()).prop_map(
-        |(id, name, compression, numbers, flags)| {
+    (".{0,40}", ".{0,40}", compression, numbers, flags(), any::<bool>()).prop_map(
+        |(id, name, compression, numbers, flags, encrypted)| {
             let (block_size, max_blocks, max_inodes, retention) = numbers;
-            VolumeSettings { id, name, block_size, compression, max_blocks, max_inodes, retention, flags }
+            VolumeSettings {
+                id,
+                name,
+                block_size,
+                compression,
+                max_blocks,
+                max_inodes,
+                retention,
+                flags,
+                encrypted,
+            }
         },
     )
 }

@@ -1,10 +1,17 @@
 //! Volumes on the command line.
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 use clap::Args;
+use flexfs_wire::cipher::{VolumeKey, WrappedKey};
+
+use serde_json::{Value, json};
 
 use super::{Fields, Name, View, set};
 use crate::configure::ask;
 use crate::configure::print::{Look, column, detail};
+use crate::configure::rest::Rest;
 use crate::configure::text::{parse_retention, parse_size};
 
 /// Looks.
@@ -78,9 +85,12 @@ pub(crate) struct Create {
     /// Block size: a power of two from 256K to 8M [default: 4M].
     #[arg(long = "blockSize", alias = "block-size", value_parser = parse_size)]
     block_size: Option<u64>,
-    /// Encrypt in the clients; not in this release.
+    /// Encrypt in the clients, with a secret that no server ever sees.
     #[arg(long)]
     encryption: bool,
+    /// File with the secret of an encrypted volume; without it the secret is asked for.
+    #[arg(long = "secretFile", requires = "encryption")]
+    secret_file: Option<PathBuf>,
     /// Make no first token.
     #[arg(long = "noToken")]
     no_token: bool,
@@ -103,7 +113,11 @@ impl Create {
             Some(ask::text(self.block_store, "Name of the block store", "--blockStore")?),
         );
         set(&mut fields, "blockSize", self.block_size);
-        set(&mut fields, "encryption", self.encryption.then_some(true));
+        if self.encryption {
+            let secret = ask::new_secret(self.secret_file.as_deref(), "Secret of the volume")?;
+            let wrapped = WrappedKey::wrap(&VolumeKey::random(), secret.expose())?;
+            set(&mut fields, "wrappedKey", Some(serde_json::to_value(wrapped)?));
+        }
         set(&mut fields, "noToken", self.no_token.then_some(true));
         self.changes.put(&mut fields);
         Ok(fields)
@@ -128,5 +142,37 @@ impl Update {
         set(&mut fields, "name", self.name);
         self.changes.put(&mut fields);
         Ok(fields)
+    }
+}
+
+/// Another secret for an encrypted volume.
+#[derive(Debug, Args)]
+pub(crate) struct Rekey {
+    /// Name or id of the volume.
+    key: Option<String>,
+    /// File with the secret of today; without it the secret is asked for.
+    #[arg(long = "secretFile")]
+    secret_file: Option<PathBuf>,
+    /// File with the new secret; without it the secret is asked for.
+    #[arg(long = "newSecretFile")]
+    new_secret_file: Option<PathBuf>,
+}
+
+impl Rekey {
+    /// Wraps the volume's key anew, here: neither secret nor key leaves this process. No data is written again; mounts go on,
+    /// and new ones need the new secret.
+    pub(crate) fn run(self, rest: &Rest) -> anyhow::Result<Value> {
+        let name = ask::text(self.key, VIEW.key, "an argument")?;
+        let path = format!("{}/key", VIEW.one(&name));
+        let was: WrappedKey =
+            serde_json::from_value(rest.get(&path)?).context("admin's answer is no wrapped key")?;
+        let secret = ask::secret(self.secret_file.as_deref(), "Secret of today")?;
+        let key = was.unwrap(secret.expose())?;
+        let new = ask::new_secret(self.new_secret_file.as_deref(), "New secret")?;
+        let mut body = Fields::new();
+        set(&mut body, "wrappedKey", Some(serde_json::to_value(WrappedKey::wrap(&key, new.expose())?)?));
+        set(&mut body, "was", Some(serde_json::to_value(was)?));
+        rest.put(&path, body)?;
+        Ok(json!({ "rekeyed": name }))
     }
 }

@@ -42,6 +42,9 @@ pub(crate) struct Up {
     /// Block size of a new volume: a power of two from 256K to 8M [default: 4M].
     #[arg(long = "block-size", alias = "blockSize", value_parser = parse_size)]
     block_size: Option<u64>,
+    /// File with the secret of a volume that its clients encrypt; a new volume is made encrypted then.
+    #[arg(long = "secretFile")]
+    secret_file: Option<PathBuf>,
     /// Name of the volume [default: main].
     #[arg(long)]
     volume: Option<String>,
@@ -83,7 +86,9 @@ impl Up {
         cluster.start_admin(&programs.admin)?;
         let creds = creds_file::load(TokenKind::Account, &cluster.dir.creds("configure"))?;
         let (meta_creds, mount_creds) = (cluster.dir.creds("meta"), cluster.dir.creds("mount"));
-        entity::ensure(&Rest::new(&creds), &cluster.settings, self.block_size, &meta_creds, &mount_creds)?;
+        let secret = self.secret_file.as_deref().map(creds_file::read_secret).transpose()?;
+        let wanted = entity::Wanted { block_size: self.block_size, secret };
+        entity::ensure(&Rest::new(&creds), &cluster.settings, wanted, &meta_creds, &mount_creds)?;
         cluster.start_meta(&programs.meta)?;
         if !stands {
             cluster.start_mount(&programs.mount, &self.mount_flags())?;

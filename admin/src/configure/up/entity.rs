@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use flexfs_wire::cipher::{VolumeKey, WrappedKey};
 use flexfs_wire::creds::{AdminAddr, Creds};
 use flexfs_wire::creds_file;
-use flexfs_wire::token::{Token, TokenKind};
+use flexfs_wire::token::{Secret, Token, TokenKind};
 use serde_json::{Value, json};
 
 use super::state::Settings;
@@ -16,11 +17,20 @@ use crate::configure::text::show_size;
 /// Name of the provider, the region, the stores: there is one of each.
 const LOCAL: &str = "local";
 
+/// What a new volume is to be.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// Bytes.
+    pub(crate) block_size: Option<u64>,
+    /// Its clients encrypt, and this is the secret.
+    pub(crate) secret: Option<Secret<String>>,
+}
+
 /// Makes sure that admin knows the cluster, and that meta and mount have credentials.
 pub(crate) fn ensure(
     rest: &Rest,
     settings: &Settings,
-    block_size: Option<u64>,
+    wanted: Wanted,
     meta_creds: &Path,
     mount_creds: &Path,
 ) -> anyhow::Result<()> {
@@ -45,16 +55,31 @@ pub(crate) fn ensure(
                 rest.post(&path, object(json!({ "overlapSeconds": 0 }))?)?
             }
         };
-        store_creds(meta_creds, TokenKind::Meta, &addr, &made)?;
+        store_creds(meta_creds, TokenKind::Meta, &addr, &made, None)?;
     }
 
     let mut body = json!({ "name": settings.volume, "metaStore": LOCAL, "blockStore": LOCAL });
-    if let Some(size) = block_size {
+    if let Some(size) = wanted.block_size {
         body["blockSize"] = Value::from(size);
     }
+    if let Some(secret) = &wanted.secret {
+        let wrapped = WrappedKey::wrap(&VolumeKey::random(), secret.expose())?;
+        body["wrappedKey"] = serde_json::to_value(wrapped)?;
+    }
     let (volume, fresh) = found_or_made(rest, Noun::Volume, &settings.volume, body)?;
-    check_block_size(&volume, block_size)?;
+    check_block_size(&volume, wanted.block_size)?;
+    let encrypted = volume["encryption"].as_bool().unwrap_or(false);
+    if wanted.secret.is_some() && !encrypted {
+        bail!(
+            "the volume {} exists and is not encrypted, which cannot be changed: leave --secretFile out, or start another \
+             cluster with --stateDir",
+            settings.volume
+        );
+    }
     if !keep(mount_creds, TokenKind::Volume, &addr)? {
+        if encrypted && wanted.secret.is_none() {
+            bail!("the volume {} is encrypted: give its secret with --secretFile", settings.volume);
+        }
         let made = match fresh {
             Some(made) => made,
             None => {
@@ -62,7 +87,7 @@ pub(crate) fn ensure(
                 rest.post(&Noun::VolumeToken.view().all(), object(body)?)?
             }
         };
-        store_creds(mount_creds, TokenKind::Volume, &addr, &made)?;
+        store_creds(mount_creds, TokenKind::Volume, &addr, &made, wanted.secret)?;
     }
     Ok(())
 }
@@ -107,10 +132,16 @@ fn check_block_size(volume: &Value, wanted: Option<u64>) -> anyhow::Result<()> {
     }
 }
 
-fn store_creds(path: &Path, kind: TokenKind, addr: &AdminAddr, made: &Value) -> anyhow::Result<()> {
+fn store_creds(
+    path: &Path,
+    kind: TokenKind,
+    addr: &AdminAddr,
+    made: &Value,
+    secret: Option<Secret<String>>,
+) -> anyhow::Result<()> {
     let text = made["token"].as_str().context("admin made no token")?;
     let token = Token::parse_kind(kind, text)?;
-    Ok(creds_file::store(path, &Creds { admin_addr: addr.clone(), token, secret: None })?)
+    Ok(creds_file::store(path, &Creds { admin_addr: addr.clone(), token, secret })?)
 }
 
 fn object(value: Value) -> anyhow::Result<Fields> {

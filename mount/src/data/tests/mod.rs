@@ -31,7 +31,7 @@ struct Mount {
 
 impl Mount {
     fn new(server: Arc<Model>, block_size: u32, mem_capacity: u64) -> Self {
-        let config = Config { mem_capacity, block_size, compression: Compression::Lz4 };
+        let config = Config { mem_capacity, block_size, compression: Compression::Lz4, cipher: None };
         Self { files: Files::new(Arc::clone(&server), config), server }
     }
 

@@ -107,6 +107,12 @@ impl Cluster {
         if options.transport == Transport::Dev {
             up.extend(["--transport".to_owned(), "dev".to_owned()]);
         }
+        // The same tests on encrypted volumes: FLEXFS_SECRET holds the words, twelve characters at least.
+        if let Some(secret) = std::env::var_os("FLEXFS_SECRET").filter(|_| options.flags.is_empty()) {
+            let file = root.path().join("secret");
+            write_secret(&file, secret.to_str().unwrap());
+            up.extend(["--secretFile".to_owned(), file.to_str().unwrap().to_owned()]);
+        }
         up.extend(options.flags);
         let ended = Arc::new(AtomicBool::new(false));
         watch(root.path().to_owned(), ended.clone(), life);
@@ -440,7 +446,7 @@ impl Cluster {
 }
 
 /// Writes a file as credentials must be: for its owner alone.
-fn write_secret(path: &Path, text: &str) {
+pub(crate) fn write_secret(path: &Path, text: &str) {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();

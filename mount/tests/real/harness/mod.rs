@@ -12,7 +12,7 @@ mod random;
 mod shell;
 
 pub(crate) use clock::{now, soon, wall, within};
-pub(crate) use cluster::{Cluster, Options, Transport, VOLUME};
+pub(crate) use cluster::{Cluster, Options, Transport, VOLUME, write_secret};
 pub(crate) use command::{Run, Running};
 pub(crate) use ext4::Ext4;
 pub(crate) use host::Network;

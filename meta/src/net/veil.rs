@@ -1,0 +1,52 @@
+//! What an encrypted volume takes in words and bytes, and what a plain one: looked at where requests come in, so that a client
+//! with a fault, or of another mind about the volume, stores nothing that the others cannot read.
+
+use flexfs_wire::errno::Errno;
+use flexfs_wire::limits::{NAME_BYTES_MAX, SYMLINK_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use flexfs_wire::message::Request;
+use flexfs_wire::name::Name;
+
+/// Why a request is refused: `EINVAL` for what is plain on an encrypted volume; on a plain one the lengths that programs know,
+/// for what travels may be longer.
+pub(super) fn refused(encrypted: bool, request: &Request) -> Option<Errno> {
+    let mut names = request.names().into_iter().flatten().map(|(_, name)| name);
+    if encrypted {
+        let inline = matches!(request, Request::Write { write, .. } if write.inline.is_some());
+        return (inline || !names.all(Name::is_sealed)).then_some(Errno::EINVAL);
+    }
+    match request {
+        Request::Make { make, .. } if make.target.len() > SYMLINK_BYTES_MAX => Some(Errno::ENAMETOOLONG),
+        Request::SetXattr { value, .. } if value.len() > XATTR_VALUE_BYTES_MAX => Some(Errno::E2BIG),
+        _ => names.any(|name| name.as_bytes().len() > NAME_BYTES_MAX).then_some(Errno::ENAMETOOLONG),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flexfs_wire::id::Ino;
+    use flexfs_wire::message::{Inline, Write};
+    use flexfs_wire::seal::Node;
+
+    use super::*;
+
+    fn lookup(name: &[u8]) -> Request {
+        Request::Lookup { parent: Node::unsealed(Ino(1)), name: Name::sealed(name).unwrap() }
+    }
+
+    #[test]
+    fn names_are_of_the_volumes_kind() {
+        assert_eq!(refused(true, &lookup(b"plain.txt")), Some(Errno::EINVAL));
+        assert_eq!(refused(true, &lookup(b"0123456789abcdefghijk-_")), None);
+        assert_eq!(refused(false, &lookup(&[b'x'; 255])), None);
+        assert_eq!(refused(false, &lookup(&[b'x'; 256])), Some(Errno::ENAMETOOLONG));
+    }
+
+    #[test]
+    fn no_plain_bytes_come_to_an_encrypted_volume() {
+        let inline = Some(Inline { offset: 0, bytes: vec![1] });
+        let request =
+            Request::Write { node: Node::unsealed(Ino(2)), write: Write { inline, ..Write::default() } };
+        assert_eq!(refused(true, &request), Some(Errno::EINVAL));
+        assert_eq!(refused(false, &request), None);
+    }
+}
