@@ -13,9 +13,9 @@ use crate::events::{Hub, Outgoing};
 use crate::problem::Problem;
 
 /// Version of the tables: `schema.sql` is 1, each upgrade one more.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// What leads from each version to the next.
-const UPGRADES: [&str; 1] = [include_str!("upgrade-2.sql")];
+const UPGRADES: [&str; 2] = [include_str!("upgrade-2.sql"), include_str!("upgrade-3.sql")];
 /// How long a statement waits for another process (a backup, `init account`).
 const BUSY: Duration = Duration::from_secs(5);
 
