@@ -7,5 +7,6 @@ mod greet;
 pub mod inbound;
 mod link;
 mod outbound;
+mod pace;
 
 pub(crate) use core::{Common, run};

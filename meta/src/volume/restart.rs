@@ -30,6 +30,7 @@ impl<S: Store> Host<S> {
                 token_id: record.token_id.clone(),
                 client: record.client.clone(),
                 networks: record.networks.clone(),
+                limiter: self.limiters.of(&record.token_id, record.limits, now.mono),
                 resume_key: Zeroizing::new(record.resume_key),
             };
             self.admit(info, &record, now);
