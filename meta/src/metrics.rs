@@ -135,9 +135,7 @@ impl CoreMetrics {
     pub(crate) fn new(index: u32) -> Self {
         let core = index.to_string();
         let counter = |name: &'static str| counter!(name, "core" => core.clone());
-        let delayed = |limit: &'static str| {
-            counter!("flexfs_meta_requests_delayed", "core" => core.clone(), "limit" => limit)
-        };
+        let delayed = |limit: &'static str| counter!("flexfs_meta_requests_delayed", "core" => core.clone(), "limit" => limit);
         let requests = KINDS.iter().map(|&kind| {
             (
                 counter!("flexfs_meta_requests", "core" => core.clone(), "kind" => kind),

@@ -236,3 +236,19 @@ pub struct ForToken {
     /// Flags of volume and token together.
     pub flags: Flags,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_may_be_left_out() {
+        let limits: TokenLimits = serde_json::from_str(r#"{"opsPerSecond":50}"#).unwrap();
+        assert_eq!(limits, TokenLimits { ops_per_second: 50, ..TokenLimits::default() });
+        assert!(!limits.is_none());
+        let text = r#"{"event":"snapshot","tokens":["a"]}"#;
+        let event: Event = serde_json::from_str(text).unwrap();
+        assert_eq!(event, Event::Snapshot { tokens: vec!["a".to_owned()], limits: BTreeMap::new() });
+        assert_eq!(serde_json::to_string(&event).unwrap(), text, "as before where there are none");
+    }
+}

@@ -245,7 +245,8 @@ impl LimitChanges {
         let bytes = number("bytesPerSecond", i64::MAX)?.map(i64::unsigned_abs);
         let least = TokenLimits::BYTES_PER_SECOND_MIN;
         if bytes.is_some_and(|most| most != 0 && most < least) {
-            let text = format!("must be 0 (no limit) or at least {least}: files are read in pieces of that size");
+            let text =
+                format!("must be 0 (no limit) or at least {least}: files are read in pieces of that size");
             return Err(Problem::field("bytesPerSecond", text));
         }
         Ok(Self { sessions, ops, bytes })

@@ -210,8 +210,7 @@ fn limits_are_checked_kept_and_announced() {
 
     for (field, value) in [("maxSessions", "-1"), ("opsPerSecond", "1.5"), ("bytesPerSecond", "\"1M\"")] {
         let path = format!("/v1/configure/volume-tokens/{new}");
-        let (status, text) =
-            server.call("PUT", &path, &server.account, &format!("{{\"{field}\":{value}}}"));
+        let (status, text) = server.call("PUT", &path, &server.account, &format!("{{\"{field}\":{value}}}"));
         assert!(status == 400 && text.contains(field) && text.contains("whole number"), "{status} {text}");
     }
     let text = server.refused(&["update", "volume-token", new, "--bytesPerSecond", "10K"]);

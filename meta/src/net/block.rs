@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::core::Core;
 use super::link::Link;
-use super::pace::{self, Held};
+use super::pace;
 use crate::blocks::{self, Found, Unserved, Wanted};
 use crate::volume::{Shared, Stamp};
 
@@ -74,8 +74,7 @@ impl Task {
     /// A block is stored: says so, when it is the turn of so many bytes.
     fn answer_stored(self, bytes: u64) {
         if self.session.info.limiter.is_on() {
-            let (core, link, session) = (self.core.clone(), self.link.clone(), self.session.clone());
-            pace::submit(&core, &link, &session, Held::Stored(self, bytes), 0);
+            pace::submit_stored(self, bytes);
         } else {
             self.answer(Ok(Reply::Done), Vec::new(), Vec::new());
         }
@@ -89,7 +88,12 @@ impl Task {
         }
     }
 
-    pub(super) fn answer(&self, result: Result<Reply, Errno>, payload: Vec<u8>, room: Vec<OwnedSemaphorePermit>) {
+    pub(super) fn answer(
+        &self,
+        result: Result<Reply, Errno>,
+        payload: Vec<u8>,
+        room: Vec<OwnedSemaphorePermit>,
+    ) {
         let answer = Answer { commit: Commit(0), at: Time::default(), result };
         self.link.answer_with(&self.core, self.request, self.stamp, answer, Leases::NONE, payload, room);
     }

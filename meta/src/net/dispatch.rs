@@ -130,12 +130,11 @@ impl Dispatch {
             link.refuse(core, header.request, stamp, errno);
             return;
         }
-        let limited = session.info.limiter.is_on();
-        if limited && let Request::CancelWait { request } = &call.request {
+        let limited = session.info.limiter.is_on() && !pace::is_free(&call.request);
+        if let Request::CancelWait { request } = &call.request {
             // It would find nothing to cancel.
             self.jobs.extend(pace::take(link, session, *request));
         }
-        let limited = limited && !pace::is_free(&call.request);
         let task = Task {
             core: core.clone(),
             link: link.clone(),

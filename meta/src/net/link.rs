@@ -39,8 +39,8 @@ const OUT_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 const BLOCK_KIB_MAX: usize = 4 * FRAME_BYTES_MAX / 1024;
 /// A peer that takes no byte for so long is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of requests of one session that limits of its token hold back, beyond which reading stops: twice the 512 closed files
-/// of 16 KiB that a client sends behind, and more than the calls of a link that wait for programs.
+/// Bytes of requests of one session that limits of its token hold back, beyond which reading stops: thrice the 512 closed files
+/// of 16 KiB that a client sends behind, so that one that behaves is always heard. See also `pace::STORED_PART`.
 const HELD_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// A link that sends more than that is dropped after this: what was read would be kept for one that may be gone.
 const HELD_TIMEOUT: Duration = Duration::from_secs(60);

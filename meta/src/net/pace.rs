@@ -29,6 +29,9 @@ use crate::volume::{Job, Shared, Stamp, ToVolume};
 const SOON: Duration = Duration::from_millis(1);
 /// How often a queue looks whether its link still stands.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Of a stored block whose answer waits so much of its bytes counts as held: an eighth. They are no memory, but who sends block
+/// after block without waiting is to be stopped; sixteen of the largest, which a client has under way, are far from it.
+const STORED_PART: u64 = 8;
 /// What may go on waits so long for room on its link, and then looks again.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
@@ -137,7 +140,14 @@ pub(super) fn submit(core: &Rc<Core>, link: &Rc<Link>, session: &Arc<Shared>, he
     }
 }
 
-/// The same for the volume thread: what may go now comes back, to be sent with others.
+/// A block of so many bytes is stored: its answer goes when its turn comes.
+pub(super) fn submit_stored(task: Task, bytes: u64) {
+    let (core, link, session) = (task.core.clone(), task.link.clone(), task.session.clone());
+    let held = u32::try_from(bytes / STORED_PART).unwrap_or(u32::MAX);
+    submit(&core, &link, &session, Held::Stored(task, bytes), held);
+}
+
+/// As [`submit`] for the volume thread: what may go now comes back, to be sent with others.
 pub(super) fn admit(
     core: &Rc<Core>,
     link: &Rc<Link>,

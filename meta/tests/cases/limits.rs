@@ -147,7 +147,9 @@ fn a_limited_token_has_its_rate_and_others_do_not_notice() {
     let (middle, slowest) = latency(&mut other, DURING);
     let answered = hammers.map(|hammer| hammer.join().unwrap());
     let sum = answered.iter().sum::<u32>();
-    println!("{answered:?} answers in {DURING:?} at {RATE}/s; the other's call: {before:?} before, {middle:?}, at most {slowest:?}");
+    println!(
+        "{answered:?} answers in {DURING:?} at {RATE}/s; the other's call: {before:?} before, {middle:?}, at most {slowest:?}"
+    );
     // Answers that were under way when the clock began and ended belong to both; the machine is slow at times.
     assert!((RATE * 7..RATE * 11).contains(&sum), "{answered:?}");
     assert!(answered.iter().all(|one| *one > sum / 4), "one has it all: {answered:?}");
