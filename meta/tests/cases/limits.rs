@@ -96,10 +96,10 @@ fn no_more_sessions_than_the_token_permits() {
     assert!(died.elapsed() > Duration::from_secs(5), "{:?}", died.elapsed());
 
     cluster.configure(&["update", "volume-token", &id_of(&token), "--maxSessions", "3"]);
-    let _more = within(Duration::from_secs(1), || cluster.try_open(&token, Flags::default()).ok());
+    let _more = within(Duration::from_secs(2), || cluster.try_open(&token, Flags::default()).ok());
     // Fewer: nobody is thrown out.
     cluster.configure(&["update", "volume-token", &id_of(&token), "--maxSessions", "1"]);
-    within(Duration::from_secs(1), || (cluster.try_open(&token, Flags::default()).is_err()).then_some(()));
+    within(Duration::from_secs(2), || (cluster.try_open(&token, Flags::default()).is_err()).then_some(()));
     for mut session in [second, again] {
         session.get(Request::Heartbeat);
     }
@@ -326,16 +326,16 @@ fn quotas_of_a_running_volume_can_be_changed() {
         let request = session.make_request(root, &format!("file-{number}"), 0o100_600);
         session.call(request).result
     };
-    let second = Duration::from_secs(1);
+    let soon = Duration::from_secs(2);
     // The root and `f`.
     cluster.configure(&["update", "volume", "main", "--maxInodes", "2"]);
-    within(second, || (make(&mut session) == Err(Errno::ENOSPC)).then_some(()));
+    within(soon, || (make(&mut session) == Err(Errno::ENOSPC)).then_some(()));
     let Reply::StatFs(figures) = session.get(Request::StatFs) else { panic!() };
     assert_eq!((figures.inodes_total, figures.inodes_free), (2, 0));
     // What grows nothing goes on.
     assert!(session.write_inline(file, b"x").result.is_ok());
     cluster.configure(&["update", "volume", "main", "--maxInodes", "0"]);
-    within(second, || make(&mut session).is_ok().then_some(()));
+    within(soon, || make(&mut session).is_ok().then_some(()));
 
     let block_bytes = session.granted.settings.block_size as usize;
     let range = grant(&mut session);
@@ -351,13 +351,13 @@ fn quotas_of_a_running_volume_can_be_changed() {
         let Reply::StatFs(figures) = session.get(Request::StatFs) else { panic!() };
         figures.bytes_total == block_bytes as u64
     };
-    within(second, || full(&mut session).then_some(()));
+    within(soon, || full(&mut session).then_some(()));
     let other = session.lookup("f").unwrap();
     assert_eq!(other.attr.size, block_bytes as u64);
     let grow = Request::Fallocate { node: file, mode: 0, offset: 0, length: 2 * block_bytes as u64 };
     assert_eq!(session.fail(grow.clone()), Errno::ENOSPC);
     cluster.configure(&["update", "volume", "main", "--maxBlocks", "8"]);
-    within(second, || session.call(grow.clone()).result.is_ok().then_some(()));
+    within(soon, || session.call(grow.clone()).result.is_ok().then_some(()));
     let name = Name::new(b"f").unwrap();
     session.get(Request::Remove { parent: root, name, dir: false });
 }
