@@ -1,7 +1,7 @@
 //! The standing stream to metadata servers: JSON lines of wire's `Event`.
 //!
 //! Nothing is missed: a stream subscribes and takes its snapshot in one section of the database's lock. The first
-//! line is `snapshot` (every valid token of volumes on that server: sessions of others end), then one
+//! line is `snapshot` (every valid token of volumes on that server, and the limits it has: sessions of others end), then one
 //! `volume-updated` or `volume-retired` for every volume there, then changes in the order of their commits, and `alive`
 //! every 2 s. A reader that falls too far behind is cut off and starts again with a snapshot; there is no
 //! position to resume from, so none can be wrong.
@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use flexfs_wire::settings::Event;
+use flexfs_wire::settings::{Event, TokenLimits};
 use hyper::body::Frame;
 use rusqlite::Connection;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::token::settings;
+use crate::token::{limits, settings};
 
 /// Time between two signs of life.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -83,14 +83,16 @@ pub(crate) async fn open(app: &App, meta_store: String, token_id: String, now: i
 
 /// The state of a server's volumes and tokens, as the first lines of its stream.
 fn snapshot(tables: &Connection, meta_store: &str, now: i64) -> Result<Vec<Event>, Problem> {
-    let tokens = tables
+    let valid: Vec<(String, TokenLimits)> = tables
         .prepare_cached(
-            "SELECT t.id FROM tokens t JOIN volumes v ON v.id = t.volume
+            "SELECT t.id, t.max_sessions, t.ops_per_second, t.bytes_per_second FROM tokens t JOIN volumes v ON v.id = t.volume
              WHERE v.meta_store = ?1 AND v.retired_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?2)",
         )?
-        .query_map((meta_store, now), |row| row.get(0))?
+        .query_map((meta_store, now), |row| Ok((row.get(0)?, limits(row, 1)?)))?
         .collect::<Result<_, _>>()?;
-    let mut events = vec![Event::Snapshot { tokens }];
+    let limits = valid.iter().filter(|(_, limits)| !limits.is_none()).cloned().collect();
+    let tokens = valid.into_iter().map(|(id, _)| id).collect();
+    let mut events = vec![Event::Snapshot { tokens, limits }];
     let mut statement = tables.prepare_cached(
         "SELECT id, name, block_size, compression, max_blocks, max_inodes, retention, flags, retired_at IS NOT NULL
          FROM volumes WHERE meta_store = ?1 ORDER BY id",

@@ -280,7 +280,8 @@ mod tests {
 
     fn body() -> impl Strategy<Value = Vec<u8>> {
         let key = "(name|code|provider|region|kind|path|address|metaStore|blockStore|blockSize|compression|encryption|\
-            retention|maxBlocks|flags|notes|volume|mountPath|expiresAt|noToken|endpoint|bucket|zzz)";
+            retention|maxBlocks|flags|notes|volume|mountPath|expiresAt|noToken|endpoint|bucket|\
+            maxSessions|opsPerSecond|bytesPerSecond|zzz)";
         prop_oneof![
             proptest::collection::hash_map(key, value(), 0..6)
                 .prop_map(|map| serde_json::to_vec(&map).unwrap()),

@@ -2,7 +2,7 @@
 
 use flexfs_wire::cipher::WrappedKey;
 use flexfs_wire::network::Networks;
-use flexfs_wire::settings::{Access, Event, Flags, VolumeSettings};
+use flexfs_wire::settings::{Access, Event, Flags, TokenLimits, VolumeSettings};
 use flexfs_wire::token::{Secret, SecretHash, Token, TokenId, TokenKind};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,8 @@ pub(crate) struct Grant {
     pub(crate) expires_at: Option<i64>,
     /// Networks a volume token may be used from.
     pub(crate) networks: Networks,
+    /// Limits of a volume token.
+    pub(crate) limits: TokenLimits,
 }
 
 impl Grant {
@@ -67,6 +69,7 @@ impl Grant {
             notes: String::new(),
             expires_at: None,
             networks: Networks::default(),
+            limits: TokenLimits::default(),
         }
     }
 }
@@ -122,6 +125,20 @@ pub(crate) fn networks(row: &Row<'_>, column: usize) -> rusqlite::Result<Network
     })
 }
 
+/// Reads limits from the columns `max_sessions, ops_per_second, bytes_per_second`, the first of which is `column`.
+pub(crate) fn limits(row: &Row<'_>, column: usize) -> rusqlite::Result<TokenLimits> {
+    Ok(TokenLimits {
+        max_sessions: row.get(column)?,
+        ops_per_second: row.get(column + 1)?,
+        bytes_per_second: row.get::<_, i64>(column + 2)?.unsigned_abs(),
+    })
+}
+
+/// A limit in bytes as the tables keep it.
+pub(crate) fn limit_column(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// Flags as the tables keep them.
 pub(crate) fn flags_json(flags: Flags) -> String {
     serde_json::to_string(&flags).expect("flags are plain data")
@@ -138,13 +155,16 @@ pub(crate) fn mint(tables: &Transaction<'_>, grant: &Grant, scene: &Scene<'_>) -
     let owner = |kind| (grant.kind == kind).then_some(grant.owner.as_str());
     tables.execute(
         "INSERT INTO tokens (id, kind, hash, account, volume, meta_store, mount_path, flags, notes, created_at, expires_at, \
-         networks)
-         VALUES (:id, :kind, :hash, :account, :volume, :meta, :path, :flags, :notes, :created, :expires, :networks)",
+         networks, max_sessions, ops_per_second, bytes_per_second)
+         VALUES (:id, :kind, :hash, :account, :volume, :meta, :path, :flags, :notes, :created, :expires, :networks, \
+         :sessions, :ops, :bytes)",
         named_params! {
             ":id": token.id.to_string(), ":kind": grant.kind.to_string(), ":hash": token.secret_hash().0,
             ":account": owner(TokenKind::Account), ":volume": owner(TokenKind::Volume), ":meta": owner(TokenKind::Meta),
             ":path": grant.mount_path, ":flags": flags_json(grant.flags), ":notes": grant.notes,
             ":created": scene.now, ":expires": grant.expires_at, ":networks": grant.networks.to_string(),
+            ":sessions": grant.limits.max_sessions, ":ops": grant.limits.ops_per_second,
+            ":bytes": limit_column(grant.limits.bytes_per_second),
         },
     )?;
     Ok(Minted { id: token.id.to_string(), text: SecretText(token.to_text()) })
@@ -195,7 +215,7 @@ pub(crate) fn opening(tables: &Connection, id: TokenId) -> Result<Option<Opening
     let sql = concat!(
         "SELECT v.id, v.name, v.block_size, v.compression, v.max_blocks, v.max_inodes, v.retention, v.flags, ",
         "v.wrapped_key <> '', v.meta_store, v.retired_at IS NOT NULL, m.address, t.mount_path, t.flags, t.expires_at, t.networks, ",
-        "v.wrapped_key ",
+        "v.wrapped_key, t.max_sessions, t.ops_per_second, t.bytes_per_second ",
         "FROM tokens t JOIN volumes v ON v.id = t.volume JOIN meta_stores m ON m.id = v.meta_store WHERE t.id = ?1"
     );
     let opening = tables
@@ -216,6 +236,7 @@ pub(crate) fn opening(tables: &Connection, id: TokenId) -> Result<Option<Opening
                 flags: target.flags(),
                 expires_at: row.get(14)?,
                 networks: networks(row, 15)?,
+                limits: limits(row, 17)?,
             };
             Ok(Opening { target, meta_addr: row.get(11)?, access, wrapped_key: wrapped_key(row, 16)? })
         })
@@ -285,6 +306,21 @@ pub(crate) fn announce_end(
         }
         Some((kind, None)) if kind == "meta" => scene.events.push(Outgoing::MetaTokenEnded(id.to_owned())),
         _ => {}
+    }
+    Ok(())
+}
+
+/// Queues the event that the limits of a volume token changed.
+pub(crate) fn announce_limits(
+    tables: &Connection,
+    id: &str,
+    limits: TokenLimits,
+    scene: &mut Scene<'_>,
+) -> Result<(), Problem> {
+    let sql = "SELECT v.meta_store FROM tokens t JOIN volumes v ON v.id = t.volume WHERE t.id = ?1";
+    if let Some(meta_store) = tables.query_row(sql, [id], |row| row.get(0)).optional()? {
+        let event = Event::TokenUpdated { id: id.to_owned(), limits };
+        scene.events.push(Outgoing::Server { meta_store, event });
     }
     Ok(())
 }

@@ -9,14 +9,14 @@ use flexfs_wire::settings::Event;
 
 use crate::auth::{AdminError, AdminHttp, Pool};
 use crate::clock;
-use crate::volume::{ToVolume, Volumes};
+use crate::volume::{ToVolume, ValidTokens, Volumes};
 
 /// First pause before the stream is opened anew.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Longest line taken, bytes: a snapshot of a hundred thousand tokens.
-const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Longest line taken, bytes: a snapshot of a hundred thousand tokens, all with limits.
+const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Follows the stream on a thread of its own, as long as the process lives.
 ///
@@ -106,16 +106,21 @@ impl Follower {
     fn handle(&self, event: Event) {
         match event {
             Event::Alive => {}
-            Event::Snapshot { tokens } => {
+            Event::Snapshot { tokens: ids, limits } => {
                 self.pool.forget_all();
-                tracing::info!(tokens = tokens.len(), "event stream from admin stands");
-                let tokens = Arc::new(tokens);
+                tracing::info!(tokens = ids.len(), "event stream from admin stands");
+                let tokens = Arc::new(ValidTokens { ids, limits });
                 self.tell_all(|| ToVolume::Tokens(tokens.clone()));
             }
             Event::TokenRevoked { id, cause } => {
                 tracing::info!(token = id, cause, "token ended");
                 self.pool.forget_token(&id, clock::now());
                 self.tell_all(|| ToVolume::Revoked { token: id.clone(), cause: cause.clone() });
+            }
+            Event::TokenUpdated { id, limits } => {
+                tracing::info!(token = id, ?limits, "limits of a token changed");
+                self.pool.forget_all();
+                self.tell_all(|| ToVolume::Limits { token: id.clone(), limits });
             }
             Event::VolumeUpdated { settings } => {
                 self.pool.forget_all();

@@ -76,6 +76,8 @@ pub(crate) struct Leases {
     recalls: BTreeMap<u64, Outstanding>,
     /// Ids in `recalls`.
     asked: HashMap<(SessionId, Ino), Vec<u64>>,
+    /// How many of `recalls` each session has to answer.
+    owed: HashMap<SessionId, u32>,
     last: u64,
     count: usize,
     orders: Vec<(SessionId, Recall)>,
@@ -189,6 +191,7 @@ impl Leases {
         let id = self.last;
         let recall = Recall { id, ino, keep, name };
         self.asked.entry((session, ino)).or_default().push(id);
+        *self.owed.entry(session).or_default() += 1;
         self.orders.push((session, recall.clone()));
         self.recalls.insert(id, Outstanding { session, recall });
         id
@@ -203,6 +206,11 @@ impl Leases {
     pub(crate) fn outstanding(&self, session: SessionId) -> Vec<Recall> {
         let mine = self.recalls.values().filter(|one| one.session == session);
         mine.map(|one| one.recall.clone()).collect()
+    }
+
+    /// Whether a session has not answered a recall.
+    pub(crate) fn owes(&self, session: SessionId) -> bool {
+        self.owed.contains_key(&session)
     }
 
     /// Whether a session has not answered a recall of the inode.
@@ -227,6 +235,12 @@ impl Leases {
             return None;
         }
         let Outstanding { recall, .. } = self.recalls.remove(&id)?;
+        if let Some(count) = self.owed.get_mut(&session) {
+            *count -= 1;
+            if *count == 0 {
+                self.owed.remove(&session);
+            }
+        }
         let place = (session, recall.ino);
         if let Some(ids) = self.asked.get_mut(&place) {
             ids.retain(|other| *other != id);
@@ -442,6 +456,7 @@ impl Leases {
         self.wild.remove(&session);
         self.asked.retain(|(asked, _), _| *asked != session);
         self.orders.retain(|(to, _)| *to != session);
+        self.owed.remove(&session);
         let gone: Vec<u64> =
             self.recalls.iter().filter(|(_, one)| one.session == session).map(|(id, _)| *id).collect();
         for id in &gone {

@@ -1,7 +1,7 @@
 //! The metadata server. Layers, lower ones never import upward:
 //!
 //! `engine` <- `cache dedup held lease lock orphan quota` <- `namespace` <- `verify`: the machine, without I/O but its store.
-//! `clock control front guard` <- `auth` <- `session` <- `metrics` <- `volume` <- `blocks` <- `net`: the server around it.
+//! `clock control front guard limit` <- `auth` <- `session` <- `metrics` <- `volume` <- `blocks` <- `net`: the server around it.
 //! `events server cli` put it together.
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod front;
 mod guard;
 mod held;
 mod lease;
+mod limit;
 mod lock;
 mod metrics;
 pub mod namespace;

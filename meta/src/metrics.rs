@@ -12,6 +12,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::clock;
+use crate::limit::Limit;
 use crate::namespace::Figures;
 
 /// Latency buckets, seconds: a request that stays in memory takes some 20 us, a synced one milliseconds.
@@ -116,6 +117,8 @@ pub(crate) struct CoreMetrics {
     pub(crate) bytes_out: Counter,
     pub(crate) block_bytes_in: Counter,
     pub(crate) block_bytes_out: Counter,
+    delayed_ops: Counter,
+    delayed_bytes: Counter,
     core: String,
     errors: Counter,
     requests: Vec<(Counter, Histogram)>,
@@ -132,6 +135,7 @@ impl CoreMetrics {
     pub(crate) fn new(index: u32) -> Self {
         let core = index.to_string();
         let counter = |name: &'static str| counter!(name, "core" => core.clone());
+        let delayed = |limit: &'static str| counter!("flexfs_meta_requests_delayed", "core" => core.clone(), "limit" => limit);
         let requests = KINDS.iter().map(|&kind| {
             (
                 counter!("flexfs_meta_requests", "core" => core.clone(), "kind" => kind),
@@ -146,6 +150,8 @@ impl CoreMetrics {
             bytes_out: counter("flexfs_meta_bytes_out"),
             block_bytes_in: counter("flexfs_meta_block_bytes_in"),
             block_bytes_out: counter("flexfs_meta_block_bytes_out"),
+            delayed_ops: delayed("ops"),
+            delayed_bytes: delayed("bytes"),
             errors: counter("flexfs_meta_errors"),
             requests: requests.collect(),
             core,
@@ -160,6 +166,14 @@ impl CoreMetrics {
         if let Some((count, latency)) = self.requests.get(usize::from(kind)) {
             count.increment(1);
             latency.record(clock::now().saturating_duration_since(started).as_secs_f64());
+        }
+    }
+
+    /// A request waits for its turn, as a limit of its token has it.
+    pub(crate) fn delayed(&self, limit: Limit) {
+        match limit {
+            Limit::Ops => self.delayed_ops.increment(1),
+            Limit::Bytes => self.delayed_bytes.increment(1),
         }
     }
 

@@ -11,6 +11,7 @@ mod cases {
     mod floods;
     mod hostile;
     mod leases;
+    mod limits;
     mod locks;
     mod namespace;
     mod process;

@@ -1,8 +1,11 @@
 //! Settings of volumes as admin keeps them: the JSON of its REST API and a part of `hello::Granted`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cipher::WrappedKey;
+use crate::limits::SEGMENT_BYTES;
 use crate::network::Networks;
 
 /// Compression of a volume's segments.
@@ -140,6 +143,29 @@ pub enum ValidateAnswer {
     },
 }
 
+/// Bounds of what all sessions that a token opened may do together. The metadata server enforces them; 0 = no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenLimits {
+    /// Sessions that may stand at once.
+    pub max_sessions: u32,
+    /// Requests per second.
+    pub ops_per_second: u32,
+    /// Bytes of blocks read and written per second, as stored.
+    pub bytes_per_second: u64,
+}
+
+impl TokenLimits {
+    /// Least `bytes_per_second` but 0: a segment. A block of the largest size then takes two minutes.
+    pub const BYTES_PER_SECOND_MIN: u64 = SEGMENT_BYTES as u64;
+
+    /// Whether nothing is bounded.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a token permits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -157,6 +183,9 @@ pub struct Access {
     /// Networks that its links may come from. The metadata server looks at each link, for only it sees the client.
     #[serde(default)]
     pub networks: Networks,
+    /// Bounds of what its sessions may do.
+    #[serde(default)]
+    pub limits: TokenLimits,
 }
 
 /// One line of admin's event stream to a metadata server (`GET /v1/events`, JSON lines).
@@ -167,6 +196,9 @@ pub enum Event {
     Snapshot {
         /// Token ids, hex.
         tokens: Vec<String>,
+        /// Limits of those among them that have any.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        limits: BTreeMap<String, TokenLimits>,
     },
     /// Nothing new; the stream lives. Every 2 s.
     Alive,
@@ -176,6 +208,13 @@ pub enum Event {
         id: String,
         /// Deleted, expired, rotated.
         cause: String,
+    },
+    /// Limits of a token changed; its sessions go on.
+    TokenUpdated {
+        /// Token id, hex.
+        id: String,
+        /// The new ones.
+        limits: TokenLimits,
     },
     /// Settings of a volume changed.
     VolumeUpdated {
@@ -204,4 +243,20 @@ pub struct ForToken {
     /// The key of an encrypted volume, under its secret.
     #[serde(default)]
     pub encryption: Option<WrappedKey>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_may_be_left_out() {
+        let limits: TokenLimits = serde_json::from_str(r#"{"opsPerSecond":50}"#).unwrap();
+        assert_eq!(limits, TokenLimits { ops_per_second: 50, ..TokenLimits::default() });
+        assert!(!limits.is_none());
+        let text = r#"{"event":"snapshot","tokens":["a"]}"#;
+        let event: Event = serde_json::from_str(text).unwrap();
+        assert_eq!(event, Event::Snapshot { tokens: vec!["a".to_owned()], limits: BTreeMap::new() });
+        assert_eq!(serde_json::to_string(&event).unwrap(), text, "as before where there are none");
+    }
 }

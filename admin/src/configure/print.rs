@@ -19,6 +19,8 @@ pub(crate) enum Look {
     Time,
     /// A number where 0 means "no limit".
     Limit,
+    /// Bytes where 0 means "no limit".
+    SizeLimit,
     /// Mount flags.
     Flags,
     /// A list of tokens: how many.
@@ -136,7 +138,8 @@ fn cell(row: &Value, column: &Column) -> String {
         (Look::Size, Some(bytes)) => show_size(bytes.unsigned_abs()),
         (Look::Duration, Some(seconds)) => show_duration(seconds),
         (Look::Time, Some(seconds)) => show_time(seconds),
-        (Look::Limit, Some(0)) => "none".to_owned(),
+        (Look::Limit | Look::SizeLimit, Some(0)) => "none".to_owned(),
+        (Look::SizeLimit, Some(bytes)) => show_size(bytes.unsigned_abs()),
         (Look::Flags, _) if !value.is_null() => {
             serde_json::from_value(value.clone()).map_or_else(|_| value.to_string(), crate::flags::text)
         }

@@ -1,8 +1,8 @@
-//! Volume tokens: each opens one volume, perhaps one directory of it, perhaps with flags, perhaps until a day.
+//! Volume tokens: each opens one volume, perhaps one directory of it, perhaps with flags or limits, perhaps until a day.
 
 use flexfs_wire::name::Name;
 use flexfs_wire::network::Networks;
-use flexfs_wire::settings::Flags;
+use flexfs_wire::settings::{Flags, TokenLimits};
 use flexfs_wire::token::TokenKind;
 use rusqlite::{Connection, Row, Transaction};
 use serde::Serialize;
@@ -33,6 +33,12 @@ pub(crate) struct VolumeToken {
     /// Networks it may be used from, in CIDR notation, separated by commas; empty for all.
     #[schema(value_type = String)]
     networks: Networks,
+    /// Sessions that may stand at once with this token; 0 = no limit.
+    max_sessions: u32,
+    /// Requests per second of all its sessions together; 0 = no limit.
+    ops_per_second: u32,
+    /// Bytes of blocks per second, read and written, of all its sessions together; 0 = no limit.
+    bytes_per_second: u64,
     /// The operator's words.
     notes: String,
     /// Seconds since 1970, as all times.
@@ -49,7 +55,7 @@ impl Noun for VolumeToken {
     const NOUN: &'static str = "volume token";
     const PATH: &'static str = "volume-tokens";
     const COLUMNS: &'static str = "t.id, v.name, v.id, t.mount_path, t.flags, t.notes, t.created_at, t.expires_at, \
-        t.last_used_at, t.last_used_by, t.networks";
+        t.last_used_at, t.last_used_by, t.networks, t.max_sessions, t.ops_per_second, t.bytes_per_second";
     const FROM: &'static str = "tokens t JOIN volumes v ON v.id = t.volume";
     const KEY: &'static str = "t.id";
     const NAMED: &'static str = "t.id = ?1";
@@ -61,12 +67,23 @@ impl Noun for VolumeToken {
         field("mountPath", Text, "Directory that the holder sees as its root, absolute; / when left out."),
         field("flags", FlagsField, "Flags of mounts with this token."),
         field("networks", Text, "Networks it may be used from: 10.1.0.0/16,2001:db8::/32; empty for all."),
+        field("maxSessions", Number, "Sessions that may stand at once with this token; 0 = no limit."),
+        field("opsPerSecond", Number, "Requests per second of all its sessions together; 0 = no limit."),
+        field(
+            "bytesPerSecond",
+            Number,
+            "Bytes of blocks per second, read and written, of all its sessions together, from 65536 on; 0 = no limit.",
+        ),
         field("notes", Text, "The operator's words."),
         field("expiresAt", Number, "End of validity, seconds since 1970; null takes it away."),
     ];
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let TokenLimits { max_sessions, ops_per_second, bytes_per_second } = token::limits(row, 11)?;
         Ok(Self {
+            max_sessions,
+            ops_per_second,
+            bytes_per_second,
             id: row.get(0)?,
             volume: row.get(1)?,
             volume_id: row.get(2)?,
@@ -100,6 +117,7 @@ impl Noun for VolumeToken {
             notes: changes.notes.unwrap_or_default(),
             expires_at: changes.expires_at.flatten(),
             networks: changes.networks.unwrap_or_default(),
+            limits: changes.limits.over(TokenLimits::default()),
         };
         if grant.expires_at.is_some_and(|end| end <= scene.now) {
             return Err(Problem::field("expiresAt", "lies in the past"));
@@ -125,12 +143,16 @@ impl Noun for VolumeToken {
         let narrowed = changes.mount_path.as_ref().is_some_and(|path| *path != before.mount_path)
             || changes.flags.is_some_and(|flags| flags != before.flags)
             || changes.networks.as_ref().is_some_and(|networks| *networks != before.networks);
+        let limits = changes.limits.over(before.limits());
         let over = changes.expires_at.flatten().is_some_and(|end| end <= scene.now);
         let mut columns = Columns::default();
         columns
             .set("mount_path", changes.mount_path)
             .set("flags", changes.flags.map(flags_json))
             .set("networks", changes.networks.map(|networks| networks.to_string()))
+            .set("max_sessions", changes.limits.sessions)
+            .set("ops_per_second", changes.limits.ops)
+            .set("bytes_per_second", changes.limits.bytes.map(token::limit_column))
             .set("notes", changes.notes)
             .set("expires_at", changes.expires_at);
         columns.update(tables, "tokens", "id", key)?;
@@ -138,6 +160,8 @@ impl Noun for VolumeToken {
             token::announce_end(tables, key, "expired", scene)?;
         } else if narrowed {
             token::announce_end(tables, key, "its path, flags or networks were changed: mount again", scene)?;
+        } else if limits != before.limits() {
+            token::announce_limits(tables, key, limits, scene)?;
         }
         Ok(())
     }
@@ -148,6 +172,14 @@ impl Noun for VolumeToken {
 }
 
 impl VolumeToken {
+    fn limits(&self) -> TokenLimits {
+        TokenLimits {
+            max_sessions: self.max_sessions,
+            ops_per_second: self.ops_per_second,
+            bytes_per_second: self.bytes_per_second,
+        }
+    }
+
     /// Makes a token that permits the same, and ends this one after `overlap` seconds.
     pub(crate) fn rotate(
         tables: &Transaction<'_>,
@@ -156,6 +188,7 @@ impl VolumeToken {
         scene: &mut Scene<'_>,
     ) -> Result<Minted, Problem> {
         let old = table::show::<Self>(tables, key)?;
+        let limits = old.limits();
         if old.expires_at.is_some_and(|end| end <= scene.now) {
             return Err(Problem::conflict("this token has expired: create a new one"));
         }
@@ -167,6 +200,7 @@ impl VolumeToken {
             notes: old.notes,
             expires_at: old.expires_at,
             networks: old.networks,
+            limits,
         };
         let minted = token::mint(tables, &grant, scene)?;
         token::retire(tables, key, overlap, "rotated", scene)?;
@@ -195,6 +229,7 @@ struct Changes {
     notes: Option<String>,
     expires_at: Option<Option<i64>>,
     networks: Option<Networks>,
+    limits: LimitChanges,
 }
 
 impl Changes {
@@ -211,6 +246,39 @@ impl Changes {
             flags: fields.flags("flags")?,
             notes: fields.text("notes", NOTES_BYTES_MAX)?,
             expires_at: fields.time("expiresAt")?,
+            limits: LimitChanges::parse(fields)?,
         })
+    }
+}
+
+/// Limits that were given.
+struct LimitChanges {
+    sessions: Option<u32>,
+    ops: Option<u32>,
+    bytes: Option<u64>,
+}
+
+impl LimitChanges {
+    fn parse(fields: &mut Fields) -> Result<Self, Problem> {
+        let mut number = |key, most| fields.number(key, 0, most);
+        let sessions = number("maxSessions", u32::MAX.into())?.and_then(|most| u32::try_from(most).ok());
+        let ops = number("opsPerSecond", u32::MAX.into())?.and_then(|most| u32::try_from(most).ok());
+        let bytes = number("bytesPerSecond", i64::MAX)?.map(i64::unsigned_abs);
+        let least = TokenLimits::BYTES_PER_SECOND_MIN;
+        if bytes.is_some_and(|most| most != 0 && most < least) {
+            let text =
+                format!("must be 0 (no limit) or at least {least}: files are read in pieces of that size");
+            return Err(Problem::field("bytesPerSecond", text));
+        }
+        Ok(Self { sessions, ops, bytes })
+    }
+
+    /// What comes of them, over what there was.
+    fn over(&self, before: TokenLimits) -> TokenLimits {
+        TokenLimits {
+            max_sessions: self.sessions.unwrap_or(before.max_sessions),
+            ops_per_second: self.ops.unwrap_or(before.ops_per_second),
+            bytes_per_second: self.bytes.unwrap_or(before.bytes_per_second),
+        }
     }
 }

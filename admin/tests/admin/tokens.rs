@@ -167,6 +167,58 @@ fn events_tell_what_ends_within_a_second() {
 }
 
 #[test]
+fn limits_are_checked_kept_and_announced() {
+    let server = Server::start();
+    let (meta, first) = server.furnish();
+    let limits = |token: &serde_json::Value| {
+        ["maxSessions", "opsPerSecond", "bytesPerSecond"].map(|key| token[key].as_u64().unwrap())
+    };
+    let none = Token::parse(&first).unwrap().id.to_string();
+    assert_eq!(limits(&server.json(&["show", "volume-token", &none])), [0, 0, 0]);
+    let create = ["create", "volume-token", "--volume", "main"];
+    let made = server.json(
+        &[&create[..], &["--maxSessions", "3", "--opsPerSecond", "50", "--bytesPerSecond", "1M"]].concat(),
+    );
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(limits(&made), [3, 50, 1 << 20]);
+    let access = server.validate(&meta, made["token"].as_str().unwrap(), "main");
+    assert_eq!(limits(&access["limits"]), [3, 50, 1 << 20]);
+    let shown = server.configure(&["show", "volume-token", id]);
+    assert!(shown.contains("1 MiB") && shown.contains("50"), "{shown}");
+    assert!(server.configure(&["list", "volume-tokens"]).contains("BYTES PER SECOND"));
+
+    // Whoever connects is told, and whoever listens is told of changes.
+    let mut events = server.events(&meta);
+    let snapshot = events.next().unwrap();
+    assert_eq!(limits(&snapshot["limits"][id]), [3, 50, 1 << 20]);
+    assert!(snapshot["limits"].get(&none).is_none(), "{snapshot}");
+    events.next().unwrap();
+    let start = Instant::now();
+    server.configure(&["update", "volume-token", id, "--opsPerSecond", "70", "--maxSessions", "0"]);
+    let event = events.next().unwrap();
+    assert_eq!((&event["event"], event["id"].as_str()), (&json!("token-updated"), Some(id)));
+    assert_eq!(limits(&event["limits"]), [0, 70, 1 << 20]);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // What changes no limit says nothing; a rotated token keeps them.
+    server.configure(&["update", "volume-token", id, "--opsPerSecond", "70", "--notes", "x"]);
+    let new = server.json(&["rotate", "volume-token", id, "--overlap", "0"]);
+    assert_eq!(events.next().unwrap()["event"], "token-revoked");
+    let new = new["tokenId"].as_str().unwrap();
+    assert_eq!(limits(&server.json(&["show", "volume-token", new])), [0, 70, 1 << 20]);
+    let audit = server.json(&["audit"]).to_string();
+    assert!(audit.contains("opsPerSecond\\\":70"), "{audit}");
+
+    for (field, value) in [("maxSessions", "-1"), ("opsPerSecond", "1.5"), ("bytesPerSecond", "\"1M\"")] {
+        let path = format!("/v1/configure/volume-tokens/{new}");
+        let (status, text) = server.call("PUT", &path, &server.account, &format!("{{\"{field}\":{value}}}"));
+        assert!(status == 400 && text.contains(field) && text.contains("whole number"), "{status} {text}");
+    }
+    let text = server.refused(&["update", "volume-token", new, "--bytesPerSecond", "10K"]);
+    assert!(text.contains("bytesPerSecond: must be 0 (no limit) or at least 65536"), "{text}");
+    assert_eq!(limits(&server.json(&["show", "volume-token", new])), [0, 70, 1 << 20]);
+}
+
+#[test]
 fn a_stream_ends_with_its_meta_token_and_starts_again_with_a_snapshot() {
     let mut server = Server::start();
     let (meta, token) = server.furnish();

@@ -42,6 +42,7 @@ fn handshakes(c: &mut Criterion) {
         flags: Flags::default(),
         expires_at: None,
         networks: flexfs_wire::network::Networks::default(),
+        limits: flexfs_wire::settings::TokenLimits::default(),
     };
     let round_trip = |access: Access| {
         let bytes = encoded(Kind::Hello, black_box(&open));

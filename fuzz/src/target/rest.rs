@@ -13,7 +13,7 @@ const NOUNS: [&str; 7] =
     ["accounts", "providers", "regions", "block-stores", "meta-stores", "volumes", "volume-tokens"];
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "POST", "PATCH"];
 /// Fields of bodies and filters of queries.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 33] = [
     "name",
     "code",
     "provider",
@@ -34,6 +34,9 @@ const KEYS: [&str; 30] = [
     "volume",
     "mountPath",
     "expiresAt",
+    "maxSessions",
+    "opsPerSecond",
+    "bytesPerSecond",
     "noToken",
     "endpoint",
     "bucket",

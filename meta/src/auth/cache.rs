@@ -87,6 +87,7 @@ mod tests {
             flags: Flags::default(),
             expires_at: None,
             networks: flexfs_wire::network::Networks::default(),
+            limits: flexfs_wire::settings::TokenLimits::default(),
         }
     }
 

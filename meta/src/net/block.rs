@@ -12,7 +12,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::core::Core;
 use super::link::Link;
-use crate::blocks::{self, Unserved, Wanted};
+use super::pace;
+use crate::blocks::{self, Found, Unserved, Wanted};
 use crate::volume::{Shared, Stamp};
 
 /// A block request and where its answer goes.
@@ -29,35 +30,56 @@ pub(super) async fn put(task: Task, block: BlockId, payload: Vec<u8>, room: Vec<
     let bytes = payload.len() as u64;
     let result = blocks::put(&task.core.blocks, &task.session, block, payload).await;
     drop(room);
-    if result.is_ok() {
-        task.core.metrics.block_bytes_in.increment(bytes);
-    }
     match result {
-        Ok(()) => task.answer(Ok(Reply::Done), Vec::new(), Vec::new()),
+        Ok(()) => {
+            task.core.metrics.block_bytes_in.increment(bytes);
+            task.answer_stored(bytes);
+        }
         Err(unserved) => task.end(unserved),
     }
 }
 
 /// Serves `ReadBlock`.
 pub(super) async fn read(task: Task, wanted: Wanted) {
-    match fetch(&task, wanted).await {
-        Ok((reply, payload, room)) => {
-            task.core.metrics.block_bytes_out.increment(payload.len() as u64);
-            task.answer(Ok(reply), payload, room);
-        }
-        Err(unserved) => task.end(unserved),
+    if let Some((task, found)) = find(task, wanted).await {
+        send(task, found).await;
     }
 }
 
-async fn fetch(task: &Task, wanted: Wanted) -> Result<(Reply, Vec<u8>, Vec<OwnedSemaphorePermit>), Unserved> {
-    let found = blocks::locate(&task.core.blocks, &task.session, wanted).await?;
+/// Finds what is to be read; a refusal is answered here.
+pub(super) async fn find(task: Task, wanted: Wanted) -> Option<(Task, Found)> {
+    match blocks::locate(&task.core.blocks, &task.session, wanted).await {
+        Ok(found) => Some((task, found)),
+        Err(unserved) => {
+            task.end(unserved);
+            None
+        }
+    }
+}
+
+/// Reads what was found, and answers.
+pub(super) async fn send(task: Task, found: Found) {
     // Held until the bytes are sealed: a slow reader holds its own share, not the core's memory.
     let room = task.core.block_room(&task.link, found.bytes()).await;
-    let payload = found.fetch().await?;
-    Ok((Reply::Segments(found.segments), payload, room))
+    match found.fetch().await {
+        Ok(payload) => {
+            task.core.metrics.block_bytes_out.increment(payload.len() as u64);
+            task.answer(Ok(Reply::Segments(found.segments)), payload, room);
+        }
+        Err(errno) => task.end(errno.into()),
+    }
 }
 
 impl Task {
+    /// A block is stored: says so, when it is the turn of so many bytes.
+    fn answer_stored(self, bytes: u64) {
+        if self.session.info.limiter.is_on() {
+            pace::submit_stored(self, bytes);
+        } else {
+            self.answer(Ok(Reply::Done), Vec::new(), Vec::new());
+        }
+    }
+
     fn end(&self, unserved: Unserved) {
         match unserved {
             Unserved::Refused(errno) => self.answer(Err(errno), Vec::new(), Vec::new()),
@@ -66,7 +88,12 @@ impl Task {
         }
     }
 
-    fn answer(&self, result: Result<Reply, Errno>, payload: Vec<u8>, room: Vec<OwnedSemaphorePermit>) {
+    pub(super) fn answer(
+        &self,
+        result: Result<Reply, Errno>,
+        payload: Vec<u8>,
+        room: Vec<OwnedSemaphorePermit>,
+    ) {
         let answer = Answer { commit: Commit(0), at: Time::default(), result };
         self.link.answer_with(&self.core, self.request, self.stamp, answer, Leases::NONE, payload, room);
     }

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::block::{self, Task};
 use super::core::Core;
 use super::link::Link;
+use super::pace::{self, Held};
 use super::veil;
 use crate::blocks::Wanted;
 use crate::clock;
@@ -133,6 +134,11 @@ impl Dispatch {
             link.refuse(core, header.request, stamp, errno);
             return;
         }
+        let limited = session.info.limiter.is_on() && !pace::is_free(&call.request);
+        if let Request::CancelWait { request } = &call.request {
+            // It would find nothing to cancel.
+            self.jobs.extend(pace::take(link, session, *request));
+        }
         let task = Task {
             core: core.clone(),
             link: link.clone(),
@@ -140,14 +146,19 @@ impl Dispatch {
             request: header.request,
             stamp,
         };
+        let bytes = header.body_bytes;
         match call.request {
             Request::PutBlock { block: id } => front::spawn(block::put(task, id, payload, room)),
             Request::ReadBlock { node, block: id, first, count } => {
-                front::spawn(block::read(task, Wanted { ino: node.ino, block: id, first, count }));
+                let wanted = Wanted { ino: node.ino, block: id, first, count };
+                match limited {
+                    true => pace::submit(core, link, session, Held::Read(task, wanted), bytes),
+                    false => front::spawn(block::read(task, wanted)),
+                }
             }
             _ => {
                 let squashed = squash(rules, &mut call.caller);
-                self.jobs.push(Job {
+                let job = Job {
                     from: link.key,
                     session: session.info.id,
                     request: header.request,
@@ -156,7 +167,11 @@ impl Dispatch {
                     squashed,
                     umask: rules.umask,
                     call,
-                });
+                };
+                match limited {
+                    true => self.jobs.extend(pace::admit(core, link, session, job, bytes)),
+                    false => self.jobs.push(job),
+                }
             }
         }
     }

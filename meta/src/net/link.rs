@@ -22,6 +22,7 @@ use super::core::Core;
 use super::dispatch::Dispatch;
 use super::inbound::{Assembler, Event, InboundError};
 use super::outbound::Outbound;
+use super::pace::Pace;
 use crate::clock;
 use crate::front::Socket;
 use crate::volume::Shared;
@@ -38,6 +39,11 @@ const OUT_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 const BLOCK_KIB_MAX: usize = 4 * FRAME_BYTES_MAX / 1024;
 /// A peer that takes no byte for so long is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of requests of one session that limits of its token hold back, beyond which reading stops: thrice the 512 closed files
+/// of 16 KiB that a client sends behind, so that one that behaves is always heard. See also `pace::STORED_PART`.
+const HELD_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// A link that sends more than that is dropped after this: what was read would be kept for one that may be gone.
+const HELD_TIMEOUT: Duration = Duration::from_secs(60);
 /// A frame that has begun must go on within this.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Read buffer of an idle link: a cluster has many of them, and their next request is small.
@@ -71,6 +77,9 @@ pub(crate) enum LinkError {
     /// The peer does not take what was sent.
     #[error("the client takes no data")]
     Stuck,
+    /// More was sent than limits let through.
+    #[error("far more was sent than the limits of the token let through")]
+    Flooded,
     /// A frame began and never ended.
     #[error("a frame was begun and not finished in time")]
     Slow,
@@ -86,11 +95,15 @@ pub(crate) struct Link {
     /// Something to write, or the end.
     written: Notify,
     /// Room for more requests.
-    room: Notify,
+    pub(super) room: Notify,
     in_flight: Cell<u32>,
     /// Bytes that what is in flight may take.
     cost: Cell<u64>,
     closing: Cell<bool>,
+    /// Requests in flight that wait for their turn.
+    pub(super) held: Cell<u32>,
+    /// What waits for its turn.
+    pub(super) pace: Pace,
     /// Bounds block payloads of this link.
     pub(crate) blocks: Arc<Semaphore>,
 }
@@ -108,6 +121,8 @@ impl Link {
             in_flight: Cell::new(0),
             cost: Cell::new(0),
             closing: Cell::new(false),
+            held: Cell::new(0),
+            pace: Pace::default(),
             blocks: Arc::new(Semaphore::new(BLOCK_KIB_MAX)),
         }
     }
@@ -115,7 +130,17 @@ impl Link {
     /// A request was read. `cost`: see `Stamp::cost`.
     pub(crate) fn begin(&self, cost: u32) {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.begin_cost(cost);
+    }
+
+    /// Something in flight may take so many bytes.
+    pub(super) fn begin_cost(&self, cost: u32) {
         self.cost.set(self.cost.get() + u64::from(cost));
+    }
+
+    /// It takes them no more.
+    pub(super) fn end_cost(&self, cost: u32) {
+        self.cost.set(self.cost.get().saturating_sub(cost.into()));
     }
 
     /// Something from the volume thread.
@@ -153,7 +178,7 @@ impl Link {
         room: Vec<OwnedSemaphorePermit>,
     ) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        self.cost.set(self.cost.get().saturating_sub(stamp.cost.into()));
+        self.end_cost(stamp.cost);
         self.room.notify_one();
         let Some(session) = self.session.get() else { return };
         if self.closing.get() {
@@ -208,12 +233,27 @@ impl Link {
     }
 
     fn is_full(&self) -> bool {
-        self.in_flight.get() >= IN_FLIGHT_MAX
-            || self.cost.get() >= IN_FLIGHT_COST_MAX
-            || self.outbound.borrow().bytes() >= OUT_BYTES_MAX
+        self.in_flight.get() >= IN_FLIGHT_MAX || self.is_loaded() || self.is_flooded()
+    }
+
+    /// Whether what is under way fills it.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.cost.get() >= IN_FLIGHT_COST_MAX || self.outbound.borrow().bytes() >= OUT_BYTES_MAX
+    }
+
+    /// Whether too much waits for its turn.
+    fn is_flooded(&self) -> bool {
+        let held = || self.session.get().map_or(0, |session| session.held.load(Ordering::Relaxed));
+        self.held.get() > 0 && held() >= HELD_BYTES_MAX
+    }
+
+    /// Whether nothing more is answered here.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
     }
 
     async fn wait_for_room(&self) -> Result<(), LinkError> {
+        let since = clock::now();
         loop {
             if self.closing.get() {
                 return Err(LinkError::Ended);
@@ -221,7 +261,14 @@ impl Link {
             if !self.is_full() {
                 return Ok(());
             }
-            self.room.notified().await;
+            if self.held.get() == 0 {
+                self.room.notified().await;
+                continue;
+            }
+            let left = HELD_TIMEOUT.saturating_sub(clock::now().saturating_duration_since(since));
+            if tokio::time::timeout(left, self.room.notified()).await.is_err() || left.is_zero() {
+                return Err(LinkError::Flooded);
+            }
         }
     }
 }

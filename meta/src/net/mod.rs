@@ -7,6 +7,7 @@ mod greet;
 pub mod inbound;
 mod link;
 mod outbound;
+mod pace;
 mod veil;
 
 pub(crate) use core::{Common, run};

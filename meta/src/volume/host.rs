@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::deferred::Deferred;
 use super::handle::Volume;
+use super::limiters::Limiters;
 use super::message::{Item, LinkKey, OpenAnswer, PutRight, Stamp, ToVolume};
 use super::outs::{Cores, Outs};
 use super::parked::Parking;
@@ -123,6 +124,8 @@ pub(super) struct Host<S: Store> {
     pub(super) leases: lease::Leases,
     /// Calls that wait for leases of others.
     pub(super) parked: Parking,
+    /// Bounds of what tokens do.
+    pub(super) limiters: Limiters,
 }
 
 /// What a host begins with.
@@ -165,6 +168,7 @@ impl<S: Store> Host<S> {
             stopped: None,
             leases: lease::Leases::new(epoch),
             parked: Parking::default(),
+            limiters: Limiters::default(),
         };
         host.restart(now)?;
         Ok(host)
@@ -191,6 +195,7 @@ impl<S: Store> Host<S> {
             }
             ToVolume::Durable => self.handle_durable(now)?,
             ToVolume::Tokens(valid) => self.handle_tokens(&valid, now)?,
+            ToVolume::Limits { token, limits } => self.handle_limits(&token, limits, now),
             ToVolume::Revoked { token, cause } => self.handle_revoked(&token, &cause, now)?,
             ToVolume::Settings(settings) => self.handle_settings(*settings),
             ToVolume::Retired => self.handle_retired(now)?,
@@ -220,6 +225,7 @@ impl<S: Store> Host<S> {
                 self.end_deaf(now)?;
                 self.measure_space();
                 self.namespace.age();
+                self.limiters.rest(now.mono);
                 self.revoked.retain(|_, (at, _)| now.mono.saturating_duration_since(*at) < REVOKED_KEPT);
                 self.busy = true;
             }

@@ -1,5 +1,6 @@
 //! What cores and volume threads say to each other. Both directions travel in batches: one send, one wake.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use flexfs_wire::hello::{Granted, Refused};
 use flexfs_wire::id::{BlockId, Commit, Epoch, Ino, RequestId, SessionId};
 use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Answer, Call, Lock, Notice, Replay};
-use flexfs_wire::settings::VolumeSettings;
+use flexfs_wire::settings::{TokenLimits, VolumeSettings};
 use tokio::sync::oneshot;
 
 use super::shared::Shared;
@@ -87,7 +88,9 @@ pub(crate) enum ToVolume {
     /// May this session read that block through that inode?
     ReadRight { session: SessionId, ino: Ino, block: BlockId, answer: oneshot::Sender<Result<(), Errno>> },
     /// These tokens are valid; sessions of others end.
-    Tokens(Arc<Vec<String>>),
+    Tokens(Arc<ValidTokens>),
+    /// Limits of a token changed.
+    Limits { token: String, limits: TokenLimits },
     /// A token ended.
     Revoked { token: String, cause: String },
     /// Settings changed.
@@ -102,6 +105,15 @@ pub(crate) enum ToVolume {
     Strays { blocks: Vec<BlockId>, answer: Sender<Result<Vec<BlockId>, Errno>> },
     /// Say `Closing` on all links, end the engine in order, then drop the sender.
     Stop(Sender<()>),
+}
+
+/// Admin's list of tokens.
+#[derive(Debug)]
+pub(crate) struct ValidTokens {
+    /// Ids, hex.
+    pub(crate) ids: Vec<String>,
+    /// Limits of those that have any.
+    pub(crate) limits: BTreeMap<String, TokenLimits>,
 }
 
 /// A session has replayed all it had.

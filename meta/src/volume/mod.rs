@@ -4,6 +4,7 @@
 mod deferred;
 mod handle;
 mod host;
+mod limiters;
 mod message;
 mod outs;
 mod parked;
@@ -21,6 +22,7 @@ mod volumes;
 pub(crate) use handle::Volume;
 pub(crate) use message::{
     Claim, Claimed, EndOfReplay, Item, Job, LinkKey, OpenSession, PutRight, Stamp, ToCore, ToVolume,
+    ValidTokens,
 };
 pub(crate) use outs::{CoreHandle, Cores};
 pub(crate) use registry::Registry;

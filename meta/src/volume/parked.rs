@@ -327,6 +327,11 @@ impl<S: Store> Host<S> {
                 self.settle_recall(*id, Some(&done), &mut ready);
             }
         }
+        if !self.leases.owes(session)
+            && let Some(found) = self.sessions.get(&session)
+        {
+            found.shared.set_recalled(false);
+        }
         self.unpark(ready, now);
     }
 
@@ -422,8 +427,11 @@ impl<S: Store> Host<S> {
     }
 
     fn send_to(&mut self, session: SessionId, recalls: Vec<Recall>) {
+        let Some(found) = self.sessions.get(&session) else { return };
+        // Before it hears of it: what it does to answer is not held back by limits of its token.
+        found.shared.set_recalled(true);
         // Without a link it waits for the next one, or for the end of the session.
-        if let Some(link) = self.sessions.get(&session).and_then(|found| found.links.last()) {
+        if let Some(link) = found.links.last() {
             for recalls in recalls.chunks(RECALLS_PER_NOTICE) {
                 self.outs.push(*link, Item::Notice(Notice::Recall { recalls: recalls.to_vec() }));
             }

@@ -31,6 +31,7 @@ impl<S: Store> Host<S> {
                 client: record.client.clone(),
                 networks: record.networks.clone(),
                 encrypted: self.settings.encrypted,
+                limiter: self.limiters.of(&record.token_id, record.limits, now.mono),
                 resume_key: Zeroizing::new(record.resume_key),
             };
             self.admit(info, &record, now);

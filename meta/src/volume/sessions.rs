@@ -8,10 +8,11 @@ use flexfs_wire::id::{Commit, RequestId, SessionId};
 use flexfs_wire::limits::{LEASE_MS, LINKS_PER_SESSION_MAX};
 use flexfs_wire::message::Notice;
 use flexfs_wire::seal::Sealer;
+use flexfs_wire::settings::TokenLimits;
 use zeroize::Zeroizing;
 
 use super::host::{Host, Later, Now, Phase, Session};
-use super::message::{Claim, Claimed, Item, OpenAnswer, OpenSession};
+use super::message::{Claim, Claimed, Item, OpenAnswer, OpenSession, ValidTokens};
 use super::record::Record;
 use super::shared::{SessionInfo, Shared};
 use crate::engine::Store;
@@ -53,6 +54,9 @@ impl<S: Store> Host<S> {
         if access.settings != self.settings {
             self.take_settings(access.settings.clone());
         }
+        let limiter = self.limiters.of(&access.token_id, access.limits, now.mono);
+        let limits = limiter.limits();
+        self.check_sessions(&access.token_id, limits)?;
         let attr =
             self.namespace.resolve(access.scope.as_bytes()).map_err(|errno| scope(&access.scope, errno))?;
         if !attr.is_dir() {
@@ -68,6 +72,7 @@ impl<S: Store> Host<S> {
             root: attr.ino,
             resume_key: *resume_key,
             networks: access.networks.clone(),
+            limits,
         };
         let (id, commit) =
             self.namespace.open_session(|_| record.encode()).map_err(|errno| self.not_stored(errno))?;
@@ -77,6 +82,7 @@ impl<S: Store> Host<S> {
             client,
             networks: access.networks,
             encrypted: access.settings.encrypted,
+            limiter,
             resume_key: resume_key.clone(),
         };
         let root = self.admit(info, &record, now).sealer.seal(attr.ino);
@@ -93,6 +99,35 @@ impl<S: Store> Host<S> {
             durable: self.volume.durable(),
         });
         Ok((id, commit, granted))
+    }
+
+    /// Whether one more session of that token may stand. Those of before a restart count until they are given up.
+    fn check_sessions(&self, token: &str, limits: TokenLimits) -> Result<(), Refused> {
+        let most = limits.max_sessions as usize;
+        if most == 0 || self.sessions_of(token).count() < most {
+            return Ok(());
+        }
+        let text = format!(
+            "token {token} is for {most} sessions at once, and so many stand (one whose client died ends after {} s): \
+             unmount one, or let the operator raise it: \
+             configure.flexfs update volume-token {token} --maxSessions {}",
+            LEASE_MS / 1000,
+            most + 1
+        );
+        Err(refuse(Reason::Busy, text))
+    }
+
+    /// The sessions that a token opened.
+    fn sessions_of(&self, token: &str) -> impl Iterator<Item = (SessionId, &Session)> {
+        let all = self.sessions.iter().map(|(id, session)| (*id, session));
+        all.filter(move |(_, session)| session.shared.info.token_id == token)
+    }
+
+    /// Limits of a token changed. More sessions than there may be now go on; what their links hold back is looked at again.
+    pub(super) fn handle_limits(&mut self, token: &str, limits: TokenLimits, now: Now) {
+        if self.limiters.handle_change(token, limits, now.mono) {
+            self.sessions_of(token).for_each(|(_, session)| session.shared.hurried.notify_waiters());
+        }
     }
 
     /// Puts a session into the tables.
@@ -254,9 +289,11 @@ impl<S: Store> Host<S> {
         Ok(())
     }
 
-    /// Ends the sessions whose token is not in the list.
-    pub(super) fn handle_tokens(&mut self, valid: &[String], now: Now) -> Result<(), Errno> {
-        let valid: std::collections::HashSet<&str> = valid.iter().map(String::as_str).collect();
+    /// Ends the sessions whose token is not in the list, and puts the limits of the others in force.
+    pub(super) fn handle_tokens(&mut self, valid: &ValidTokens, now: Now) -> Result<(), Errno> {
+        self.limiters.handle_all(&valid.limits, now.mono);
+        self.sessions.values().for_each(|session| session.shared.hurried.notify_waiters());
+        let valid: std::collections::HashSet<&str> = valid.ids.iter().map(String::as_str).collect();
         let ended: Vec<SessionId> = self
             .sessions
             .iter()
@@ -272,12 +309,7 @@ impl<S: Store> Host<S> {
     /// A token ended.
     pub(super) fn handle_revoked(&mut self, token: &str, cause: &str, now: Now) -> Result<(), Errno> {
         self.revoked.insert(token.to_owned(), (now.mono, cause.to_owned()));
-        let ended: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.shared.info.token_id == token)
-            .map(|(id, _)| *id)
-            .collect();
+        let ended: Vec<SessionId> = self.sessions_of(token).map(|(id, _)| id).collect();
         for id in ended {
             self.revoke(id, cause, now)?;
         }

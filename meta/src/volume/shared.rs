@@ -1,4 +1,5 @@
-//! What all links of a session share, on whatever core they are. No lock: fixed values and atomics.
+//! What all links of a session share, on whatever core they are. No lock: fixed values and atomics (those of a limited token
+//! share its limiter).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -8,9 +9,11 @@ use flexfs_wire::id::SessionId;
 use flexfs_wire::network::Networks;
 use flexfs_wire::seal::Sealer;
 use flexfs_wire::settings::Flags;
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use super::handle::Volume;
+use crate::limit::Limiter;
 
 /// A session as its links see it.
 #[derive(Debug)]
@@ -30,6 +33,12 @@ pub(crate) struct Shared {
     /// Links it has now.
     pub(crate) links: AtomicU32,
     ended: AtomicBool,
+    /// It was asked for leases and has not answered: others wait for it, so nothing of it is held back.
+    recalled: AtomicBool,
+    /// Bytes of requests that its links hold back.
+    pub(crate) held: AtomicU64,
+    /// What is held back is to be looked at: its limits changed, or it was recalled.
+    pub(crate) hurried: Notify,
 }
 
 /// What does not change while a session lives.
@@ -45,6 +54,8 @@ pub(crate) struct SessionInfo {
     pub(crate) networks: Networks,
     /// Whether its volume is encrypted.
     pub(crate) encrypted: bool,
+    /// Bounds of what the sessions of its token do together.
+    pub(crate) limiter: Arc<Limiter>,
     /// Secret for `Attach` and `Resume`.
     pub(crate) resume_key: Zeroizing<[u8; 32]>,
 }
@@ -96,6 +107,9 @@ impl Shared {
             born: now,
             links: 0.into(),
             ended: false.into(),
+            recalled: false.into(),
+            held: 0.into(),
+            hurried: Notify::new(),
         }
     }
 
@@ -124,6 +138,19 @@ impl Shared {
     pub(crate) fn silent_ms(&self, now: Instant) -> u64 {
         let ms = u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX);
         ms.saturating_sub(self.seen_ms.load(Ordering::Relaxed))
+    }
+
+    /// It was asked for leases, or has answered all such questions.
+    pub(crate) fn set_recalled(&self, recalled: bool) {
+        if self.recalled.load(Ordering::Relaxed) != recalled {
+            self.recalled.store(recalled, Ordering::Relaxed);
+            self.hurried.notify_waiters();
+        }
+    }
+
+    /// Whether others wait for its answer.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.recalled.load(Ordering::Relaxed)
     }
 
     /// No request is served from now on.

@@ -154,6 +154,7 @@ impl Stage {
             flags: Flags::default(),
             expires_at: None,
             networks: flexfs_wire::network::Networks::default(),
+            limits: flexfs_wire::settings::TokenLimits::default(),
         };
         let admitted = Admitted {
             version: PROTOCOL_VERSION,

@@ -11,7 +11,7 @@ use flexfs_wire::settings::Compression;
 use crate::client::Session;
 use crate::client::cluster::{Cluster, within};
 
-fn noise(bytes: usize) -> Vec<u8> {
+pub(super) fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 7u64;
     (0..bytes)
         .map(|_| {
@@ -21,7 +21,7 @@ fn noise(bytes: usize) -> Vec<u8> {
         .collect()
 }
 
-fn grant(session: &mut Session) -> Range {
+pub(super) fn grant(session: &mut Session) -> Range {
     let Reply::Granted(range) = session.get(Request::GrantBlocks { count: 256 }) else { panic!() };
     range
 }
@@ -30,7 +30,7 @@ fn put(session: &mut Session, block: BlockId, stored: &[u8]) -> Result<Reply, Er
     session.call_with(Request::PutBlock { block }, stored).0.result
 }
 
-fn refer(session: &mut Session, node: Node, block: BlockId, raw: usize, stored: usize) {
+pub(super) fn refer(session: &mut Session, node: Node, block: BlockId, raw: usize, stored: usize) {
     let (raw, stored) = (u32::try_from(raw).unwrap(), u32::try_from(stored).unwrap());
     let extent = Extent { offset: 0, length: raw, block, block_offset: 0 };
     let new = NewBlock { block, raw_bytes: raw, stored_bytes: stored };
@@ -63,14 +63,7 @@ fn blocks_travel_whole_and_in_parts() {
     }
     let beyond = Request::ReadBlock { node, block: id, first: 60, count: 5 };
     assert_eq!(reader.fail(beyond), Errno::EINVAL);
-    let text = {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(cluster.metrics).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    };
+    let text = cluster.scrape();
     assert!(text.contains("flexfs_meta_block_bytes_in") && text.contains("kind=\"putblock\""), "{text}");
 }
 

@@ -167,6 +167,34 @@ fn long_bodies_do_not_pile_up() {
     witness.end("long bodies");
 }
 
+/// The same where each has to wait its turn: what waits is bounded, too.
+#[test]
+fn long_bodies_of_a_limited_token_do_not_pile_up() {
+    let cluster = Cluster::start();
+    let token = cluster.another_token(&["--opsPerSecond", "1"]);
+    let start = Instant::now();
+    let session = cluster.try_open(&token, Flags::default()).unwrap();
+    let mut other = cluster.open();
+    let node = other.make(other.root(), "f", 0o100_600).node;
+    let witness = Witness::start(other);
+    let before = cluster.rss_kib();
+    let pours: Vec<_> = (0..3)
+        .map(|number| {
+            let (link, _) = session.another(false);
+            let body = long_name(node);
+            // One is taken each second, so sending never comes to an end.
+            let ids = (0..1000).take_while(move |_| start.elapsed() < Duration::from_secs(8));
+            pour(link, ids.map(move |id| frame(Kind::Request, 10_000 + number * 1000 + id, &body)))
+        })
+        .collect();
+    let links: Vec<Link> = pours.into_iter().map(|pour| pour.join().unwrap()).collect();
+    memory("long bodies of a limited token", before, &cluster, 200);
+    let now = cluster.rss_kib();
+    assert!(now > before + 20 * 1024, "nothing waits: {before} KiB before, {now} KiB now");
+    witness.end("long bodies of a limited token");
+    drop(links);
+}
+
 fn lock(node: Node, owner: u64, kind: LockKind, byte: u64, wait: bool) -> Call {
     let lock = Lock { family: LockFamily::Posix, kind, owner, pid: 1, start: byte, end: byte };
     call(Request::Lock { node, lock, wait })

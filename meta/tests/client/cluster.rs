@@ -1,7 +1,8 @@
 //! A real admin.flexfs and a real meta.flexfs on free ports.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -147,6 +148,15 @@ impl Cluster {
     pub(crate) fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.path(name)).unwrap_or_default();
         read("meta.log.old") + &read("meta.log")
+    }
+
+    /// What meta tells Prometheus.
+    pub(crate) fn scrape(&self) -> String {
+        let mut stream = TcpStream::connect(self.metrics).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// Memory of meta in use (`VmRSS`), KiB.

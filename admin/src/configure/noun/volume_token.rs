@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Fields, View, set};
 use crate::configure::ask;
 use crate::configure::print::{Look, column, detail};
-use crate::configure::text::parse_end;
+use crate::configure::text::{parse_end, parse_size};
 
 /// Looks.
 pub(crate) const VIEW: View = View {
@@ -20,6 +20,9 @@ pub(crate) const VIEW: View = View {
         column("mountPath", Look::Plain),
         column("flags", Look::Flags),
         detail("networks", Look::Plain),
+        column("maxSessions", Look::Limit),
+        column("opsPerSecond", Look::Limit),
+        column("bytesPerSecond", Look::SizeLimit),
         column("createdAt", Look::Time),
         column("expiresAt", Look::Time),
         column("lastUsedAt", Look::Time),
@@ -40,6 +43,15 @@ struct Changes {
     /// Networks it may be used from: 10.1.0.0/16,2001:db8::/32; "" for all.
     #[arg(long)]
     networks: Option<String>,
+    /// Sessions (mounts) that may stand at once with this token; 0 = no limit.
+    #[arg(long = "maxSessions")]
+    max_sessions: Option<u32>,
+    /// Requests per second to the metadata server, of all its sessions together; 0 = no limit.
+    #[arg(long = "opsPerSecond")]
+    ops_per_second: Option<u32>,
+    /// Bytes of blocks per second, read and written, of all its sessions together: 10M, from 64K on; 0 = no limit.
+    #[arg(long = "bytesPerSecond", value_parser = parse_size)]
+    bytes_per_second: Option<u64>,
     /// Whose it is, what for.
     #[arg(long)]
     notes: Option<String>,
@@ -53,6 +65,9 @@ impl Changes {
         set(fields, "mountPath", self.mount_path);
         set(fields, "flags", self.flags);
         set(fields, "networks", self.networks);
+        set(fields, "maxSessions", self.max_sessions);
+        set(fields, "opsPerSecond", self.ops_per_second);
+        set(fields, "bytesPerSecond", self.bytes_per_second);
         set(fields, "notes", self.notes);
         match self.expires.as_deref() {
             None => {}
