@@ -17,5 +17,6 @@ mod cases {
     mod process;
     mod restart;
     mod rights;
+    mod storms;
     mod strangers;
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests wait, and measure how long it took")]
 
 mod bench;
+mod load;
 mod nouns;
 mod roles;
 mod server;
