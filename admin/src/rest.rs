@@ -209,6 +209,9 @@ async fn create<N: Noun>(
         // Of a volume that is not its own: nothing was made.
         rights::check_this::<N>(scene.by, tables, &key)?;
         note::<N>(tables, scene, Verb::Create, &key, &body)?;
+        if let Some(minted) = minted.as_ref().filter(|minted| minted.id != key) {
+            note_token::<N>(tables, scene, &key, minted)?;
+        }
         let made = serde_json::to_value(table::show::<N>(tables, &key)?).map_err(unwritable)?;
         Ok(Json(match minted {
             Some(minted) => with_token(made, &minted),
@@ -305,6 +308,7 @@ async fn rotate<N: Noun>(
         let key = found::<N>(tables, scene, &id)?;
         let minted = turn(tables, &key, overlap, scene)?;
         note::<N>(tables, scene, Verb::Rotate, &key, &body)?;
+        note_token::<N>(tables, scene, &key, &minted)?;
         let ends = scene.now + overlap;
         Ok(Json(with_token(json!({ "oldEndsAt": ends }), &minted)))
     })
@@ -340,6 +344,20 @@ fn note<N: Noun>(
 ) -> Result<(), Problem> {
     let detail = String::from_utf8_lossy(body);
     let deed = Deed { action: verb.name(), noun: N::NOUN, key, status: 200, detail: &detail };
+    audit::note(tables, scene.by, scene.now, deed)
+}
+
+/// A token that a change made on the way goes into the audit log too, by its id.
+fn note_token<N: Noun>(
+    tables: &Transaction<'_>,
+    scene: &Scene<'_>,
+    of: &str,
+    minted: &Minted,
+) -> Result<(), Problem> {
+    let noun = if N::NOUN.ends_with("token") { N::NOUN.to_owned() } else { format!("{} token", N::NOUN) };
+    let detail = json!({ "of": of }).to_string();
+    let deed =
+        Deed { action: Verb::Create.name(), noun: &noun, key: &minted.id, status: 200, detail: &detail };
     audit::note(tables, scene.by, scene.now, deed)
 }
 

@@ -7,6 +7,7 @@ use clap::Parser as _;
 use flexfs_admin::configure::cli;
 
 fn main() -> ExitCode {
+    flexfs_uring::harden::forbid_dumps();
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

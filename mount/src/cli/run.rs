@@ -79,6 +79,7 @@ struct Start {
 /// Runs the program with its arguments.
 #[must_use]
 pub fn main(args: &[OsString]) -> ExitCode {
+    flexfs_uring::harden::forbid_dumps();
     if mount8::is_helper_call(args) {
         let mounted = mount8::parse(args).and_then(|(args, fake)| if fake { Ok(()) } else { start(args) });
         return report(mounted, MOUNT_FAILURE);
