@@ -11,11 +11,12 @@ use clap::{Args, Parser, Subcommand};
 use flexfs_uring::harden::{self, split_flags};
 use flexfs_wire::creds::AdminAddr;
 use flexfs_wire::limits::ADMIN_PORT;
+use flexfs_wire::token::hide;
 
 use crate::configure::text::parse_duration;
+use crate::daemon;
 use crate::init::{self, CredsOut};
 use crate::systemd::{self, Systemd};
-use crate::daemon;
 
 /// The admin server of a flexfs cluster: accounts, volumes, stores and tokens.
 #[derive(Debug, Parser)]
@@ -142,22 +143,43 @@ const LIFE_MAX: Duration = Duration::from_secs(397 * 86_400);
 fn parse_life(text: &str) -> Result<Duration, String> {
     let seconds = parse_duration(text)?;
     let life = Duration::from_secs(seconds.unsigned_abs());
-    Some(life).filter(|life| (LIFE_MIN..=LIFE_MAX).contains(life)).ok_or_else(|| {
-        "a certificate lives from 10s to 397d".to_owned()
-    })
+    Some(life)
+        .filter(|life| (LIFE_MIN..=LIFE_MAX).contains(life))
+        .ok_or_else(|| "a certificate lives from 10s to 397d".to_owned())
 }
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
     harden::forbid_dumps();
-    match run(Cli::parse().verb) {
+    match Cli::try_parse() {
+        Ok(cli) => report("admin.flexfs", run(cli.verb)),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// The exit code of what was done, and its error in words; a token that stands in them is not repeated.
+#[must_use]
+pub fn report(program: &str, done: anyhow::Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("admin.flexfs: {error:#}");
+            eprintln!("{program}: {}", hide(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong with a command line; a token that stands in it is not repeated.
+#[must_use]
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help: a reader that has seen enough misses nothing.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    eprint!("{}", hide(&error.to_string()));
+    ExitCode::from(2)
 }
 
 fn run(verb: Verb) -> anyhow::Result<()> {
@@ -192,7 +214,9 @@ fn unit_start(flags: &str) -> anyhow::Result<systemd::Start> {
         bail!("--startFlags: these are no flags of `start`");
     };
     if start.user.is_some() {
-        bail!("give --user to `init systemd` and not in --startFlags: systemd starts the server as that user");
+        bail!(
+            "give --user to `init systemd` and not in --startFlags: systemd starts the server as that user"
+        );
     }
     let files = [start.ssl_cert, start.ssl_key].into_iter().flatten().collect();
     Ok(systemd::Start { folder: start.place.folder()?, files, port: start.bind_addr.port() })

@@ -173,7 +173,8 @@ fn read_own(cert: &Path, key: &Path) -> anyhow::Result<Arc<CertifiedKey>> {
 /// A group may read it, as is usual for keys that several servers share; everybody may not.
 fn check_own_key(key: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let found = key.metadata().with_context(|| format!("read the private key {} (--sslKey)", key.display()))?;
+    let found =
+        key.metadata().with_context(|| format!("read the private key {} (--sslKey)", key.display()))?;
     anyhow::ensure!(
         found.permissions().mode() & 0o007 == 0,
         "everybody may read or change the private key {0} (--sslKey); mend it with: chmod o= {0}",

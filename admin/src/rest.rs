@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use flexfs_wire::token::TokenKind;
+use flexfs_wire::token::{TokenKind, hide};
 use hyper::body::Body as _;
 use rusqlite::Transaction;
 use serde_json::{Value, json};
@@ -119,7 +119,7 @@ async fn require_account(
     let principal = authenticate(&app, TokenKind::Account, &headers, peer).await?;
     let (token, address) = (principal.token.to_string(), peer.0.to_string());
     let actor = app.db.read(move |tables, _| Actor::find(tables, principal.owner, token, address)).await?;
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), hide(request.uri().path()));
     request.extensions_mut().insert(actor.clone());
     let response = next.run(request).await;
     if method != axum::http::Method::GET {

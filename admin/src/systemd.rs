@@ -103,7 +103,10 @@ mod tests {
         let text = fs::read_to_string(dir.path().join(UNIT)).unwrap();
         assert!(text.contains("\nEnvironment=HOME=/"), "its defaults lie below HOME: {text}");
         assert!(text.contains(" start --bindAddr 10.0.0.1:7440\n"), "{text}");
-        assert!(text.contains(&format!("\nReadWritePaths={}\n", dir.path().join("data").display())), "{text}");
+        assert!(
+            text.contains(&format!("\nReadWritePaths={}\n", dir.path().join("data").display())),
+            "{text}"
+        );
         assert!(write("", false).unwrap_err().to_string().contains("--force"));
         write("", true).unwrap();
         let text = fs::read_to_string(dir.path().join(UNIT)).unwrap();

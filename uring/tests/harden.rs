@@ -4,10 +4,10 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use flexfs_uring::harden::{self, InForce, Keep, Needs, Reach, User};
+use flexfs_uring::harden::{self, InForce, Keep, Needs, Reach, Service, User};
 use flexfs_uring::{Shard, ShardConfig};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -131,4 +131,37 @@ fn users_are_looked_up() {
     } else {
         assert!(User::find("root").unwrap_err().to_string().contains("needs root"));
     }
+}
+
+/// systemd's own opinion, where it is installed: it knows every line, and finds little that is exposed.
+#[test]
+fn units_are_what_systemd_takes() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("not run: systemd-analyze is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let unit = dir.path().join("flexfs-test.service");
+    let service = Service {
+        description: "a server",
+        after: "network-online.target",
+        program: Path::new("/bin/true"),
+        arguments: "",
+        home: "/",
+        lines: "Restart=always\nLimitMEMLOCK=infinity\n",
+        user: Some("nobody"),
+        folders: &[PathBuf::from("/var/lib/flexfs")],
+        files: &[],
+        ports: &[7440],
+    };
+    fs::write(&unit, service.text()).unwrap();
+    let verified = Command::new("systemd-analyze").arg("verify").arg(&unit).output().unwrap();
+    let text = String::from_utf8_lossy(&verified.stderr).into_owned();
+    let own: Vec<&str> = text.lines().filter(|line| line.contains("flexfs-test.service:")).collect();
+    assert!(own.is_empty(), "{own:?}");
+    // Tenths; 10.0 is a service that nothing is held of. Older versions know no --offline.
+    let arguments = ["security", "--offline=yes", "--threshold=25", "--no-pager"];
+    let judged = Command::new("systemd-analyze").args(arguments).arg(&unit).output().unwrap();
+    let text = String::from_utf8_lossy(&judged.stdout).into_owned();
+    assert!(judged.status.success() || !text.contains("exposure level"), "{text}");
 }

@@ -133,12 +133,7 @@ pub(crate) fn renew_forever(identity: Arc<Identity>, http: Arc<AdminHttp>) -> st
     Ok(())
 }
 
-fn request(
-    folder: &Path,
-    http: &AdminHttp,
-    pin: CaPin,
-    now: i64,
-) -> Result<Current, CertificateError> {
+fn request(folder: &Path, http: &AdminHttp, pin: CaPin, now: i64) -> Result<Current, CertificateError> {
     let unusable = |error: rcgen::Error| CertificateError::Unusable(error.to_string());
     let key = rcgen::KeyPair::generate().map_err(unusable)?;
     let params = rcgen::CertificateParams::new(vec![Role::Meta.name().to_owned()]).map_err(unusable)?;
@@ -237,10 +232,16 @@ mod tests {
         let year = |year: i64| (year - 1970) * 31_556_952;
         assert!(load(&folder, pin, year(2021)).is_some());
         let kept = load(&folder, pin, year(2022)).unwrap();
+        // The scalar of a P-256 key in PKCS #8 (RFC 5208, RFC 5915).
+        let secret = key.serialize_der()[36..46].to_vec();
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (shown, list) = (format!("{kept:?}"), format!("{secret:?}"));
+        assert!(!shown.contains(list.trim_matches(['[', ']'])) && !shown.contains(&hex), "{shown}");
         assert!(kept.renew_at < year(2022) + 5_000_000, "a new one is wanted in the last third");
         assert!(load(&folder, pin, year(2023) + 86_400).is_none(), "it has ended");
         assert!(load(&folder, CaPin([0; 16]), year(2021)).is_none(), "another cluster");
-        let open = |mode| std::fs::set_permissions(folder.join("key.pem"), std::fs::Permissions::from_mode(mode));
+        let open =
+            |mode| std::fs::set_permissions(folder.join("key.pem"), std::fs::Permissions::from_mode(mode));
         open(0o640).unwrap();
         assert!(load(&folder, pin, year(2021)).is_none(), "a key that others may have read");
         open(0o600).unwrap();

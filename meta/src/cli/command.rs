@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use flexfs_uring::harden::{self, split_flags};
 use flexfs_wire::limits::{META_PORT, METRICS_PORT};
+use flexfs_wire::token::hide;
 
 use super::systemd::{self, Systemd};
 use super::{init, verify};
@@ -119,13 +120,28 @@ struct Verify {
 #[must_use]
 pub fn main() -> ExitCode {
     harden::forbid_dumps();
-    match run(Cli::parse().verb) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    match run(cli.verb) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("meta.flexfs: {error:#}");
+            eprintln!("meta.flexfs: {}", hide(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong with the command line; a token that stands in it is not repeated.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help: a reader that has seen enough misses nothing.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    eprint!("{}", hide(&error.to_string()));
+    ExitCode::from(2)
 }
 
 fn run(verb: Verb) -> Result<ExitCode> {

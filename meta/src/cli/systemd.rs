@@ -51,7 +51,9 @@ pub(super) fn init(wanted: &Systemd, config: Config) -> Result<()> {
         bail!("{} exists; --force replaces it", path.display());
     }
     if config.user.is_some() {
-        bail!("give --user to `init systemd` and not in --startFlags: systemd starts the server as that user");
+        bail!(
+            "give --user to `init systemd` and not in --startFlags: systemd starts the server as that user"
+        );
     }
     let program = std::env::current_exe().context("find this program's file")?;
     let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());

@@ -36,6 +36,7 @@ macro_rules! one {
 
 mod acls;
 mod behind;
+mod certificates;
 mod child;
 mod coherence;
 mod crash;
@@ -44,6 +45,7 @@ mod faults;
 mod files;
 mod full;
 mod handles;
+mod hardening;
 mod harness;
 mod large;
 mod locks;
@@ -54,6 +56,7 @@ mod outage;
 mod quickstart;
 mod refusals;
 mod revoke;
+mod secrets;
 mod space;
 mod suites;
 mod tools;

@@ -79,9 +79,8 @@ const X32_OWN: [i64; 7] = [520, 521, 528, 539, 540, 533, 545];
 pub(super) fn forbid(mounts: bool) -> String {
     let numbers = numbers(mounts);
     let count = NEVER.len() + if mounts { 0 } else { MOUNTS.len() };
-    let done = program(&numbers).and_then(|program| {
-        seccompiler::apply_filter(&program).map_err(|error| error.to_string())
-    });
+    let done = program(&numbers)
+        .and_then(|program| seccompiler::apply_filter(&program).map_err(|error| error.to_string()));
     match done {
         Ok(()) => format!("{count} refused"),
         Err(error) => format!("all allowed ({error})"),

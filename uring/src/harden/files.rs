@@ -7,13 +7,21 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 
-use super::Reach;
+use super::process::Reach;
 
 /// Version of landlock whose rules are known here (Linux 6.12); older kernels hold what they can of it.
 const KNOWN: ABI = ABI::V6;
 /// Read by the C library (resolver, users, time zone), by the runtime (processors, limits), and for backtraces.
-const READ: [&str; 8] =
-    ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys/devices/system/cpu", "/sys/fs/cgroup", "/run/systemd/resolve"];
+const READ: [&str; 8] = [
+    "/etc",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/sys/devices/system/cpu",
+    "/sys/fs/cgroup",
+    "/run/systemd/resolve",
+];
 /// Where a resolver whose answer does not fit into a datagram asks again.
 const DNS_PORT: u16 = 53;
 

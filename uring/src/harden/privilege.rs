@@ -9,7 +9,7 @@ use nix::unistd;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::HardenError;
+use super::process::HardenError;
 
 /// Capabilities that root keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,8 @@ pub(super) fn become_user(user: Option<&User>, keep: &Keep) -> Result<String, Ha
     let kept = if is_root && becomes.is_none() { keep.set() } else { CapabilitySet::empty() };
     bound(kept);
     if let Some(User(user)) = becomes {
-        let refused = |error: nix::Error| HardenError::Become { name: user.name.clone(), error: error.into() };
+        let refused =
+            |error: nix::Error| HardenError::Become { name: user.name.clone(), error: error.into() };
         let name = std::ffi::CString::new(user.name.as_bytes()).map_err(|_| refused(nix::Error::EINVAL))?;
         // Groups while it is still root; the user last, for that ends it.
         unistd::initgroups(&name, user.gid).map_err(refused)?;
@@ -109,11 +110,8 @@ pub(super) fn become_user(user: Option<&User>, keep: &Keep) -> Result<String, Ha
     // Nobody inherits any: nothing is executed.
     let _ = rustix::thread::clear_ambient_capability_set();
     let had = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
-    let sets = CapabilitySets {
-        effective: had & kept,
-        permitted: had & kept,
-        inheritable: CapabilitySet::empty(),
-    };
+    let sets =
+        CapabilitySets { effective: had & kept, permitted: had & kept, inheritable: CapabilitySet::empty() };
     // Taking away is always allowed; `left` tells what is there after all.
     let _ = rustix::thread::set_capabilities(None, sets);
     Ok(format!("{}:{}", rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{HardenError, User};
+use super::privilege::User;
+use super::process::HardenError;
 
 /// In every unit. `@system-service` lacks io_uring in some versions, and `landlock` in others.
 const ALWAYS: &str = "\
@@ -13,7 +14,6 @@ const ALWAYS: &str = "\
     LimitCORE=0\n\
     NoNewPrivileges=yes\n\
     ProtectSystem=strict\n\
-    PrivateTmp=yes\n\
     PrivateDevices=yes\n\
     ProtectProc=invisible\n\
     ProtectKernelTunables=yes\n\
@@ -37,6 +37,8 @@ const ALWAYS: &str = "\
     SystemCallErrorNumber=EPERM\n";
 /// Where `ProtectHome=` hides everything.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+/// Where `PrivateTmp=` does.
+const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Ports below this are root's to listen on.
 const FREE_PORTS: u16 = 1024;
 
@@ -109,6 +111,7 @@ impl Service<'_> {
              {}\
              {user}{}\
              ProtectHome={}\n\
+             PrivateTmp={}\n\
              ReadWritePaths={}\n\
              {ALWAYS}\
              \n\
@@ -119,7 +122,8 @@ impl Service<'_> {
             self.home,
             self.lines,
             self.capabilities(),
-            if self.uses_homes() { "read-only" } else { "yes" },
+            if self.is_below(&HOMES) { "read-only" } else { "yes" },
+            if self.is_below(&TMP) { "no" } else { "yes" },
             folders.join(" "),
         )
     }
@@ -133,9 +137,10 @@ impl Service<'_> {
         }
     }
 
-    fn uses_homes(&self) -> bool {
+    /// Whether it needs something of these folders.
+    fn is_below(&self, hidden: &[&str]) -> bool {
         let paths = self.folders.iter().chain(self.files).map(PathBuf::as_path).chain([self.program]);
-        paths.into_iter().any(|path| HOMES.iter().any(|home| path.starts_with(home)))
+        paths.into_iter().any(|path| hidden.iter().any(|folder| path.starts_with(folder)))
     }
 }
 
@@ -202,6 +207,7 @@ mod tests {
             "CapabilityBoundingSet=",
             "ProtectSystem=strict",
             "ProtectHome=yes",
+            "PrivateTmp=yes",
             "ReadWritePaths=\"/var/lib/a b\" /srv/100%%",
             "NoNewPrivileges=yes",
             "MemoryDenyWriteExecute=yes",
@@ -210,7 +216,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in {text}");
         }
-        let home = [PathBuf::from("/root/.flexfs")];
+        let home = [PathBuf::from("/home/ann/flexfs")];
         let text = service(None, &home, &[443]).text();
         assert!(text.contains("\nProtectHome=read-only\n") && !text.contains("User="), "{text}");
         assert!(text.contains("\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n"), "{text}");
