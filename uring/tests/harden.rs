@@ -149,7 +149,7 @@ fn units_are_what_systemd_takes() {
         arguments: "",
         home: "/",
         lines: "Restart=always\nLimitMEMLOCK=infinity\n",
-        user: Some("nobody"),
+        user: Some("daemon"),
         folders: &[PathBuf::from("/var/lib/flexfs")],
         files: &[],
         ports: &[7440],
