@@ -5,6 +5,7 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use flexfs_wire::token::hide;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Transaction, named_params, params_from_iter};
 use serde::Serialize;
@@ -65,9 +66,11 @@ pub(crate) struct Deed<'a> {
     pub(crate) detail: &'a str,
 }
 
-/// Adds a row. Bodies hold no secrets: tokens are made here, and only their hashes kept.
+/// Adds a row. Bodies hold no secrets: tokens are made here, and only their hashes kept; one that somebody put into a field
+/// all the same is left out.
 pub(crate) fn note(tables: &Transaction<'_>, by: &Actor, now: i64, deed: Deed<'_>) -> Result<(), Problem> {
-    let detail: String = deed.detail.chars().take(DETAIL_MAX).collect();
+    let detail: String = hide(deed.detail).chars().take(DETAIL_MAX).collect();
+    let key = hide(deed.key);
     tables
         .prepare_cached(
             "INSERT INTO audit (at, account, token, peer, action, noun, key, status, detail)
@@ -75,7 +78,7 @@ pub(crate) fn note(tables: &Transaction<'_>, by: &Actor, now: i64, deed: Deed<'_
         )?
         .execute(named_params! {
             ":at": now, ":account": by.name, ":token": by.token, ":peer": by.peer, ":action": deed.action,
-            ":noun": deed.noun, ":key": deed.key, ":status": deed.status, ":detail": detail,
+            ":noun": deed.noun, ":key": key, ":status": deed.status, ":detail": detail,
         })?;
     Ok(())
 }

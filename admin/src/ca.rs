@@ -3,11 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use flexfs_wire::creds::check_mode;
 use flexfs_wire::tls::{self, Role};
 use flexfs_wire::token::CaPin;
 use rcgen::{
@@ -26,11 +27,9 @@ const KEY_FILE: &str = "ca.key";
 const DAY: Duration = Duration::from_secs(86_400);
 /// Life of the CA's certificate. Tokens pin its key, not its dates, so this only has to be long.
 const CA_LIFE: Duration = Duration::from_secs(86_400 * 365 * 30);
-/// Life of admin's own certificate; renewed in memory at a third of it.
-pub(crate) const ADMIN_LIFE: Duration = Duration::from_secs(86_400 * 90);
-/// Life of a metadata server's certificate.
-const META_LIFE: Duration = Duration::from_secs(86_400 * 30);
-/// Certificates begin so long ago, for clocks that are behind.
+/// Life of a server's certificate, when none is chosen: admin may be away for the last third of it.
+pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(86_400 * 30);
+/// Certificates begin so long ago, for clocks that are behind; short-lived ones by their life at most.
 const SKEW: Duration = Duration::from_secs(3600);
 
 /// The CA, ready to sign.
@@ -40,6 +39,8 @@ pub(crate) struct Ca {
     /// The same in PEM.
     cert_pem: String,
     pin: CaPin,
+    /// Life of what is signed.
+    leaf_life: Duration,
 }
 
 /// A leaf, the CA's certificate, and the leaf's key.
@@ -69,6 +70,7 @@ impl Ca {
     /// Reads the CA that `init` made.
     pub(crate) fn load(folder: &Path) -> anyhow::Result<Self> {
         let (cert_file, key_file) = (folder.join(CERT_FILE), folder.join(KEY_FILE));
+        check_private(&key_file)?;
         let read = |path: &Path| {
             std::fs::read_to_string(path)
                 .map(Zeroizing::new)
@@ -85,7 +87,17 @@ impl Ca {
     fn assemble(cert: CertificateDer<'static>, cert_pem: String, key: KeyPair) -> anyhow::Result<Self> {
         let pin = tls::ca_pin(&cert)?;
         let issuer = Issuer::from_ca_cert_der(&cert, key)?;
-        Ok(Self { issuer, cert, cert_pem, pin })
+        Ok(Self { issuer, cert, cert_pem, pin, leaf_life: LEAF_LIFE })
+    }
+
+    /// The same, signing for `life`.
+    pub(crate) fn with_life(self, life: Duration) -> Self {
+        Self { leaf_life: life, ..self }
+    }
+
+    /// Life of what it signs.
+    pub(crate) fn leaf_life(&self) -> Duration {
+        self.leaf_life
     }
 
     /// The pin that tokens of this cluster carry.
@@ -100,7 +112,7 @@ impl Ca {
         if !bound.is_unspecified() {
             names.push(SanType::IpAddress(bound));
         }
-        let leaf = self.leaf(Role::Admin, names, &key, now, ADMIN_LIFE)?;
+        let leaf = self.leaf(Role::Admin, names, &key, now)?;
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
         Ok(Identity { chain: vec![leaf.der().clone(), self.cert.clone()], key })
     }
@@ -116,7 +128,7 @@ impl Ca {
         let csr = CertificateSigningRequestParams::from_pem(csr)?;
         let own = format!("{meta_store}.{}", Role::Meta.name());
         let names = vec![SanType::DnsName(own.try_into()?)];
-        let leaf = self.leaf(Role::Meta, names, &csr.public_key, now, META_LIFE)?;
+        let leaf = self.leaf(Role::Meta, names, &csr.public_key, now)?;
         Ok(leaf.pem() + &self.cert_pem)
     }
 
@@ -126,7 +138,6 @@ impl Ca {
         mut names: Vec<SanType>,
         key: &impl PublicKeyData,
         now: SystemTime,
-        life: Duration,
     ) -> Result<Certificate, rcgen::Error> {
         let mut params = CertificateParams::default();
         names.insert(0, SanType::DnsName(role.name().try_into()?));
@@ -136,10 +147,17 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        params.not_before = (now - SKEW).into();
-        params.not_after = (now + life).into();
+        params.not_before = (now - SKEW.min(self.leaf_life)).into();
+        params.not_after = (now + self.leaf_life).into();
         params.signed_by(key, &self.issuer)
     }
+}
+
+/// Refuses a key that others may read: who has it is any server of the cluster.
+pub(crate) fn check_private(path: &Path) -> anyhow::Result<()> {
+    let mode = path.metadata().with_context(|| format!("read {}", path.display()))?.permissions().mode();
+    check_mode(&path.to_string_lossy(), mode)?;
+    Ok(())
 }
 
 /// Writes a file that only its owner may read, synced.
@@ -168,6 +186,10 @@ mod tests {
         let id = ca.admin_identity("127.0.0.1".parse().unwrap(), now).unwrap();
         assert_eq!(tls::ca_pin(&id.chain[1]).unwrap(), ca.pin());
         tls::server_config(id.chain, id.key, ALPN_REST).unwrap();
+        let key = dir.path().join(KEY_FILE);
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = format!("{:#}", Ca::load(dir.path()).err().unwrap());
+        assert!(error.contains(&format!("chmod 600 {}", key.display())), "{error}");
     }
 
     #[test]

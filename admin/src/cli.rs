@@ -4,14 +4,19 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use flexfs_uring::harden::{self, split_flags};
 use flexfs_wire::creds::AdminAddr;
 use flexfs_wire::limits::ADMIN_PORT;
+use flexfs_wire::token::hide;
 
+use crate::configure::text::parse_duration;
+use crate::daemon;
 use crate::init::{self, CredsOut};
-use crate::{daemon, systemd};
+use crate::systemd::{self, Systemd};
 
 /// The admin server of a flexfs cluster: accounts, volumes, stores and tokens.
 #[derive(Debug, Parser)]
@@ -57,20 +62,7 @@ enum Part {
         out: Out,
     },
     /// Write a systemd unit for `start`.
-    Systemd {
-        /// Flags of `start` in the unit.
-        #[arg(long = "startFlags", default_value = "", allow_hyphen_values = true)]
-        start_flags: String,
-        /// Replace a unit that exists.
-        #[arg(long)]
-        force: bool,
-        /// Enable and start it at once.
-        #[arg(long)]
-        now: bool,
-        /// Folder of the units.
-        #[arg(long = "unitFolder", default_value = "/etc/systemd/system")]
-        unit_folder: PathBuf,
-    },
+    Systemd(Systemd),
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +118,13 @@ pub(crate) struct Start {
     /// Private key (PEM) of --sslCert.
     #[arg(long = "sslKey", requires = "ssl_cert")]
     pub(crate) ssl_key: Option<PathBuf>,
+    /// Started as root: become this user once the port is taken. The folder must be this user's.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Life of the certificates that this server issues, to metadata servers and to itself: 30d, 12h. They are renewed by
+    /// themselves when a third of it is left [default: 30d].
+    #[arg(long = "certLife", value_parser = parse_life)]
+    pub(crate) cert_life: Option<Duration>,
     /// Days that the audit log is kept, at least 30.
     #[arg(
         long = "auditRetention",
@@ -136,16 +135,51 @@ pub(crate) struct Start {
     pub(crate) audit_retention: u32,
 }
 
+/// Shortest life of a certificate.
+const LIFE_MIN: Duration = Duration::from_secs(10);
+/// Longest: what a thief of a key has of it.
+const LIFE_MAX: Duration = Duration::from_secs(397 * 86_400);
+
+fn parse_life(text: &str) -> Result<Duration, String> {
+    let seconds = parse_duration(text)?;
+    let life = Duration::from_secs(seconds.unsigned_abs());
+    Some(life)
+        .filter(|life| (LIFE_MIN..=LIFE_MAX).contains(life))
+        .ok_or_else(|| "a certificate lives from 10s to 397d".to_owned())
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse().verb) {
+    harden::forbid_dumps();
+    match Cli::try_parse() {
+        Ok(cli) => report("admin.flexfs", run(cli.verb)),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// The exit code of what was done, and its error in words; a token that stands in them is not repeated.
+#[must_use]
+pub fn report(program: &str, done: anyhow::Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("admin.flexfs: {error:#}");
+            eprintln!("{program}: {}", hide(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong with a command line; a token that stands in it is not repeated.
+#[must_use]
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help: a reader that has seen enough misses nothing.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    eprint!("{}", hide(&error.to_string()));
+    ExitCode::from(2)
 }
 
 fn run(verb: Verb) -> anyhow::Result<()> {
@@ -156,8 +190,9 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Init(Init { part: Some(Part::Account { name, place, out }), .. }) => {
             init::add(&place.folder()?, &name, out.creds()?)
         }
-        Verb::Init(Init { part: Some(Part::Systemd { start_flags, force, now, unit_folder }), .. }) => {
-            systemd::init(&unit_folder, &start_flags, force, now)
+        Verb::Init(Init { part: Some(Part::Systemd(wanted)), .. }) => {
+            let start = unit_start(&wanted.start_flags)?;
+            systemd::init(&wanted, start)
         }
         Verb::Start(start) => {
             log_to_stderr();
@@ -169,6 +204,22 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// What the flags of `start` that will stand in a unit come to.
+fn unit_start(flags: &str) -> anyhow::Result<systemd::Start> {
+    let words = split_flags(flags)?;
+    let line = ["admin.flexfs", "start"].into_iter().map(str::to_owned).chain(words);
+    let Verb::Start(start) = Cli::try_parse_from(line).context("--startFlags")?.verb else {
+        bail!("--startFlags: these are no flags of `start`");
+    };
+    if start.user.is_some() {
+        bail!(
+            "give --user to `init systemd` and not in --startFlags: systemd starts the server as that user"
+        );
+    }
+    let files = [start.ssl_cert, start.ssl_key].into_iter().flatten().collect();
+    Ok(systemd::Start { folder: start.place.folder()?, files, port: start.bind_addr.port() })
 }
 
 /// Logs go to stderr; `FLEXFS_LOG` chooses what (`info`, `debug`, `flexfs_admin=debug`, ...).
@@ -195,6 +246,12 @@ mod tests {
         assert!(Cli::try_parse_from(["admin.flexfs", "start", "--sslCert", "x"]).is_err());
         assert!(Cli::try_parse_from(["admin.flexfs", "init", "--adminAddr", "x:1"]).is_err());
         assert!(Cli::try_parse_from(["admin.flexfs", "start", "--auditRetention", "29"]).is_err());
+        assert_eq!(parse_life("12h"), Ok(Duration::from_secs(43_200)));
+        for bad in ["", "9s", "398d", "d", "-1d"] {
+            assert!(parse_life(bad).is_err(), "{bad}");
+        }
+        assert_eq!(unit_start("--dbFolder '/a b'").unwrap().folder, PathBuf::from("/a b"));
+        assert!(unit_start("--dbFolder /a --user x").is_err() && unit_start("--bogus").is_err());
         let parsed =
             Cli::try_parse_from(["admin.flexfs", "init", "account", "ann", "--dbFolder", "/x"]).unwrap();
         assert!(matches!(parsed.verb, Verb::Init(Init { part: Some(Part::Account { .. }), .. })));

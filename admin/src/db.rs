@@ -118,6 +118,8 @@ pub(crate) fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     // A revocation that was answered must survive a power cut.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // Files elsewhere are out of reach.
+    connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use flexfs_uring::harden::User;
 use flexfs_wire::creds::{AdminAddr, Creds};
 use flexfs_wire::creds_file;
 use flexfs_wire::token::{Token, TokenKind};
@@ -52,11 +53,14 @@ pub(crate) fn check_made(folder: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Takes the folder for this process; the lock goes with the returned file.
-pub(crate) fn lock(folder: &Path) -> anyhow::Result<File> {
+/// Takes the folder for this process; the lock goes with the returned file, which becomes the property of `user`.
+pub(crate) fn lock(folder: &Path, user: Option<&User>) -> anyhow::Result<File> {
     let path = folder.join(LOCK_FILE);
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
+    if let Some(user) = user {
+        user.own(&path).with_context(|| format!("give {} to {}", path.display(), user.name()))?;
+    }
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!("another admin.flexfs works on {}: stop it first", folder.display());
     }
@@ -73,7 +77,7 @@ pub(crate) fn run(folder: &Path, account: &str, out: Option<CredsOut>) -> anyhow
         .mode(0o700)
         .create(folder)
         .with_context(|| format!("make {}", folder.display()))?;
-    let _lock = lock(folder)?;
+    let _lock = lock(folder, None)?;
     if db_file(folder).exists() {
         bail!(
             "{} was initialized before; nothing was changed.\nStart it with `admin.flexfs start --dbFolder {}`; \

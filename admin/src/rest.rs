@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use flexfs_wire::token::TokenKind;
+use flexfs_wire::token::{TokenKind, hide};
 use hyper::body::Body as _;
 use rusqlite::Transaction;
 use serde_json::{Value, json};
@@ -120,7 +120,7 @@ async fn require_account(
     let principal = authenticate(&app, TokenKind::Account, &headers, peer).await?;
     let (token, address) = (principal.token.to_string(), peer.0.to_string());
     let actor = app.db.read(move |tables, _| Actor::find(tables, principal.owner, token, address)).await?;
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), hide(request.uri().path()));
     request.extensions_mut().insert(actor.clone());
     let response = next.run(request).await;
     if method != axum::http::Method::GET {
@@ -210,6 +210,9 @@ async fn create<N: Noun>(
         // Of a volume that is not its own: nothing was made.
         rights::check_this::<N>(scene.by, tables, &key)?;
         note::<N>(tables, scene, Verb::Create, &key, &body)?;
+        if let Some(minted) = minted.as_ref().filter(|minted| minted.id != key) {
+            note_token::<N>(tables, scene, &key, minted)?;
+        }
         let made = serde_json::to_value(table::show::<N>(tables, &key)?).map_err(unwritable)?;
         Ok(Json(match minted {
             Some(minted) => with_token(made, &minted),
@@ -306,6 +309,7 @@ async fn rotate<N: Noun>(
         let key = found::<N>(tables, scene, &id)?;
         let minted = turn(tables, &key, overlap, scene)?;
         note::<N>(tables, scene, Verb::Rotate, &key, &body)?;
+        note_token::<N>(tables, scene, &key, &minted)?;
         let ends = scene.now + overlap;
         Ok(Json(with_token(json!({ "oldEndsAt": ends }), &minted)))
     })
@@ -357,6 +361,20 @@ fn shown(body: &[u8]) -> String {
         }
         _ => String::from_utf8_lossy(body).into_owned(),
     }
+}
+
+/// A token that a change made on the way goes into the audit log too, by its id.
+fn note_token<N: Noun>(
+    tables: &Transaction<'_>,
+    scene: &Scene<'_>,
+    of: &str,
+    minted: &Minted,
+) -> Result<(), Problem> {
+    let noun = if N::NOUN.ends_with("token") { N::NOUN.to_owned() } else { format!("{} token", N::NOUN) };
+    let detail = json!({ "of": of }).to_string();
+    let deed =
+        Deed { action: Verb::Create.name(), noun: &noun, key: &minted.id, status: 200, detail: &detail };
+    audit::note(tables, scene.by, scene.now, deed)
 }
 
 /// Runs a change in a transaction, with the time, the cluster and whoever asks at hand.

@@ -1,33 +1,77 @@
 //! `init systemd`: a unit for `start`.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use clap::Args;
+use flexfs_uring::harden::Service;
 
 /// Name of the unit.
 const UNIT: &str = "flexfs-admin.service";
+/// When to start it again.
+const LINES: &str = "Restart=on-failure\nRestartSec=1\n";
 
-/// Writes the unit into `folder` and, when `now`, enables and starts it.
+/// What `init systemd` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Systemd {
+    /// Flags of `start` in the unit.
+    #[arg(long = "startFlags", default_value = "", allow_hyphen_values = true)]
+    pub(crate) start_flags: String,
+    /// Run it as this user, who must own its folder and key files [default: root, without its capabilities].
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Replace a unit that exists.
+    #[arg(long)]
+    force: bool,
+    /// Enable and start it at once.
+    #[arg(long)]
+    now: bool,
+    /// Folder of the units.
+    #[arg(long = "unitFolder", default_value = "/etc/systemd/system")]
+    unit_folder: PathBuf,
+}
+
+/// What the flags of `start` come to.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Folder of the database and the CA.
+    pub(crate) folder: PathBuf,
+    /// Files that are only read.
+    pub(crate) files: Vec<PathBuf>,
+    /// Where it listens.
+    pub(crate) port: u16,
+}
+
+/// Writes the unit of a server that starts with `start` and, when `--now`, enables and starts it.
 ///
 /// # Errors
-/// The unit exists and `force` is not set, the folder cannot be written, or systemctl failed.
-pub(crate) fn init(folder: &Path, start_flags: &str, force: bool, now: bool) -> anyhow::Result<()> {
-    let path = folder.join(UNIT);
-    if path.exists() && !force {
+/// The unit exists and there is no `--force`, its user could not use the server's folder, the unit cannot be written, or
+/// systemctl failed.
+pub(crate) fn init(wanted: &Systemd, start: Start) -> anyhow::Result<()> {
+    let path = wanted.unit_folder.join(UNIT);
+    if path.exists() && !wanted.force {
         bail!("{} exists; --force replaces it", path.display());
     }
-    if start_flags.contains('\n') {
-        bail!("--startFlags must be one line");
-    }
     let program = std::env::current_exe().context("find this program's file")?;
-    // systemd gives a system service no HOME, where its default folders are.
     let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
-    fs::write(&path, unit(&program.display().to_string(), start_flags, &home))
-        .with_context(|| format!("write {} (are you root?)", path.display()))?;
+    let service = Service {
+        description: "flexfs admin server",
+        after: "network-online.target",
+        program: &program,
+        arguments: &wanted.start_flags,
+        home: &home,
+        lines: LINES,
+        user: wanted.user.as_deref(),
+        folders: &[start.folder],
+        files: &start.files,
+        ports: &[start.port],
+    };
+    service.prepare()?;
+    fs::write(&path, service.text()).with_context(|| format!("write {} (are you root?)", path.display()))?;
     println!("wrote {}", path.display());
-    if !now {
+    if !wanted.now {
         println!("next: systemctl daemon-reload && systemctl enable --now {UNIT}");
         return Ok(());
     }
@@ -38,30 +82,6 @@ pub(crate) fn init(folder: &Path, start_flags: &str, force: bool, now: bool) -> 
     Ok(())
 }
 
-fn unit(program: &str, start_flags: &str, home: &str) -> String {
-    let command = format!("{program} start {start_flags}");
-    format!(
-        "[Unit]\n\
-         Description=flexfs admin server\n\
-         Wants=network-online.target\n\
-         After=network-online.target\n\
-         \n\
-         [Service]\n\
-         Environment=HOME={home}\n\
-         ExecStart={}\n\
-         Restart=on-failure\n\
-         RestartSec=1\n\
-         UMask=0077\n\
-         NoNewPrivileges=yes\n\
-         ProtectSystem=full\n\
-         PrivateTmp=yes\n\
-         \n\
-         [Install]\n\
-         WantedBy=multi-user.target\n",
-        command.trim_end()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,12 +89,26 @@ mod tests {
     #[test]
     fn writes_once_unless_forced() {
         let dir = tempfile::tempdir().unwrap();
-        init(dir.path(), "--bindAddr 10.0.0.1:7440", false, false).unwrap();
+        let write = |flags: &str, force| {
+            let wanted = Systemd {
+                start_flags: flags.to_owned(),
+                user: None,
+                force,
+                now: false,
+                unit_folder: dir.path().to_owned(),
+            };
+            init(&wanted, Start { folder: dir.path().join("data"), files: Vec::new(), port: 7440 })
+        };
+        write("--bindAddr 10.0.0.1:7440", false).unwrap();
         let text = fs::read_to_string(dir.path().join(UNIT)).unwrap();
         assert!(text.contains("\nEnvironment=HOME=/"), "its defaults lie below HOME: {text}");
         assert!(text.contains(" start --bindAddr 10.0.0.1:7440\n"), "{text}");
-        assert!(init(dir.path(), "", false, false).unwrap_err().to_string().contains("--force"));
-        init(dir.path(), "", true, false).unwrap();
+        assert!(
+            text.contains(&format!("\nReadWritePaths={}\n", dir.path().join("data").display())),
+            "{text}"
+        );
+        assert!(write("", false).unwrap_err().to_string().contains("--force"));
+        write("", true).unwrap();
         let text = fs::read_to_string(dir.path().join(UNIT)).unwrap();
         assert!(text.contains(" start\nRestart"), "{text}");
     }

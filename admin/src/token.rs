@@ -86,7 +86,7 @@ pub(crate) struct TokenInfo {
     expires_at: Option<i64>,
     /// Last use, accurate to some seconds.
     last_used_at: Option<i64>,
-    /// By whom.
+    /// The address it came from.
     last_used_by: String,
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Config {
     pub(crate) creds_file: PathBuf,
     /// Threads that serve connections.
     pub(crate) cores: usize,
+    /// Whom to become.
+    pub(crate) user: Option<String>,
     /// Cut damaged journals and go on.
     pub(crate) cut_journals: bool,
 }

@@ -282,6 +282,9 @@ pub(crate) enum MetricsError {
         /// What the system said.
         error: io::Error,
     },
+    /// Its threads cannot be started.
+    #[error("metrics: {0}")]
+    Thread(io::Error),
     /// The recorder cannot be set up.
     #[error("metrics: {0}")]
     Recorder(#[from] BuildError),
@@ -290,15 +293,21 @@ pub(crate) enum MetricsError {
     Twice,
 }
 
-/// Installs the recorder and serves `/metrics` and `/healthz` on `addr`, as long as the process lives. Healthy is a
-/// server once `ready` is set.
+/// Takes the port of `/metrics` and `/healthz`.
+///
+/// # Errors
+/// [`MetricsError::Bind`].
+pub(crate) fn listen(addr: SocketAddr) -> Result<TcpListener, MetricsError> {
+    TcpListener::bind(addr).map_err(|error| MetricsError::Bind { addr, error })
+}
+
+/// Installs the recorder and serves `/metrics` and `/healthz`, as long as the process lives. Healthy is a server once `ready`
+/// is set.
 ///
 /// # Errors
 /// [`MetricsError`].
-pub(crate) fn serve(addr: SocketAddr, ready: Arc<AtomicBool>) -> Result<SocketAddr, MetricsError> {
-    let bind = |error| MetricsError::Bind { addr, error };
-    let listener = TcpListener::bind(addr).map_err(bind)?;
-    let local = listener.local_addr().map_err(bind)?;
+pub(crate) fn serve(listener: TcpListener, ready: Arc<AtomicBool>) -> Result<SocketAddr, MetricsError> {
+    let local = listener.local_addr().map_err(MetricsError::Thread)?;
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full("flexfs_meta_request_seconds".to_owned()), &BUCKETS)?
         .build_recorder();
@@ -306,7 +315,7 @@ pub(crate) fn serve(addr: SocketAddr, ready: Arc<AtomicBool>) -> Result<SocketAd
     metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)?;
     let upkeep = handle.clone();
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(bind)
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(MetricsError::Thread)
     };
     spawn(
         "upkeep",

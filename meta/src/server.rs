@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use flexfs_uring::harden::{self, Keep, Needs, Reach, User};
+use flexfs_wire::creds::Creds;
 use flexfs_wire::creds_file;
 use flexfs_wire::token::TokenKind;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -33,14 +35,11 @@ const CORES_WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// It could not start, or could not go on; the text says what to do.
 pub(crate) fn run(config: &Config) -> Result<()> {
-    raise_descriptors();
-    let _lock = lock(&config.db_folder)?;
+    let Prepared { _lock, creds, metrics, listeners } = prepare(config)?;
     let (control, endings) = control();
     let signals = signals(control.clone())?;
-    let creds = creds_file::load(TokenKind::Meta, &config.creds_file)?;
     let ready = Arc::new(AtomicBool::new(false));
-    let metrics_addr = metrics::serve(config.metrics_addr, ready.clone())?;
-    let listeners = listen(config.bind_addr, config.cores)?;
+    let metrics_addr = metrics::serve(metrics, ready.clone())?;
     let bound = listeners.first().map_or(Ok(config.bind_addr), TcpListener::local_addr)?;
     let http = Arc::new(AdminHttp::new(&creds));
     let identity = identity(config, &http, creds.token.ca_pin)?;
@@ -88,6 +87,39 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     }
 }
 
+/// What is taken while the process may still do so.
+struct Prepared {
+    _lock: File,
+    creds: Creds,
+    metrics: TcpListener,
+    listeners: Vec<TcpListener>,
+}
+
+/// Takes folder, credentials and ports, and gives up what is not needed from then on. Before any other thread, for threads
+/// inherit it.
+fn prepare(config: &Config) -> Result<Prepared> {
+    raise_descriptors();
+    let user = config.user.as_deref().map(User::find).transpose()?;
+    let folders = vec![config.db_folder.clone(), config.cert_folder.clone()];
+    if let Some(user) = &user {
+        folders.iter().try_for_each(|folder| user.take(folder))?;
+    }
+    let lock = lock(&config.db_folder, user.as_ref())?;
+    let creds = creds_file::load(TokenKind::Meta, &config.creds_file)?;
+    let metrics = metrics::listen(config.metrics_addr)?;
+    let listeners = listen(config.bind_addr, config.cores)?;
+    // Only what exists can be kept in reach.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.cert_folder)
+        .with_context(|| format!("the certificate folder {} cannot be used", config.cert_folder.display()))?;
+    let reach = Reach { folders, ports: vec![creds.admin_addr.port()] };
+    let in_force = harden::give_up(&Needs { user, keep: Keep::Files, reach: Some(reach) })?;
+    tracing::info!("given up what is not needed: {in_force}");
+    Ok(Prepared { _lock: lock, creds, metrics, listeners })
+}
+
 /// Every link is a descriptor, and the usual soft limit is 1024.
 fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -97,14 +129,17 @@ fn raise_descriptors() {
     }
 }
 
-/// Takes the database folder for this process.
+/// Takes the database folder for this process; `user` is who will own it.
 ///
 /// # Errors
 /// Another process has it.
-pub(crate) fn lock(folder: &Path) -> Result<File> {
+pub(crate) fn lock(folder: &Path, user: Option<&User>) -> Result<File> {
     let make = || -> std::io::Result<File> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        File::options().write(true).create(true).truncate(false).open(folder.join("lock"))
+        let path = folder.join("lock");
+        let file = File::options().write(true).create(true).truncate(false).open(&path)?;
+        // It must be able to take it without root, too.
+        user.map_or(Ok(()), |user| user.own(&path)).map(|()| file)
     };
     let file = make().with_context(|| format!("the database folder {} cannot be used", folder.display()))?;
     match file.try_lock() {

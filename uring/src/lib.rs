@@ -7,6 +7,8 @@
 //! Ownership: memory the kernel may touch belongs to a slot of the ring's table, never to a future. Dropping a
 //! future orphans its slot and asks the kernel to cancel; the memory is freed when the kernel has let go of it.
 //!
+//! [`harden`] is what a process of this house gives up at its start; it has nothing to do with rings but their threads.
+//!
 //! Absent on purpose: work stealing (a task stays on its core), blocking pools, signals, UDP, TLS (see `wire`).
 //! This is the only crate of the workspace with unsafe code.
 
@@ -17,6 +19,7 @@ pub mod cpu;
 mod executor;
 pub mod file;
 pub mod fuse;
+pub mod harden;
 mod mailbox;
 mod op;
 mod ring;

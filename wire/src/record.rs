@@ -373,7 +373,6 @@ impl std::fmt::Debug for Handshake {
 }
 
 /// What a finished handshake leaves.
-#[derive(Debug)]
 pub struct Secured {
     /// Seals what is sent.
     pub sealer: Sealer,
@@ -381,6 +380,12 @@ pub struct Secured {
     pub opener: Opener,
     /// 32 bytes both sides know and nobody else (`EXPORTER_LABEL`, no context): binds a proof to this link.
     pub exporter: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Secured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secured").finish_non_exhaustive()
+    }
 }
 
 impl Handshake {

@@ -288,6 +288,33 @@ pub enum TokenError {
     UnsupportedVersion(u8),
 }
 
+/// Characters of a body before its secret begins: version and id.
+const PUBLIC_CHARS: usize = 22;
+
+/// `text` with the bodies of tokens left out, sound or not. For what may repeat the words of a person who pasted a token where
+/// none belongs: errors of a command line, paths of requests.
+#[must_use]
+pub fn hide(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((start, prefix)) = next_prefix(rest) {
+        let (before, body) = rest.split_at(start + prefix.len());
+        shown.push_str(before);
+        let end =
+            body.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).unwrap_or(body.len());
+        shown.push_str(if end > PUBLIC_CHARS { "[hidden]" } else { &body[..end] });
+        rest = &body[end..];
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// Where the next token may begin, and by which prefix.
+fn next_prefix(text: &str) -> Option<(usize, &'static str)> {
+    let found = TokenKind::ALL.map(|kind| text.find(kind.prefix()).map(|start| (start, kind.prefix())));
+    found.into_iter().flatten().min()
+}
+
 /// Decodes and checks a body: characters, then checksum, then version, then length, so that the most telling
 /// error wins (a later version may have another length).
 fn decode(text: &str) -> Result<Zeroizing<[u8; BODY_BYTES]>, TokenError> {
@@ -392,6 +419,21 @@ mod tests {
         let token = sample(TokenKind::Account);
         let shown = format!("{token:?} {:?}", token.secret_hash());
         assert!(shown.contains("[secret]") && !shown.contains("2, 2") && !shown.contains("0202"), "{shown}");
+    }
+
+    #[test]
+    fn tokens_in_texts_are_hidden() {
+        let text = sample(TokenKind::Volume).to_text();
+        for (said, shown) in [
+            ("", ""),
+            ("no flexvol_short, flexacc_", "no flexvol_short, flexacc_"),
+            (&*format!("a '{}' b", *text), "a 'flexvol_[hidden]' b"),
+            (&*format!("{}{}/x", *text, *text), "flexvol_[hidden]/x"),
+            (&*format!("{} {}", &text[..60], &text[8..]), &*format!("flexvol_[hidden] {}", &text[8..])),
+            (&*format!("ü{}ü", &text[..40]), "üflexvol_[hidden]ü"),
+        ] {
+            assert_eq!(hide(said), shown);
+        }
     }
 
     #[test]

@@ -129,6 +129,7 @@ fn ours_with_ours_in_pieces_of_any_size() {
     for step in [1, 7, 1000, 100_000] {
         let (mut client, mut server) = both(step);
         assert_eq!(*client.exporter, *server.exporter);
+        assert_eq!(format!("{client:?}"), "Secured { .. }", "what both sides know is nobody else's to see");
         let data = pattern(50_000);
         let mut wire = Vec::new();
         client.sealer.seal(&[&data[..10], &[], &data[10..30_000], &data[30_000..]], &mut wire).unwrap();

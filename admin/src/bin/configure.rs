@@ -4,14 +4,13 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use flexfs_admin::cli::{refuse, report};
 use flexfs_admin::configure::cli;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("configure.flexfs: {error:#}");
-            ExitCode::FAILURE
-        }
+    flexfs_uring::harden::forbid_dumps();
+    match cli::Cli::try_parse() {
+        Ok(cli) => report("configure.flexfs", cli::run(cli)),
+        Err(error) => refuse(&error),
     }
 }

@@ -47,7 +47,8 @@ pub(crate) struct VolumeToken {
     expires_at: Option<i64>,
     /// Last use, accurate to some seconds.
     last_used_at: Option<i64>,
-    /// By whom.
+    /// Host and mount point as the client names itself, and the address that the metadata server saw; an address alone where
+    /// only admin was asked.
     last_used_by: String,
 }
 

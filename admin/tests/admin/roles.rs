@@ -131,6 +131,23 @@ fn who_did_what_is_on_record() {
     assert!(!all.contains("flexvol_") && !all.contains("flexacc_") && !all.contains(secret), "{all}");
     let table = server.configure(&["audit"]);
     assert!(table.lines().count() > 5 && table.starts_with("AT"), "{table}");
+    // A volume's first token, and what comes of a rotation, are on record by themselves.
+    let volume = server.json(&["create", "volume", "second", "--metaStore", "m", "--blockStore", "b"]);
+    let rotated = server.json(&["rotate", "account", "ann"]);
+    for (made, noun) in [(&volume, "volume token"), (&rotated, "account token")] {
+        let rows = server.json(&["audit", "--key", made["tokenId"].as_str().unwrap()]);
+        assert_eq!((&rows[0]["action"], &rows[0]["noun"]), (&json!("create"), &json!(noun)), "{rows}");
+    }
+    let of: Value = serde_json::from_str(
+        server.json(&["audit", "--key", volume["tokenId"].as_str().unwrap()])[0]["detail"].as_str().unwrap(),
+    )
+    .unwrap();
+    assert_eq!(of["of"], volume["id"]);
+    // Tokens that somebody pasted where none belongs are not.
+    assert!(!server.refused(&["delete", "volume-token", secret]).contains(secret));
+    server.configure(&["update", "volume", "second", "--notes", secret]);
+    let all = server.json(&["audit", "--limit", "5000"]).to_string();
+    assert!(!all.contains(secret) && all.contains("flexvol_[hidden]"), "{all}");
     // What was refused has changed nothing and what failed half-way left no row of success.
     assert!(server.refused(&["create", "volume-token", "--volume", "none"]).contains("no volume"));
     assert_eq!(server.json(&["audit", "--limit", "1"])[0]["status"], 400);

@@ -1,7 +1,10 @@
 //! admin.flexfs as a process: starting, stopping, and clients that do not play by the rules.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -145,7 +148,7 @@ fn a_lost_account_token_is_replaced_on_the_server() {
 fn a_log_that_cannot_be_written_ends_nobody() {
     let mut server = Server::start();
     assert!(server.stop());
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let mut child = Command::new(ADMIN)
         .args(["start", "--bindAddr", &server.address(), "--dbFolder"])
         .arg(server.path("db"))
@@ -159,4 +162,37 @@ fn a_log_that_cannot_be_written_ends_nobody() {
     assert!(child.try_wait().unwrap().is_none());
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Credentials of configure, the CA's key, and a key of the operator's.
+#[test]
+fn keys_and_credentials_open_to_others_are_refused() {
+    let mut server = Server::start();
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let creds = server.path("creds");
+    open(&creds, 0o644);
+    let text = server.refused(&["list", "accounts"]);
+    assert!(
+        text.contains(&format!("chmod 600 {}", creds.display())) && !text.contains(&server.account),
+        "{text}"
+    );
+    assert!(server.stop());
+    let start = |more: &[&Path]| {
+        let mut command = Command::new(ADMIN);
+        command.args(["start", "--bindAddr", "127.0.0.1:0", "--dbFolder"]).arg(server.path("db"));
+        for (flag, path) in ["--sslCert", "--sslKey"].iter().zip(more) {
+            command.arg(flag).arg(path);
+        }
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let key = server.path("own.key");
+    fs::write(&key, "no key").unwrap();
+    open(&key, 0o644);
+    let text = start(&[&server.path("db/ca.pem"), &key]);
+    assert!(text.contains(&format!("chmod o= {}", key.display())), "{text}");
+    let key = server.path("db/ca.key");
+    open(&key, 0o640);
+    assert!(start(&[]).contains(&format!("chmod 600 {}", key.display())));
 }

@@ -10,7 +10,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("uring", &[]),
     ("mount", &["wire", "uring"]),
     ("meta", &["wire", "uring"]),
-    ("admin", &["wire"]),
+    ("admin", &["wire", "uring"]),
     ("bench", &["wire", "uring", "mount", "meta", "admin", "fuzz"]),
     ("fuzz", &["wire", "uring", "mount", "meta", "admin"]),
 ];

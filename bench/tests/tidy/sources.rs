@@ -124,3 +124,35 @@ fn scripts_can_be_run() {
         );
     }
 }
+
+/// Names of fields whose bytes nobody may see, beside those that are wiped.
+const SECRET_FIELDS: [&str; 3] = ["resume_key", "exporter", "bearer"];
+
+/// A type with a secret in it says itself what `Debug` shows. [`Secret`] and `SecretText` hide what they hold.
+///
+/// [`Secret`]: flexfs_wire::token::Secret
+#[test]
+fn nothing_with_a_secret_derives_debug() {
+    let mut held = 0;
+    for source in rust().filter(|source| source.path.contains("/src/")) {
+        let mut derives = false;
+        let mut name = "";
+        for line in source.text.lines() {
+            if line.starts_with("#[derive(") {
+                derives = line.contains("Debug");
+            } else if !line.starts_with(' ') && (line.contains("struct ") || line.contains("enum ")) {
+                name = line;
+            } else if line == "}" || line.ends_with(';') && !line.starts_with(' ') {
+                (derives, name) = (false, "");
+            }
+            let field = line.trim().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+            let is_secret = line.contains(": Zeroizing<")
+                || SECRET_FIELDS.iter().any(|name| field.starts_with(&format!("{name}: ")));
+            if !name.is_empty() && line.starts_with("    ") && is_secret {
+                held += 1;
+                assert!(!derives, "{}: {name} derives Debug and holds a secret: {line}", source.path);
+            }
+        }
+    }
+    assert!(held > 4, "the fields were not found: {held}");
+}

@@ -2,11 +2,12 @@
 //! leaves this machine. Kept in `DB/tls` with mode 0600, renewed when a third of its life is left.
 
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use flexfs_wire::creds::check_mode;
 use flexfs_wire::tls::{self, ALPN_META, Role};
 use flexfs_wire::token::CaPin;
 use rustls::ServerConfig;
@@ -20,8 +21,10 @@ use zeroize::Zeroizing;
 use super::http::{AdminError, AdminHttp};
 use crate::clock;
 
-/// How often the age of the certificate is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// Longest time between two looks at the age of the certificate: a machine may have slept, or its clock been set.
+const LOOK_MAX: Duration = Duration::from_secs(600);
+/// Shortest, while admin is away.
+const LOOK_MIN: Duration = Duration::from_secs(1);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -45,16 +48,24 @@ pub(crate) enum CertificateError {
 /// The certificate in use; swapped under running connections.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    current: RwLock<Arc<CertifiedKey>>,
-    /// Seconds since 1970 from which on a new one is wanted.
-    renew_at: std::sync::atomic::AtomicI64,
+    current: RwLock<Current>,
     folder: PathBuf,
     pin: CaPin,
 }
 
+/// A certificate with its key.
+#[derive(Clone, Debug)]
+struct Current {
+    key: Arc<CertifiedKey>,
+    /// Seconds since 1970 from which on a new one is wanted.
+    renew_at: i64,
+    /// Seconds since 1970 from which on nobody takes it.
+    ends_at: i64,
+}
+
 impl ResolvesServerCert for Identity {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.current().key)
     }
 }
 
@@ -65,17 +76,20 @@ impl Identity {
     /// [`CertificateError`].
     pub(crate) fn obtain(folder: &Path, http: &AdminHttp, pin: CaPin) -> Result<Arc<Self>, CertificateError> {
         let now = clock::wall().secs;
-        let kept = load(folder, pin, now);
-        let (key, renew_at) = match kept {
-            Some(found) => found,
+        let current = match load(folder, pin, now) {
+            Some(kept) if now < kept.renew_at => kept,
+            Some(kept) => match request(folder, http, pin, now) {
+                // It is good for a while yet.
+                Err(CertificateError::Admin(AdminError::Unreachable { .. })) => kept,
+                made => made?,
+            },
             None => request(folder, http, pin, now)?,
         };
-        Ok(Arc::new(Self {
-            current: RwLock::new(Arc::new(key)),
-            renew_at: renew_at.into(),
-            folder: folder.to_owned(),
-            pin,
-        }))
+        Ok(Arc::new(Self { current: RwLock::new(current), folder: folder.to_owned(), pin }))
+    }
+
+    fn current(&self) -> Current {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What rustls needs to answer links.
@@ -83,14 +97,21 @@ impl Identity {
         tls::server_config_with(self.clone(), ALPN_META)
     }
 
+    /// How long to wait for the next look: until a new one is wanted, or, when it is wanted already, as often as there is
+    /// still something to be saved of the old one.
+    fn next_look(&self, now: i64) -> Duration {
+        let Current { renew_at, ends_at, .. } = self.current();
+        let seconds = if now < renew_at { renew_at - now } else { (ends_at - now) / 8 };
+        Duration::from_secs(seconds.max(0).unsigned_abs()).clamp(LOOK_MIN, LOOK_MAX)
+    }
+
     fn renew(&self, http: &AdminHttp) -> Result<bool, CertificateError> {
         let now = clock::wall().secs;
-        if now < self.renew_at.load(std::sync::atomic::Ordering::Relaxed) {
+        if now < self.current().renew_at {
             return Ok(false);
         }
-        let (key, renew_at) = request(&self.folder, http, self.pin, now)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
-        self.renew_at.store(renew_at, std::sync::atomic::Ordering::Relaxed);
+        let made = request(&self.folder, http, self.pin, now)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = made;
         Ok(true)
     }
 }
@@ -99,7 +120,7 @@ impl Identity {
 pub(crate) fn renew_forever(identity: Arc<Identity>, http: Arc<AdminHttp>) -> std::io::Result<()> {
     std::thread::Builder::new().name("certificate".to_owned()).spawn(move || {
         loop {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(identity.next_look(clock::wall().secs));
             match identity.renew(&http) {
                 Ok(true) => tracing::info!("the server's certificate was renewed"),
                 Ok(false) => {}
@@ -112,12 +133,7 @@ pub(crate) fn renew_forever(identity: Arc<Identity>, http: Arc<AdminHttp>) -> st
     Ok(())
 }
 
-fn request(
-    folder: &Path,
-    http: &AdminHttp,
-    pin: CaPin,
-    now: i64,
-) -> Result<(CertifiedKey, i64), CertificateError> {
+fn request(folder: &Path, http: &AdminHttp, pin: CaPin, now: i64) -> Result<Current, CertificateError> {
     let unusable = |error: rcgen::Error| CertificateError::Unusable(error.to_string());
     let key = rcgen::KeyPair::generate().map_err(unusable)?;
     let params = rcgen::CertificateParams::new(vec![Role::Meta.name().to_owned()]).map_err(unusable)?;
@@ -130,13 +146,18 @@ fn request(
     Ok(made)
 }
 
-/// The kept certificate, if it is of this cluster and has more than a third of its life before it.
-fn load(folder: &Path, pin: CaPin, now: i64) -> Option<(CertifiedKey, i64)> {
-    let key = Zeroizing::new(std::fs::read(folder.join("key.pem")).ok()?);
+/// The kept certificate, if it is of this cluster, still good, and its key was nobody else's to read.
+fn load(folder: &Path, pin: CaPin, now: i64) -> Option<Current> {
+    let path = folder.join("key.pem");
+    let mode = path.metadata().ok()?.permissions().mode();
+    if let Err(error) = check_mode(&path.to_string_lossy(), mode) {
+        tracing::warn!(%error, "the kept key is not used any more; asking admin for a new certificate");
+        return None;
+    }
+    let key = Zeroizing::new(std::fs::read(path).ok()?);
     let chain = std::fs::read(folder.join("chain.pem")).ok()?;
     match assemble(&chain, &key, pin, now) {
-        Ok((certified, renew_at)) if now < renew_at => Some((certified, renew_at)),
-        Ok(_) => None,
+        Ok(current) => Some(current),
         Err(cause) => {
             tracing::info!(cause, "the kept certificate is not used; asking admin for a new one");
             None
@@ -144,8 +165,8 @@ fn load(folder: &Path, pin: CaPin, now: i64) -> Option<(CertifiedKey, i64)> {
     }
 }
 
-/// Checks a chain and a key, and says from when on a new one is wanted.
-fn assemble(chain: &[u8], key: &[u8], pin: CaPin, now: i64) -> Result<(CertifiedKey, i64), String> {
+/// Checks a chain and a key.
+fn assemble(chain: &[u8], key: &[u8], pin: CaPin, now: i64) -> Result<Current, String> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<_, _>>()
         .map_err(|error| format!("chain: {error}"))?;
@@ -159,10 +180,9 @@ fn assemble(chain: &[u8], key: &[u8], pin: CaPin, now: i64) -> Result<(Certified
     if to <= now {
         return Err("it has expired".to_owned());
     }
-    let renew_at = to - (to - from) / 3;
     let certified =
         CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| error.to_string())?;
-    Ok((certified, renew_at))
+    Ok(Current { key: Arc::new(certified), renew_at: to - (to - from) / 3, ends_at: to })
 }
 
 fn keep(folder: &Path, chain: &[u8], key: &[u8]) -> Result<(), CertificateError> {
@@ -211,8 +231,20 @@ mod tests {
 
         let year = |year: i64| (year - 1970) * 31_556_952;
         assert!(load(&folder, pin, year(2021)).is_some());
-        assert!(load(&folder, pin, year(2022) + 5_000_000).is_none(), "last third of its life");
+        let kept = load(&folder, pin, year(2022)).unwrap();
+        // The scalar of a P-256 key in PKCS #8 (RFC 5208, RFC 5915).
+        let secret = key.serialize_der()[36..46].to_vec();
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (shown, list) = (format!("{kept:?}"), format!("{secret:?}"));
+        assert!(!shown.contains(list.trim_matches(['[', ']'])) && !shown.contains(&hex), "{shown}");
+        assert!(kept.renew_at < year(2022) + 5_000_000, "a new one is wanted in the last third");
+        assert!(load(&folder, pin, year(2023) + 86_400).is_none(), "it has ended");
         assert!(load(&folder, CaPin([0; 16]), year(2021)).is_none(), "another cluster");
+        let open =
+            |mode| std::fs::set_permissions(folder.join("key.pem"), std::fs::Permissions::from_mode(mode));
+        open(0o640).unwrap();
+        assert!(load(&folder, pin, year(2021)).is_none(), "a key that others may have read");
+        open(0o600).unwrap();
         std::fs::write(folder.join("key.pem"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
         assert!(load(&folder, pin, year(2021)).is_none(), "another key");
     }

@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+use flexfs_uring::harden::{self, split_flags};
 use flexfs_wire::limits::{META_PORT, METRICS_PORT};
+use flexfs_wire::token::hide;
 
-use super::{init, systemd, verify};
+use super::systemd::{self, Systemd};
+use super::{init, verify};
 use crate::config::{Config, default_path};
 use crate::server;
 
@@ -41,20 +44,7 @@ enum Part {
     /// Write the credentials file, after asking admin whether the token is good.
     Creds(Creds),
     /// Write a systemd unit for `start`.
-    Systemd {
-        /// Flags of `start` in the unit.
-        #[arg(long = "startFlags", default_value = "", allow_hyphen_values = true)]
-        start_flags: String,
-        /// Replace a unit that exists.
-        #[arg(long)]
-        force: bool,
-        /// Enable and start it at once.
-        #[arg(long)]
-        now: bool,
-        /// Folder of the units.
-        #[arg(long = "unitFolder", default_value = "/etc/systemd/system")]
-        unit_folder: PathBuf,
-    },
+    Systemd(Systemd),
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +95,9 @@ struct Start {
     /// Threads that serve connections [default: one per core].
     #[arg(long)]
     cores: Option<usize>,
+    /// Started as root: become this user once the ports are taken. The folders become this user's when they are made.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// Go on with a damaged journal: keep what is before the damage, and a copy of the journal beside it. Only when a start
     /// or `verify` told so.
     #[arg(long = "cutJournal")]
@@ -126,20 +119,37 @@ struct Verify {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse().verb) {
+    harden::forbid_dumps();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    match run(cli.verb) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("meta.flexfs: {error:#}");
+            eprintln!("meta.flexfs: {}", hide(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
 }
 
+/// What is wrong with the command line; a token that stands in it is not repeated.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help: a reader that has seen enough misses nothing.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    eprint!("{}", hide(&error.to_string()));
+    ExitCode::from(2)
+}
+
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Init { part: Part::Creds(creds) } => init::creds(&creds)?,
-        Verb::Init { part: Part::Systemd { start_flags, force, now, unit_folder } } => {
-            systemd::init(&unit_folder, &start_flags, force, now)?;
+        Verb::Init { part: Part::Systemd(wanted) } => {
+            let config = config(start_of(&wanted.start_flags)?)?;
+            systemd::init(&wanted, config)?;
         }
         Verb::Start(start) => {
             log_to_stderr();
@@ -153,6 +163,16 @@ fn run(verb: Verb) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The flags of `start` as they will stand in a unit.
+fn start_of(flags: &str) -> Result<Start> {
+    let words = split_flags(flags)?;
+    let line = ["meta.flexfs", "start"].into_iter().map(str::to_owned).chain(words);
+    match Cli::try_parse_from(line).context("--startFlags")?.verb {
+        Verb::Start(start) => Ok(start),
+        _ => anyhow::bail!("--startFlags: these are no flags of `start`"),
+    }
+}
+
 fn config(start: Start) -> Result<Config> {
     let db_folder = start.place.folder()?;
     Ok(Config {
@@ -160,6 +180,7 @@ fn config(start: Start) -> Result<Config> {
         metrics_addr: start.metrics_addr,
         cert_folder: start.cert_folder.unwrap_or_else(|| db_folder.join("tls")),
         db_folder,
+        user: start.user,
         cut_journals: start.cut_journal,
         creds_file: match start.creds_file {
             Some(file) => file,
@@ -198,5 +219,9 @@ mod tests {
         assert_eq!(start.bind_addr.to_string(), "0.0.0.0:7441");
         assert_eq!(start.metrics_addr.to_string(), "127.0.0.1:7442");
         assert!(Cli::try_parse_from(["meta.flexfs", "init", "creds"]).is_err());
+        assert_eq!(start_of("--dbFolder '/a b'").unwrap().place.folder().unwrap(), PathBuf::from("/a b"));
+        for bad in ["--dbFolder", "--bogus", "a\nb"] {
+            assert!(start_of(bad).is_err(), "{bad}");
+        }
     }
 }

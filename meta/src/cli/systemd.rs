@@ -1,33 +1,78 @@
 //! `init systemd`: a unit for `start`.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use flexfs_uring::harden::Service;
+
+use crate::config::Config;
 
 /// Name of the unit.
 const UNIT: &str = "flexfs-meta.service";
+/// When to start it again, and what it needs more of than others.
+const LINES: &str = "\
+    Restart=always\n\
+    RestartSec=1\n\
+    TimeoutStopSec=60\n\
+    LimitNOFILE=1048576\n\
+    LimitMEMLOCK=infinity\n";
 
-/// Writes the unit into `folder` and, when `now`, enables and starts it.
+/// What `init systemd` takes.
+#[derive(Debug, Args)]
+pub(super) struct Systemd {
+    /// Flags of `start` in the unit.
+    #[arg(long = "startFlags", default_value = "", allow_hyphen_values = true)]
+    pub(super) start_flags: String,
+    /// Run it as this user, who must own its folders and its credentials file [default: root, without its capabilities].
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Replace a unit that exists.
+    #[arg(long)]
+    force: bool,
+    /// Enable and start it at once.
+    #[arg(long)]
+    now: bool,
+    /// Folder of the units.
+    #[arg(long = "unitFolder", default_value = "/etc/systemd/system")]
+    unit_folder: PathBuf,
+}
+
+/// Writes the unit of a server that starts with `config` and, when `--now`, enables and starts it.
 ///
 /// # Errors
-/// The unit exists and `force` is not set, the folder cannot be written, or systemctl failed.
-pub(super) fn init(folder: &Path, start_flags: &str, force: bool, now: bool) -> Result<()> {
-    let path = folder.join(UNIT);
-    if path.exists() && !force {
+/// The unit exists and there is no `--force`, its user could not use the server's folders, the unit cannot be written, or
+/// systemctl failed.
+pub(super) fn init(wanted: &Systemd, config: Config) -> Result<()> {
+    let path = wanted.unit_folder.join(UNIT);
+    if path.exists() && !wanted.force {
         bail!("{} exists; --force replaces it", path.display());
     }
-    if start_flags.contains('\n') {
-        bail!("--startFlags must be one line");
+    if config.user.is_some() {
+        bail!(
+            "give --user to `init systemd` and not in --startFlags: systemd starts the server as that user"
+        );
     }
     let program = std::env::current_exe().context("find this program's file")?;
-    // systemd gives a system service no HOME, where its default folders are.
     let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
-    fs::write(&path, unit(&program.display().to_string(), start_flags, &home))
-        .with_context(|| format!("write {} (are you root?)", path.display()))?;
+    let service = Service {
+        description: "flexfs metadata server",
+        after: "network-online.target flexfs-admin.service",
+        program: &program,
+        arguments: &wanted.start_flags,
+        home: &home,
+        lines: LINES,
+        user: wanted.user.as_deref(),
+        folders: &[config.db_folder, config.cert_folder],
+        files: &[config.creds_file],
+        ports: &[config.bind_addr.port(), config.metrics_addr.port()],
+    };
+    service.prepare()?;
+    fs::write(&path, service.text()).with_context(|| format!("write {} (are you root?)", path.display()))?;
     println!("wrote {}", path.display());
-    if !now {
+    if !wanted.now {
         println!("next: systemctl daemon-reload && systemctl enable --now {UNIT}");
         return Ok(());
     }
@@ -38,33 +83,6 @@ pub(super) fn init(folder: &Path, start_flags: &str, force: bool, now: bool) -> 
     Ok(())
 }
 
-fn unit(program: &str, start_flags: &str, home: &str) -> String {
-    let command = format!("{program} start {start_flags}");
-    format!(
-        "[Unit]\n\
-         Description=flexfs metadata server\n\
-         Wants=network-online.target\n\
-         After=network-online.target flexfs-admin.service\n\
-         \n\
-         [Service]\n\
-         Environment=HOME={home}\n\
-         ExecStart={}\n\
-         Restart=always\n\
-         RestartSec=1\n\
-         TimeoutStopSec=60\n\
-         LimitNOFILE=1048576\n\
-         LimitMEMLOCK=infinity\n\
-         UMask=0077\n\
-         NoNewPrivileges=yes\n\
-         ProtectSystem=full\n\
-         PrivateTmp=yes\n\
-         \n\
-         [Install]\n\
-         WantedBy=multi-user.target\n",
-        command.trim_end()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,13 +90,32 @@ mod tests {
     #[test]
     fn writes_once_unless_forced() {
         let dir = tempfile::tempdir().unwrap();
-        init(dir.path(), "--bindAddr 10.0.0.1:7441", false, false).unwrap();
+        let wanted = |flags: &str, force| Systemd {
+            start_flags: flags.to_owned(),
+            user: None,
+            force,
+            now: false,
+            unit_folder: dir.path().to_owned(),
+        };
+        let config = || Config {
+            bind_addr: "10.0.0.1:7441".parse().unwrap(),
+            metrics_addr: "127.0.0.1:7442".parse().unwrap(),
+            db_folder: dir.path().join("data"),
+            cert_folder: dir.path().join("data/tls"),
+            creds_file: dir.path().join("creds"),
+            cores: 1,
+            user: None,
+            cut_journals: false,
+        };
+        init(&wanted("--bindAddr 10.0.0.1:7441", false), config()).unwrap();
         let text = fs::read_to_string(dir.path().join(UNIT)).unwrap();
         assert!(text.contains("\nEnvironment=HOME=/"), "its defaults lie below HOME: {text}");
         assert!(text.contains(" start --bindAddr 10.0.0.1:7441\n"), "{text}");
-        let error = init(dir.path(), "", false, false).unwrap_err().to_string();
+        assert!(text.contains(&format!("\nReadWritePaths={}", dir.path().join("data").display())), "{text}");
+        let error = init(&wanted("", false), config()).unwrap_err().to_string();
         assert!(error.contains("--force"), "{error}");
-        init(dir.path(), "", true, false).unwrap();
-        assert!(init(dir.path(), "a\nb", true, false).is_err());
+        init(&wanted("", true), config()).unwrap();
+        let other = Config { user: Some("nobody".to_owned()), ..config() };
+        assert!(init(&wanted("", true), other).unwrap_err().to_string().contains("--startFlags"));
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn run(folder: &Path, volume: Option<&str>, json: bool) -> Result<Exi
         bail!("there is no database folder {}; name it with --dbFolder", folder.display());
     }
     // Held to the end: no server may start in between.
-    let _lock = server::lock(folder)?;
+    let _lock = server::lock(folder, None)?;
     let volumes = folder.join("volumes");
     let found = if volumes.is_dir() {
         found_volumes(&volumes).with_context(|| format!("list {}", volumes.display()))?

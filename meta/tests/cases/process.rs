@@ -133,3 +133,40 @@ fn health_and_metrics_answer() {
         assert!(text.contains(name), "{name}: {text}");
     }
 }
+
+#[test]
+fn credentials_open_to_others_are_refused() {
+    let mut cluster = Cluster::start();
+    assert!(cluster.stop_meta());
+    let creds = cluster.path("meta-creds");
+    for mode in [0o640, 0o604, 0o620] {
+        std::fs::set_permissions(&creds, std::fs::Permissions::from_mode(mode)).unwrap();
+        let output = cluster
+            .meta_command("start")
+            .args(["--bindAddr", "127.0.0.1:0", "--metricsAddr", "127.0.0.1:0", "--credsFile"])
+            .arg(&creds)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && text.contains(&format!("chmod 600 {}", creds.display())),
+            "{text}"
+        );
+        assert!(!text.contains(&cluster.meta_token), "{text}");
+    }
+}
+
+/// A key that others could read may have been read: meta gets another one instead of going on with it.
+#[test]
+fn a_key_open_to_others_is_replaced() {
+    let mut cluster = Cluster::start();
+    assert!(cluster.stop_meta());
+    let key = cluster.path("meta/tls/key.pem");
+    let before = std::fs::read(&key).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    cluster.start_meta();
+    assert!(cluster.log().contains("the kept key is not used any more"), "{}", cluster.log());
+    assert_ne!(std::fs::read(&key).unwrap(), before);
+    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    drop(cluster.open());
+}

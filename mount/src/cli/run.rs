@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use flexfs_wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use flexfs_wire::token::hide;
 use tracing_subscriber::EnvFilter;
 
 use super::creds::InitCreds;
@@ -82,6 +83,7 @@ struct Start {
 /// Runs the program with its arguments.
 #[must_use]
 pub fn main(args: &[OsString]) -> ExitCode {
+    flexfs_uring::harden::forbid_dumps();
     if mount8::is_helper_call(args) {
         let mounted = mount8::parse(args).and_then(|(args, fake)| if fake { Ok(()) } else { start(args) });
         return report(mounted, MOUNT_FAILURE);
@@ -90,8 +92,12 @@ pub fn main(args: &[OsString]) -> ExitCode {
         Ok(cli) => cli,
         // Help goes to standard output with code 0, mistakes to standard error.
         Err(error) => {
-            drop(error.print());
-            return ExitCode::from(if error.use_stderr() { 1 } else { 0 });
+            if !error.use_stderr() {
+                drop(error.print());
+                return ExitCode::SUCCESS;
+            }
+            eprint!("{}", hide(&error.to_string()));
+            return ExitCode::FAILURE;
         }
     };
     let done = match cli.verb {
@@ -123,7 +129,7 @@ fn serve(args: MountArgs, ready: Ready) -> ExitCode {
         Err(error) => {
             // Once: here, or by the parent and in the log.
             if ready.fail(&error) {
-                tracing::error!("{error:#}");
+                tracing::error!("{}", hide(&format!("{error:#}")));
                 return ExitCode::FAILURE;
             }
             report(Err(error), 1)
@@ -158,7 +164,7 @@ fn report(done: anyhow::Result<()>, code: u8) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mount.flexfs: {error:#}");
+            eprintln!("mount.flexfs: {}", hide(&format!("{error:#}")));
             ExitCode::from(code)
         }
     }

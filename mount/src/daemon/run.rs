@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use flexfs_uring::clock;
+use flexfs_uring::harden::{self, Keep, Needs};
 use flexfs_wire::creds_file;
 use flexfs_wire::token::TokenKind;
 use rustix::process::{Resource, Rlimit};
@@ -58,6 +59,9 @@ pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
     args.mount_point.clone_from(&target);
     let claim = claim(&Place::new(&args.state_folder, &target), &target)?;
     let creds = creds_file::load(TokenKind::Volume, &args.creds_path())?;
+    // Before any other thread, for threads inherit it.
+    let in_force = harden::give_up(&Needs { user: None, keep: Keep::Mounts, reach: None })?;
+    tracing::info!("given up what is not needed: {in_force}");
     let shards = Shards::start()?;
     let session = setup::open(setup::Config {
         creds,

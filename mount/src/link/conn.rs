@@ -37,12 +37,17 @@ const RESOLVE_MAX: Duration = Duration::from_secs(10);
 const RECEIVE_BYTES: usize = 8 * 1024;
 
 /// A connection whose keys are agreed on.
-#[derive(Debug)]
 pub struct Conn {
     pub(crate) stream: Rc<TcpStream>,
     pub(crate) rx: Rc<RefCell<Rx>>,
     pub(crate) tx: Tx,
     exporter: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conn").field("stream", &self.stream).finish_non_exhaustive()
+    }
 }
 
 impl Conn {

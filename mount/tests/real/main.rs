@@ -36,6 +36,7 @@ macro_rules! one {
 
 mod acls;
 mod behind;
+mod certificates;
 mod child;
 mod coherence;
 mod crash;
@@ -45,6 +46,7 @@ mod faults;
 mod files;
 mod full;
 mod handles;
+mod hardening;
 mod harness;
 mod large;
 mod locks;
@@ -55,6 +57,7 @@ mod outage;
 mod quickstart;
 mod refusals;
 mod revoke;
+mod secrets;
 mod space;
 mod suites;
 mod tools;

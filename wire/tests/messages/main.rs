@@ -6,4 +6,5 @@ mod frames;
 mod golden;
 mod roundtrip;
 mod samples;
+mod secrets;
 mod strategy;

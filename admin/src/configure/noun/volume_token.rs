@@ -26,7 +26,7 @@ pub(crate) const VIEW: View = View {
         column("createdAt", Look::Time),
         column("expiresAt", Look::Time),
         column("lastUsedAt", Look::Time),
-        detail("lastUsedBy", Look::Plain),
+        column("lastUsedBy", Look::Plain),
         column("notes", Look::Plain),
     ],
 };

@@ -102,6 +102,33 @@ impl Process {
         self.environment.iter().map(pair).collect()
     }
 
+    /// The same, started with more arguments.
+    pub(crate) fn with(mut self, more: &[&str]) -> Self {
+        self.arguments.extend(more.iter().map(OsString::from));
+        self
+    }
+
+    /// The same, by a copy of its program.
+    pub(crate) fn moved(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
+
+    /// Lines of `/proc/PID/task/*/status` that begin with `key`, one of each thread.
+    pub(crate) fn statuses(&self, key: &str) -> Vec<String> {
+        let tasks = fs::read_dir(self.proc("task")).unwrap().map(|task| task.unwrap().path().join("status"));
+        let value = |path: PathBuf| {
+            // A thread may have ended meanwhile.
+            let text = fs::read_to_string(path).ok()?;
+            Some(text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?.trim().to_owned())
+        };
+        tasks.filter_map(value).collect()
+    }
+
+    /// A file of its folder in `/proc`.
+    pub(crate) fn proc(&self, name: &str) -> PathBuf {
+        Path::new("/proc").join(self.pid.as_raw_nonzero().to_string()).join(name)
+    }
+
     /// Its arguments, the program's name left out.
     pub(crate) fn arguments(&self) -> &[OsString] {
         &self.arguments
