@@ -115,7 +115,8 @@ impl World {
             _ => change.size = Some(u64::from(value % SIZE_MAX)),
         }
         if what == 0x3f {
-            change.size = Some(FILE_BYTES_MAX + u64::from(value));
+            // The bound itself is a size that the model has no room for.
+            change.size = Some(FILE_BYTES_MAX + 1 + u64::from(value));
         }
         let ino = if change.size.is_some() { self.file(source) } else { self.any(source) };
         let request = Request::SetAttr { node: node(ino), change };
