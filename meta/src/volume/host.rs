@@ -346,8 +346,7 @@ impl<S: Store> Host<S> {
     pub(super) fn take_settings(&mut self, settings: VolumeSettings) {
         self.settings = settings;
         self.measure_space();
-        let json = serde_json::to_vec(&self.settings).unwrap_or_default();
-        if let Err(errno) = self.namespace.keep("settings", json) {
+        if let Err(errno) = keep_settings(&mut self.namespace, &self.settings) {
             tracing::warn!(volume = %self.volume.id, %errno, "the volume's settings could not be kept");
         }
     }
@@ -387,4 +386,12 @@ impl<S: Store> Host<S> {
         }
         self.stopped = Some(done);
     }
+}
+
+/// Keeps settings for the next start, where admin may be away. Durable with the next session's record, which is a later commit.
+pub(super) fn keep_settings<S: Store>(
+    namespace: &mut Namespace<S>,
+    settings: &VolumeSettings,
+) -> Result<(), Errno> {
+    namespace.keep("settings", serde_json::to_vec(settings).unwrap_or_default()).map(drop)
 }

@@ -12,7 +12,7 @@ use flexfs_wire::id::Epoch;
 use flexfs_wire::settings::{Compression, Flags, VolumeSettings};
 
 use super::handle::Volume;
-use super::host::{Host, Now, Start};
+use super::host::{Host, Now, Start, keep_settings};
 use super::message::ToVolume;
 use super::outs::Cores;
 use super::registry::Registry;
@@ -149,9 +149,13 @@ fn open(
         OpenError::Engine(errno) => broken(errno),
         format @ OpenError::Format { .. } => format.to_string(),
     })?;
+    let kept = kept_settings(&namespace, &volume.id).map_err(broken)?;
     let settings = match settings {
-        Some(settings) => settings,
-        None => kept_settings(&namespace, &volume.id).map_err(broken)?,
+        Some(settings) if settings != kept => {
+            keep_settings(&mut namespace, &settings).map_err(broken)?;
+            settings
+        }
+        _ => kept,
     };
     let seal_key = seal_key(&mut namespace, broken)?;
     let epoch = raise_epoch(&mut namespace, |_| {}).map_err(broken)?;

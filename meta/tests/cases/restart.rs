@@ -8,6 +8,7 @@ use flexfs_wire::id::RequestId;
 use flexfs_wire::limits::LEASE_MS;
 use flexfs_wire::message::{Call, Caller, Replay, Reply, Request};
 
+use crate::client::Session;
 use crate::client::cluster::Cluster;
 
 #[test]
@@ -166,4 +167,22 @@ fn a_kill_under_load_does_everything_once() {
     assert!(cluster.stop_meta());
     let checked = cluster.verify();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+/// What admin said when the volume was opened first holds after a restart without admin.
+#[test]
+fn settings_survive_a_restart_without_admin() {
+    let mut cluster = Cluster::start();
+    cluster.configure(&["update", "volume", "main", "--maxInodes", "5"]);
+    let mut session = cluster.open();
+    let total = |session: &mut Session| match session.get(Request::StatFs) {
+        Reply::StatFs(figures) => figures.inodes_total,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(total(&mut session), 5);
+    cluster.kill_meta();
+    cluster.kill_admin();
+    cluster.start_meta();
+    session.recover(Vec::new());
+    assert_eq!(total(&mut session), 5);
 }
