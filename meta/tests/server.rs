@@ -16,5 +16,7 @@ mod cases {
     mod process;
     mod restart;
     mod rights;
+    mod scopes;
     mod strangers;
+    mod thieves;
 }

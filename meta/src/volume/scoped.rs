@@ -4,11 +4,26 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Ino, SessionId};
 use flexfs_wire::lease::{Keep, Recall};
 use flexfs_wire::message::{Lock, LockKind, Reply, Request};
+use flexfs_wire::seal::Node;
 
 use super::host::Host;
 use super::message::Job;
 use crate::engine::Store;
 use crate::namespace::Place;
+
+/// How a session with a scope stands to an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is in the scope.
+    Within,
+    /// It has, or had, several names; none in the scope is known, but the session has it open.
+    Open,
+    /// It is not in the scope, but nobody else has looked at it or changed it since it was: what this session wrote before it was
+    /// moved is not lost.
+    Sole,
+    /// It is not his any more.
+    Strange,
+}
 
 impl<S: Store> Host<S> {
     /// Root of a session's scope, if it is not all of the volume.
@@ -23,25 +38,38 @@ impl<S: Store> Host<S> {
         if gives_back(&job.call.request) || self.namespace.has_answered(job.session, job.request) {
             return true;
         }
-        let nodes = job.call.request.nodes();
-        nodes.iter().flatten().all(|node| self.is_his(job.session, root, node.ino))
+        let [first, second] = job.call.request.nodes();
+        let mut standing = |node: Option<Node>| node.map(|node| self.standing(job.session, root, node.ino));
+        let (first, second) = (standing(first), standing(second));
+        // Nothing is brought back into the scope that was taken out of it: a file that is only open gets no new name, unless it
+        // never had one, and what is outside stays there.
+        let is_named_anew = matches!(job.call.request, Request::Link { node, .. } if self.has_name(node.ino));
+        match (first, second) {
+            (Some(Standing::Open), _) if is_named_anew => false,
+            (Some(Standing::Strange), _) | (_, Some(Standing::Strange)) => false,
+            (Some(one), Some(other)) => (one == Standing::Sole) == (other == Standing::Sole),
+            _ => true,
+        }
+    }
+
+    fn has_name(&mut self, ino: Ino) -> bool {
+        self.namespace.attr(ino).is_ok_and(|attr| attr.nlink > 0)
     }
 
     /// Whether a session may read content of an inode: the same for blocks.
     pub(super) fn may_read(&mut self, session: SessionId, ino: Ino) -> bool {
-        self.scope_of(session).is_none_or(|root| self.is_his(session, root, ino))
+        self.scope_of(session).is_none_or(|root| self.standing(session, root, ino) != Standing::Strange)
     }
 
-    /// An inode in the scope; or one that nobody else has looked at or changed since it was in it, so that what this session
-    /// wrote before it was moved is not lost.
-    fn is_his(&mut self, session: SessionId, root: Ino, ino: Ino) -> bool {
+    fn standing(&mut self, session: SessionId, root: Ino, ino: Ino) -> Standing {
         match self.namespace.place(root, ino) {
-            Ok(Place::Within) => true,
-            Ok(Place::Unknown) if self.namespace.has_open(session, ino) => true,
-            Ok(Place::Unknown) if self.namespace.is_shown(root, ino) => true,
-            Ok(Place::Unknown | Place::Outside) => self.leases.is_sole(session, ino),
+            Ok(Place::Within) => Standing::Within,
+            Ok(Place::Unknown) if self.namespace.is_shown(root, ino) => Standing::Within,
+            Ok(Place::Unknown) if self.namespace.has_open(session, ino) => Standing::Open,
+            Ok(Place::Unknown | Place::Outside) if self.leases.is_sole(session, ino) => Standing::Sole,
+            Ok(Place::Unknown | Place::Outside) => Standing::Strange,
             // The engine's fault; the call meets it too and says so.
-            Err(_) => true,
+            Err(_) => Standing::Within,
         }
     }
 
