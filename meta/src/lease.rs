@@ -25,6 +25,9 @@ use crate::alone::Alone;
 /// Leases of one volume, about 100 bytes each. Beyond it nothing is granted, and clients ask every time.
 const LEASES_MAX: usize = 2_000_000;
 
+/// Stands for everything that a session may have cached; no inode has this number.
+const ANYTHING: Ino = Ino(0);
+
 /// What a call needs of the leases of others before it may be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want<'a> {
@@ -71,6 +74,9 @@ pub(crate) struct Leases {
     alone: Alone,
     /// Sessions that may cache anything: they were granted it by an earlier life of the server.
     wild: BTreeSet<SessionId>,
+    /// Of them, those with a scope: they are not told what others are about to change, which may be outside of it. Who changes
+    /// anything waits until they have dropped all they had.
+    shy: BTreeSet<SessionId>,
     /// Inodes that waiting calls want, and how many do.
     reserved: HashMap<Ino, u32>,
     recalls: BTreeMap<u64, Outstanding>,
@@ -147,17 +153,22 @@ impl Leases {
                 }
                 self.keeper_in_the_way(session, ino, each);
                 for wild in self.wild.iter().filter(|wild| **wild != session) {
-                    if !exclusive.contains(wild) && !shared.contains(wild) && !is_done(*wild, ino, None) {
-                        each(*wild, ino, Keep::Nothing, None);
+                    if exclusive.contains(wild) || shared.contains(wild) || is_done(*wild, ino, None) {
+                        continue;
                     }
+                    each(*wild, if self.shy.contains(wild) { ANYTHING } else { ino }, Keep::Nothing, None);
                 }
             }
             Want::Name(dir, name) => {
                 let holders = self.names.get(&dir).map(Holders::all).unwrap_or_default();
                 let wild = self.wild.iter().filter(|wild| !holders.contains(wild));
                 for holder in holders.iter().chain(wild).filter(|holder| **holder != session) {
-                    if !is_done(*holder, dir, Some(name)) {
-                        each(*holder, dir, Keep::All, Some(name));
+                    if is_done(*holder, dir, Some(name)) {
+                        continue;
+                    }
+                    match self.shy.contains(holder) && !holders.contains(holder) {
+                        true => each(*holder, ANYTHING, Keep::Nothing, None),
+                        false => each(*holder, dir, Keep::All, Some(name)),
                     }
                 }
             }
@@ -192,7 +203,9 @@ impl Leases {
         let recall = Recall { id, ino, keep, name };
         self.asked.entry((session, ino)).or_default().push(id);
         *self.owed.entry(session).or_default() += 1;
-        self.orders.push((session, recall.clone()));
+        if ino != ANYTHING {
+            self.orders.push((session, recall.clone()));
+        }
         self.recalls.insert(id, Outstanding { session, recall });
         id
     }
@@ -204,7 +217,7 @@ impl Leases {
 
     /// Recalls that a session has not answered: to be sent again when its link broke.
     pub(crate) fn outstanding(&self, session: SessionId) -> Vec<Recall> {
-        let mine = self.recalls.values().filter(|one| one.session == session);
+        let mine = self.recalls.values().filter(|one| one.session == session && one.recall.ino != ANYTHING);
         mine.map(|one| one.recall.clone()).collect()
     }
 
@@ -415,13 +428,24 @@ impl Leases {
     }
 
     /// A session of the server's last life may cache anything.
-    pub(crate) fn set_wild(&mut self, session: SessionId) {
+    pub(crate) fn set_wild(&mut self, session: SessionId, has_scope: bool) {
         self.wild.insert(session);
+        if has_scope {
+            self.shy.insert(session);
+        }
     }
 
-    /// It no longer does.
-    pub(crate) fn set_tame(&mut self, session: SessionId) {
+    /// It no longer does. The recalls that this answers.
+    pub(crate) fn set_tame(&mut self, session: SessionId) -> Vec<u64> {
         self.wild.remove(&session);
+        self.shy.remove(&session);
+        self.asked_of(session, ANYTHING).to_vec()
+    }
+
+    /// Whether nobody else has looked at an inode, or changed it, since this session was granted it.
+    pub(crate) fn is_sole(&self, session: SessionId, ino: Ino) -> bool {
+        let keeper = self.alone.keeper(ino).map(|(keeper, _)| keeper);
+        [self.exclusive.get(&ino).copied(), self.alone.holder(ino), keeper].contains(&Some(session))
     }
 
     /// Recalls of the inode that the session has not answered.
@@ -454,6 +478,7 @@ impl Leases {
         self.alone.end_session(session);
         self.count -= dropped + before - self.exclusive.len();
         self.wild.remove(&session);
+        self.shy.remove(&session);
         self.asked.retain(|(asked, _), _| *asked != session);
         self.orders.retain(|(to, _)| *to != session);
         self.owed.remove(&session);
@@ -681,7 +706,7 @@ mod tests {
     #[test]
     fn sessions_of_the_last_life_are_asked_about_everything_once() {
         let mut leases = Leases::default();
-        leases.set_wild(B);
+        leases.set_wild(B, false);
         let wants = [Want::Change(X)];
         let ids = leases.block(A, &wants, &[]);
         assert_eq!(ids.len(), 1);

@@ -37,6 +37,11 @@ impl Opens {
         self.totals.get(&ino).is_some_and(|total| *total > u64::from(mine))
     }
 
+    /// Whether this session has it open.
+    pub(crate) fn has(&self, session: SessionId, ino: Ino) -> bool {
+        self.sessions.get(&session).is_some_and(|opens| opens.contains_key(&ino))
+    }
+
     pub(crate) fn is_full(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|opens| opens.len() >= OPENS_PER_SESSION_MAX)
     }

@@ -17,6 +17,8 @@ mod cases {
     mod process;
     mod restart;
     mod rights;
+    mod scopes;
     mod storms;
     mod strangers;
+    mod thieves;
 }

@@ -43,6 +43,12 @@ impl Sealer {
         Self { key, root }
     }
 
+    /// Root of the scope.
+    #[must_use]
+    pub fn root(&self) -> Ino {
+        self.root
+    }
+
     /// The handle a client may use for `ino`.
     #[must_use]
     pub fn seal(&self, ino: Ino) -> Node {

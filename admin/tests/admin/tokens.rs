@@ -83,6 +83,55 @@ fn mounts_find_their_volume() {
     assert!(status == 400 && text.contains("no validation request") && !text.contains("98765"), "{text}");
 }
 
+/// Each route takes tokens of one kind; another kind, none, or something else that looks like a credential is 401, and nothing
+/// is told of what is behind the route.
+#[test]
+fn each_route_takes_one_kind_of_token() {
+    let server = Server::start();
+    let (meta, volume) = server.furnish();
+    let account = server.account.clone();
+    let configure = [
+        ("GET", "/v1/configure/accounts"),
+        ("GET", "/v1/configure/volumes/main"),
+        ("GET", "/v1/configure/volume-tokens"),
+        ("GET", "/v1/configure/audit"),
+        ("POST", "/v1/configure/volume-tokens"),
+        ("POST", "/v1/configure/accounts"),
+        ("PUT", "/v1/configure/volumes/main"),
+        ("DELETE", "/v1/configure/volumes/main"),
+        ("POST", "/v1/configure/accounts/admin/rotate"),
+        ("POST", "/v1/configure/meta-stores/m/rotate"),
+        ("GET", "/v1/configure/regions/..%2f..%2f..%2fetc%2fpasswd"),
+        ("GET", "/v1/configure/volumes/..%2f..%2fetc"),
+    ];
+    let of_meta = [("POST", "/v1/tokens/validate"), ("GET", "/v1/events"), ("POST", "/v1/certificates/meta")];
+    let routes = (configure.iter().map(|route| (route, "an account token")))
+        .chain(of_meta.iter().map(|route| (route, "a meta token")))
+        .chain([(&("GET", "/v1/volumes/for-token"), "a volume token")]);
+    let forged = Token { secret: Secret::new([7; 32]), ..Token::parse(&account).unwrap() }.to_text();
+    for ((method, path), kind) in routes {
+        let tokens = [
+            (meta.as_str(), "a meta token"),
+            (&volume, "a volume token"),
+            (&account, "an account token"),
+            ("", "none"),
+            ("' OR 1=1 --", "none"),
+            (&forged, "none"),
+        ];
+        for (token, _) in tokens.iter().filter(|(_, of)| *of != kind) {
+            let (status, text) = server.call(method, path, token, "{}");
+            assert_eq!(status, 401, "{method} {path}: {text}");
+            assert!(!text.contains("main") && !text.contains(&Token::parse(&volume).unwrap().id.to_string()));
+        }
+    }
+    // With the right one a path leads nowhere but to names.
+    for path in ["regions/..%2f..%2f..%2fetc%2fpasswd", "volumes/..%2f..%2fetc", "volume-tokens/%2e%2e"] {
+        let (status, text) = server.call("GET", &format!("/v1/configure/{path}"), &account, "");
+        assert!(matches!(status, 400 | 404), "{path}: {status} {text}");
+    }
+    assert_eq!(server.call("GET", "/v1/configure/volumes/main", &account, "").0, 200, "all is as it was");
+}
+
 #[test]
 fn refused_account_tokens_name_their_cause() {
     let server = Server::start();

@@ -51,6 +51,42 @@ fn only_uring_has_unsafe_code() {
     }
 }
 
+/// TLS is verified in one place, and nothing can be told not to: no flag, no variable, no test-only way around it.
+#[test]
+fn nothing_skips_verification() {
+    // Put together, so that this file does not find itself.
+    let verifiers = [
+        concat!(".dange", "rous()"),
+        concat!("ServerCert", "Verifier for"),
+        concat!("with_custom_certificate", "_verifier"),
+    ];
+    let switches = [
+        concat!("no", "SSL"),
+        concat!("no", "-ssl"),
+        concat!("no", "TLS"),
+        concat!("no", "-tls"),
+        concat!("inse", "cure"),
+        concat!("skip", "Verify"),
+        concat!("disable", "_verification"),
+        concat!("SSL", "KEYLOG"),
+    ];
+    let mut roots = 0;
+    for source in rust().filter(|source| source.path.contains("/src/")) {
+        if source.path == "wire/src/tls.rs" {
+            roots += verifiers.iter().filter(|word| source.text.contains(**word)).count();
+            continue;
+        }
+        for word in verifiers {
+            assert!(!source.text.contains(word), "{}: {word} belongs into wire/src/tls.rs", source.path);
+        }
+        for word in switches.map(str::to_lowercase) {
+            let found = source.text.to_lowercase().contains(&word);
+            assert!(!found, "{}: {word}: nothing may be told not to verify", source.path);
+        }
+    }
+    assert_eq!(roots, verifiers.len(), "the one verifier is there");
+}
+
 #[test]
 fn files_are_short() {
     for source in rust() {

@@ -13,16 +13,59 @@ use super::txn::Txn;
 use crate::engine::key::{self, Tag};
 use crate::engine::{Batch, Store};
 
+/// How long a block's first file may read what it does not refer to any more, seconds: longer than any read takes.
+const OLD_LAYOUT_SECS: i64 = 60;
+/// Files that share a block, looked at to find out whether its first file still does. With more of them it may read it.
+const SHARERS_MAX: usize = 1_024;
+
 impl<S: Store> Namespace<S> {
     /// Whether a file refers to a block, so that its bytes may be given to who may read the file.
     ///
     /// # Errors
     /// `ENOENT` when it does not (any more): the client reads the layout anew. `ESTALE`, `EIO`.
-    pub fn check_read_block(&mut self, ino: Ino, block: BlockId) -> Result<(), Errno> {
-        let txn = self.begin(Time::default());
+    pub fn check_read_block(&mut self, now: Time, ino: Ino, block: BlockId) -> Result<(), Errno> {
+        let txn = self.begin(now);
         self.inode(&txn, ino)?;
         let record = self.block(&txn, block)?.ok_or(Errno::ENOENT)?;
         if self.refers_to(&txn, ino, block, &record)? { Ok(()) } else { Err(Errno::ENOENT) }
+    }
+
+    /// Whether a file may read a block: bytes of it are its own. The block's first file may a moment longer, for one who
+    /// reads by a layout of before; not for as long as the block is kept, for the file may have gone to others since.
+    pub(super) fn refers_to(
+        &self,
+        txn: &Txn,
+        ino: Ino,
+        block: BlockId,
+        record: &BlockRecord,
+    ) -> Result<bool, Errno> {
+        if record.first != ino {
+            return Ok(self.share(txn, block, ino)? > 0);
+        }
+        match record.garbage {
+            Some(since) => Ok(txn.now.secs.saturating_sub(since) <= OLD_LAYOUT_SECS),
+            None => self.has_first_live(txn, block, record),
+        }
+    }
+
+    /// Whether live bytes of a block are its first file's: more than the others have together.
+    fn has_first_live(&self, txn: &Txn, block: BlockId, record: &BlockRecord) -> Result<bool, Errno> {
+        let (from, to) = key::rows(Tag::Share, block.0);
+        let pending = txn.shares.range((block, Ino(0))..=(block, Ino(u64::MAX)));
+        let mut others: u64 = pending.map(|(_, live)| *live).sum();
+        let (mut seen, mut result) = (0, Ok(()));
+        self.store.scan(&from, &to, &mut |key, value| {
+            seen += 1;
+            let sharer = Ino(key::number(key, 9).unwrap_or(0));
+            if !txn.shares.contains_key(&(block, sharer)) {
+                match decode::<u64>(value) {
+                    Ok(live) => others = others.saturating_add(live),
+                    Err(errno) => result = Err(errno),
+                }
+            }
+            if seen < SHARERS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result.map(|()| others < record.live || seen >= SHARERS_MAX)
     }
 
     /// Whether a session may store a block: its number was granted to it.
@@ -104,6 +147,8 @@ impl<S: Store> Namespace<S> {
             let Some(row) = self.store.get(&key::block(*block))? else { continue };
             let record: BlockRecord = decode(&row)?;
             if record.collecting && record.live == 0 {
+                // A number stands for one content for ever: others may still have what they read under it.
+                self.roster.spend_block(block.0, &mut batch);
                 batch.remove(key::block(*block));
                 if let Some(since) = record.garbage {
                     batch.remove(key::garbage(since, *block));
@@ -168,14 +213,68 @@ mod tests {
         t.ns.collected(&[one, three]).unwrap();
         assert_eq!(t.ns.collect(now, 0, 10).unwrap().0, [two]);
         t.ns.collected(&[two]).unwrap();
-        assert_eq!((t.ns.garbage(), t.ns.block_state(one)), (Ok(0), Ok(BlockState::Granted)));
-        assert_eq!(t.ns.check_read_block(file, three), Ok(()));
+        assert_eq!((t.ns.garbage(), t.ns.block_state(one)), (Ok(0), Ok(BlockState::Stray)));
+        assert_eq!(t.ns.check_read_block(now, file, three), Ok(()));
         t.verify();
         // A clock that went back.
         t.context.now.secs = -50;
         t.write_ranges(file, &[(0, 100)]);
         let now = t.context.now;
         assert_eq!(t.ns.collect(now, 0, 10).unwrap().0, [three]);
+        t.verify();
+    }
+
+    #[test]
+    fn a_collected_number_is_not_used_again() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let blocks: Vec<BlockId> = (0..5).map(|_| t.write_ranges(file, &[(0, 100)])).collect();
+        let (now, session) = (t.context.now, t.context.session);
+        for block in [blocks[1], blocks[0], blocks[3]] {
+            assert_eq!(t.ns.check_put_block(session, block), Ok(()));
+            t.ns.collect(now, 0, 10).unwrap();
+            t.ns.collected(&[block]).unwrap();
+            assert_eq!(t.ns.check_put_block(session, block), Err(Errno::EACCES));
+        }
+        t.ns.store_mut().sync(usize::MAX);
+        let mut t = t.crash(0);
+        for (index, block) in blocks.iter().enumerate() {
+            let expected = if [0, 1, 3].contains(&index) { Err(Errno::EACCES) } else { Ok(()) };
+            assert_eq!(t.ns.check_put_block(session, *block), expected, "{index}");
+        }
+        t.verify();
+    }
+
+    /// What was taken out of a file before it came to others was to be read for as long as its block was kept.
+    #[test]
+    fn what_was_in_a_file_is_not_read_for_as_long_as_it_is_kept() {
+        let mut t = Fixture::new();
+        let (file, copy) = (t.file(ROOT, "file"), t.file(ROOT, "copy"));
+        let (secret, shared) = (t.write_ranges(file, &[(0, 100)]), t.write_ranges(file, &[(100, 100)]));
+        let request = flexfs_wire::message::Request::CopyRange {
+            source: Fixture::node(file),
+            source_offset: 100,
+            target: Fixture::node(copy),
+            target_offset: 0,
+            length: 100,
+        };
+        t.call(request).unwrap();
+        let later = Time { secs: t.context.now.secs + OLD_LAYOUT_SECS + 2, nanos: 0 };
+        for block in [secret, shared] {
+            assert_eq!(t.ns.check_read_block(later, file, block), Ok(()));
+        }
+        t.truncate(file, 0).unwrap();
+        assert_eq!(t.ns.check_read_block(t.context.now, file, secret), Ok(()), "one who reads right now");
+        assert_eq!(t.ns.check_read_block(later, file, secret), Err(Errno::ENOENT));
+        assert_eq!(t.ns.check_read_block(later, file, shared), Err(Errno::ENOENT), "others keep it alive");
+        assert_eq!(t.ns.check_read_block(later, copy, shared), Ok(()));
+        // Nor by referring to it anew.
+        let session = t.join();
+        (t.context.session, t.context.now) = (session, later);
+        for block in [secret, shared] {
+            let extents = vec![Extent { offset: 0, length: 10, block, block_offset: 0 }];
+            assert_eq!(t.write(file, Write { extents, ..Write::default() }), Err(Errno::EINVAL));
+        }
         t.verify();
     }
 

@@ -150,13 +150,13 @@ mod tests {
         let (source, target) = (t.file(ROOT, "source"), t.file(ROOT, "target"));
         let block = t.write_ranges(source, &[(0, 100), (200, 100)]);
         t.write_inline(target, 0, &[b'x'; 400]).unwrap();
-        assert_eq!(t.ns.check_read_block(target, block), Err(Errno::ENOENT));
+        assert_eq!(t.ns.check_read_block(t.context.now, target, block), Err(Errno::ENOENT));
         assert_eq!(copy(&mut t, (source, 50), (target, 100), 1000), Ok(250));
         assert_eq!(t.extents(target), [(100, 50, 50), (250, 100, 100)]);
         let inline = t.layout(target, 0, 1).inline;
         assert_eq!(inline[150..250], [0; 100], "the source's hole");
         assert_eq!((inline[99], inline[399]), (b'x', b'x'));
-        assert_eq!((t.ns.check_read_block(target, block), t.attr(target).size), (Ok(()), 400));
+        assert_eq!((t.ns.check_read_block(t.context.now, target, block), t.attr(target).size), (Ok(()), 400));
         t.verify();
         t.remove(ROOT, "source", false).unwrap();
         assert_eq!(t.ns.garbage(), Ok(0));

@@ -50,9 +50,9 @@ impl<S: Store> Namespace<S> {
         match name {
             Some(name) => {
                 inode.nlink = 1;
+                inode.parent = parent;
                 if inode.is_dir() {
                     inode.nlink = 2;
-                    inode.parent = parent;
                     inode.next_cookie = COOKIE_FIRST;
                     dir.nlink += 1;
                 }

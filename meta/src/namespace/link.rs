@@ -41,6 +41,9 @@ impl<S: Store> Namespace<S> {
             inode.linkable = false;
             txn.unset_orphan(ino);
         }
+        if inode.nlink == 0 || inode.parent == Ino(0) {
+            inode.parent = parent;
+        }
         inode.nlink += 1;
         inode.ctime = context.stamp();
         txn.enter(&mut dir, name, ino, inode.kind());

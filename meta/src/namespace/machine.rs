@@ -42,6 +42,8 @@ pub struct Namespace<S> {
     pub(super) dedup: Dedup,
     pub(super) locks: Locks,
     pub(super) roster: Roster,
+    /// Names under which sessions with a scope (its root) were shown inodes with several names.
+    pub(super) shown: Cache<(Ino, Ino), (Ino, Name)>,
     /// No garbage row is below this one: the scan need not cross the graves of those that were.
     pub(super) garbage_from: Vec<u8>,
     /// What was found when the store was opened; commits of this life are above it.

@@ -27,6 +27,7 @@ mod read;
 pub(crate) mod record;
 mod rename;
 mod roster;
+mod scope;
 mod setattr;
 mod start;
 mod tables;
@@ -37,4 +38,5 @@ mod xattr;
 
 pub use context::{BlockState, Bounds, Context, Figures, Limits, Outcome, SessionRecord, Wakeup};
 pub use machine::Namespace;
+pub use scope::Place;
 pub use start::OpenError;

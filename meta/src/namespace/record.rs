@@ -48,7 +48,8 @@ pub(crate) struct Inode {
     pub(crate) ctime: Time,
     pub(crate) btime: Time,
     pub(crate) version: u64,
-    /// Of a directory: the one it is in. 0 for others and for the root.
+    /// Of a directory: the one it is in. Of others: one that has a name of it, or had its last one; 0 when none is known (it
+    /// lost one of several names, or no release has noted it yet). 0 for the root.
     pub(crate) parent: Ino,
     /// Of a directory: the cookie of the next new entry.
     pub(crate) next_cookie: u64,
@@ -134,6 +135,13 @@ impl Inode {
     }
     pub(crate) fn kind(&self) -> u32 {
         self.mode & S_IFMT
+    }
+
+    /// A name of it moves from one directory to another.
+    pub(crate) fn moves(&mut self, from: Ino, to: Ino) {
+        if self.is_dir() || self.nlink == 1 || self.parent == from || self.parent == Ino(0) {
+            self.parent = to;
+        }
     }
 
     /// Bytes that count as allocated.

@@ -148,14 +148,15 @@ impl<S: Store> Namespace<S> {
             if is_dir {
                 ends.source_dir.nlink -= 1;
                 ends.target_dir.nlink += u32::from(victim.is_none());
-                ends.moved_inode.parent = ends.target_dir.ino;
             }
+            ends.moved_inode.moves(ends.source_dir.ino, ends.target_dir.ino);
             txn.set_inode(ends.source_dir);
         }
+        let target_dir = ends.target_dir.ino;
         txn.set_inode(ends.target_dir);
         ends.moved_inode.ctime = context.stamp();
         txn.set_inode(ends.moved_inode);
-        victim.map_or(Ok(()), |victim| self.replace_name(txn, victim))
+        victim.map_or(Ok(()), |victim| self.replace_name(txn, victim, target_dir))
     }
 
     fn exchange(
@@ -181,11 +182,11 @@ impl<S: Store> Namespace<S> {
         }
         txn.touch_dir(&mut ends.target_dir);
         txn.set_inode(ends.target_dir);
-        for (inode, dir) in [(&mut ends.moved_inode, target_dir), (&mut other_inode, source_dir)] {
+        let ways =
+            [(&mut ends.moved_inode, source_dir, target_dir), (&mut other_inode, target_dir, source_dir)];
+        for (inode, from, to) in ways {
             inode.ctime = context.stamp();
-            if inode.is_dir() {
-                inode.parent = dir;
-            }
+            inode.moves(from, to);
             txn.set_inode(*inode);
         }
         Ok(())

@@ -80,6 +80,23 @@ impl Roster {
         self.0.values().any(|member| member.blocks.contains(block))
     }
 
+    /// A block's number is used up: its session may not write another block under it. What this changes, and the rows that say
+    /// so; nothing when the session has ended.
+    pub(super) fn spend_block(&mut self, block: u64, batch: &mut Batch) {
+        let owner = self.0.iter_mut().find(|(_, member)| member.blocks.contains(block));
+        let Some((session, member)) = owner else { return };
+        let Some((start, count)) = member.blocks.0.range(..=block).next_back().map(|(s, c)| (*s, *c)) else {
+            return;
+        };
+        let parts = [(start, block - start), (block + 1, start + count - block - 1)];
+        member.blocks.0.remove(&start);
+        batch.remove(key::grant(*session, Granted::Blocks, start));
+        for (start, count) in parts.into_iter().filter(|(_, count)| *count > 0) {
+            member.blocks.0.insert(start, count);
+            batch.put(key::grant(*session, Granted::Blocks, start), encode(&count));
+        }
+    }
+
     fn runs(&mut self, session: SessionId, kind: Granted) -> Option<&mut Runs> {
         let member = self.0.get_mut(&session)?;
         Some(match kind {

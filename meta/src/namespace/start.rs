@@ -43,6 +43,10 @@ impl From<Errno> for OpenError {
     }
 }
 
+/// Names kept of inodes with several, for sessions with a scope (in one generation of the cache). Who names one that was
+/// forgotten looks it up again.
+const SHOWN_MAX: usize = 32 * 1024;
+
 impl<S: Store> Namespace<S> {
     /// Loads a volume; makes its root in an empty store.
     ///
@@ -74,6 +78,7 @@ impl<S: Store> Namespace<S> {
             dedup: Dedup::default(),
             locks: Locks::default(),
             roster: Roster::default(),
+            shown: Cache::new(SHOWN_MAX),
             garbage_from: key::table(Tag::Garbage).0,
             survived,
         };

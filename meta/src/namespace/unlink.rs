@@ -30,15 +30,19 @@ impl<S: Store> Namespace<S> {
             dir.nlink -= 1;
         }
         txn.set_inode(dir);
-        self.drop_name(txn, victim)?;
+        self.drop_name(txn, victim, parent)?;
         Ok(Reply::Done)
     }
 
-    /// One name less. Without any left the inode is erased, or an orphan while somebody has it open.
-    pub(super) fn drop_name(&mut self, txn: &mut Txn, mut inode: Inode) -> Result<(), Errno> {
+    /// One name less, in `dir`. Without any left the inode is erased, or an orphan while somebody has it open.
+    pub(super) fn drop_name(&mut self, txn: &mut Txn, mut inode: Inode, dir: Ino) -> Result<(), Errno> {
         inode.nlink = if inode.is_dir() { 0 } else { inode.nlink.saturating_sub(1) };
         inode.ctime = txn.now;
         if inode.nlink > 0 {
+            if inode.parent == dir {
+                // Where its other names are is not kept.
+                inode.parent = Ino(0);
+            }
             txn.set_inode(inode);
             return Ok(());
         }
@@ -55,13 +59,13 @@ impl<S: Store> Namespace<S> {
     /// One name less, as another inode took it. A client opens what it looked up, looks once more when that is gone, and is
     /// then at its end (`do_filp_open` in `fs/namei.c`); while programs replace a file again and again, others would get
     /// ESTALE for a name that is there all the time. So the file stays for a while (see [`Self::age`]).
-    pub(super) fn replace_name(&mut self, txn: &mut Txn, mut inode: Inode) -> Result<(), Errno> {
+    pub(super) fn replace_name(&mut self, txn: &mut Txn, mut inode: Inode, dir: Ino) -> Result<(), Errno> {
         let lingers = !self.is_recovering()
             && inode.is_file()
             && inode.nlink == 1
             && self.orphans.lingering() < self.bounds.lingering;
         if !lingers {
-            return self.drop_name(txn, inode);
+            return self.drop_name(txn, inode, dir);
         }
         inode.nlink = 0;
         inode.ctime = txn.now;
@@ -132,7 +136,7 @@ mod tests {
         t.remove(ROOT, "other", false).unwrap();
         assert_eq!(t.ns.attr(file), Err(Errno::ESTALE));
         assert_eq!((t.ns.figures().inodes, t.ns.figures().bytes, t.ns.garbage()), (1, 0, Ok(1)));
-        assert_eq!(t.ns.check_read_block(file, block), Err(Errno::ESTALE));
+        assert_eq!(t.ns.check_read_block(t.context.now, file, block), Err(Errno::ESTALE));
         t.verify();
     }
 

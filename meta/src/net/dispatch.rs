@@ -19,6 +19,7 @@ use crate::blocks::Wanted;
 use crate::clock;
 use crate::front;
 use crate::metrics;
+use crate::namespace::acl;
 use crate::volume::{EndOfReplay, Job, Stamp, ToVolume};
 use crate::volume::{Rules, Shared};
 
@@ -65,10 +66,17 @@ impl Dispatch {
                 let rules = session.rules();
                 let request = &replay.call.request;
                 if !nodes_are_good(&session, request)
-                    || refused_by(rules, request)
                     || veil::refused(session.info.encrypted, request).is_some()
                 {
                     return Err(FrameError::Body(header.kind));
+                }
+                if refused_by(rules, &replay.call.request).is_some() {
+                    // A volume may have become read-only since; the rest of its replay still counts.
+                    tracing::warn!(
+                        session = %session.info.id, request = %header.request,
+                        "a replayed call is not permitted by the session's flags; it was left out"
+                    );
+                    return Ok(());
                 }
                 let squashed = squash(rules, &mut replay.call.caller);
                 self.flush(&session);
@@ -125,10 +133,8 @@ impl Dispatch {
             Some(Errno::EACCES)
         } else if !nodes_are_good(session, &call.request) {
             Some(Errno::ESTALE)
-        } else if refused_by(rules, &call.request) {
-            Some(Errno::EROFS)
         } else {
-            veil::refused(session.info.encrypted, &call.request)
+            refused_by(rules, &call.request).or_else(|| veil::refused(session.info.encrypted, &call.request))
         };
         if let Some(errno) = refusal {
             link.refuse(core, header.request, stamp, errno);
@@ -193,14 +199,27 @@ fn answer_bytes(request: &Request) -> u32 {
     }
 }
 
-/// What a read-only session may not do.
-fn refused_by(rules: Rules, request: &Request) -> bool {
+/// What a session may not do by its flags, and what it is told.
+fn refused_by(rules: Rules, request: &Request) -> Option<Errno> {
     let writes = match request {
         Request::PutBlock { .. } | Request::Open { write: true, .. } | Request::Acquire { .. } => true,
+        Request::GrantInodes { .. } | Request::GrantBlocks { .. } => true,
         Request::Lock { lock: Lock { kind: LockKind::Write, .. }, .. } => true,
         other => other.is_mutation(),
     };
-    rules.ro && writes
+    if rules.ro && writes {
+        return Some(Errno::EROFS);
+    }
+    match request {
+        Request::GetXattr { name, .. }
+        | Request::SetXattr { name, .. }
+        | Request::RemoveXattr { name, .. }
+            if rules.no_acl && acl::is_list(name) =>
+        {
+            Some(Errno::EOPNOTSUPP)
+        }
+        _ => None,
+    }
 }
 
 /// Maps root to nobody where the session's flags say so; whether it did.
@@ -225,14 +244,18 @@ fn end_of_replay(link: &Link, session: &Shared, header: Header, recovery: Recove
     {
         return None;
     }
+    // A read-only session has neither unwritten bytes nor write locks, or none that it may still use.
+    let ro = session.rules().ro;
+    let locks = recovery.locks.into_iter().filter(|(_, lock)| !ro || lock.kind != LockKind::Write);
+    let exclusive = recovery.exclusive.into_iter().filter(|_| !ro);
     Some(EndOfReplay {
         session: session.info.id,
         link: link.key,
         request: header.request,
         stamp: Stamp { started: clock::now(), kind: metrics::KIND_RECOVERY, cost: header.body_bytes },
         opens: recovery.opens.into_iter().map(|(node, count)| (node.ino, count)).collect(),
-        locks: recovery.locks.into_iter().map(|(node, lock)| (node.ino, lock)).collect(),
-        exclusive: recovery.exclusive.into_iter().map(|node| node.ino).collect(),
+        locks: locks.map(|(node, lock)| (node.ino, lock)).collect(),
+        exclusive: exclusive.map(|node| node.ino).collect(),
     })
 }
 
@@ -244,7 +267,8 @@ mod tests {
 
     #[test]
     fn read_only_is_enforced() {
-        let ro = Rules { ro: true, root_squash: false, umask: 0 };
+        let ro = Rules { ro: true, root_squash: false, no_acl: false, umask: 0 };
+        let refused_by = |rules, request: &Request| refused_by(rules, request).is_some();
         let node = Node::unsealed(Ino(1));
         let lock = |kind| Request::Lock {
             node,
@@ -256,12 +280,22 @@ mod tests {
         assert!(!refused_by(ro, &open(false, false)));
         assert!(refused_by(ro, &lock(LockKind::Write)) && !refused_by(ro, &lock(LockKind::Read)));
         assert!(refused_by(ro, &Request::PutBlock { block: flexfs_wire::id::BlockId(1) }));
+        assert!(refused_by(ro, &Request::GrantBlocks { count: 1 }));
         assert!(!refused_by(Rules { ro: false, ..ro }, &open(true, true)));
     }
 
     #[test]
+    fn no_lists_where_there_are_to_be_none() {
+        let rules = Rules { ro: false, root_squash: false, no_acl: true, umask: 0 };
+        let get = |name: &[u8]| Request::GetXattr { node: Node::unsealed(Ino(1)), name: name.to_vec() };
+        assert_eq!(refused_by(rules, &get(b"system.posix_acl_access")), Some(Errno::EOPNOTSUPP));
+        assert_eq!(refused_by(rules, &get(b"user.x")), None);
+        assert_eq!(refused_by(Rules { no_acl: false, ..rules }, &get(b"system.posix_acl_default")), None);
+    }
+
+    #[test]
     fn root_becomes_nobody() {
-        let rules = Rules { ro: false, root_squash: true, umask: 0 };
+        let rules = Rules { ro: false, root_squash: true, no_acl: false, umask: 0 };
         let mut caller = Caller { uid: 0, gid: 5 };
         assert!(squash(rules, &mut caller));
         assert_eq!(caller, Caller { uid: NOBODY, gid: 5 });

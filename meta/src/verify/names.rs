@@ -55,8 +55,9 @@ fn count_entry(facts: &mut Facts, report: &mut Report, dir: Ino, name: &[u8], de
             report.check(child.inode.kind() == dentry.kind, || {
                 format!("directory {dir}: entry \"{shown}\" has another kind than inode {}", dentry.ino)
             });
-            report.check(!is_subdir || child.inode.parent == dir, || {
-                format!("directory {}: its parent is {dir}, not {}", dentry.ino, child.inode.parent)
+            let is_unknown = !is_subdir && (child.inode.parent.0 == 0 || child.inode.nlink > 1);
+            report.check(is_unknown || child.inode.parent == dir, || {
+                format!("inode {}: its parent is {dir}, not {}", dentry.ino, child.inode.parent)
             });
         }
         None => report.problem(|| {

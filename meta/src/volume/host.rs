@@ -191,7 +191,7 @@ impl<S: Store> Host<S> {
             ToVolume::PutDone { block, stored } => self.handle_put_done(block, stored),
             ToVolume::ReadRight { session, ino, block, answer } => {
                 // A core that lost interest needs no answer.
-                let _ = answer.send(self.read_right(session, ino, block));
+                let _ = answer.send(self.read_right(session, ino, block, now));
             }
             ToVolume::Durable => self.handle_durable(now)?,
             ToVolume::Tokens(valid) => self.handle_tokens(&valid, now)?,

@@ -13,6 +13,7 @@ mod recovery;
 mod registry;
 mod requests;
 mod restart;
+mod scoped;
 mod sessions;
 mod shared;
 pub mod stage;

@@ -103,6 +103,9 @@ impl<S: Store> Host<S> {
             }
             return;
         }
+        if !self.may_name(&job) {
+            return self.answer(job.from, job.request, job.stamp, Err(Errno::ESTALE));
+        }
         // One session alone is in nobody's way.
         if self.sessions.len() == 1 {
             return self.go_on(job, now);
@@ -140,6 +143,10 @@ impl<S: Store> Host<S> {
 
     /// Nobody is in the way.
     fn go_on(&mut self, job: Job, now: Now) {
+        // While it waited, what it names may have been moved out of its scope.
+        if !self.may_name(&job) {
+            return self.answer(job.from, job.request, job.stamp, Err(Errno::ESTALE));
+        }
         match job.call.request {
             Request::Acquire { node } => {
                 let is_dir = self.namespace.attr(node.ino).is_ok_and(|attr| attr.is_dir());
@@ -382,7 +389,7 @@ impl<S: Store> Host<S> {
             }
             if let Some(parked) = self.parked.remove(place) {
                 self.leases.unreserve(&parked.reserved);
-                self.apply(parked.job, now);
+                self.go_on(parked.job, now);
             }
         }
     }
@@ -427,6 +434,8 @@ impl<S: Store> Host<S> {
     }
 
     fn send_to(&mut self, session: SessionId, recalls: Vec<Recall>) {
+        let recalls: Vec<Recall> =
+            recalls.into_iter().map(|recall| self.within_scope(session, recall)).collect();
         let Some(found) = self.sessions.get(&session) else { return };
         // Before it hears of it: what it does to answer is not held back by limits of its token.
         found.shared.set_recalled(true);

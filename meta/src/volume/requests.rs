@@ -97,10 +97,9 @@ impl<S: Store> Host<S> {
                 self.handle_recalled(session, &recalled, now);
             }
             Request::DropLeases { epoch } => {
-                if epoch == self.epoch {
-                    self.leases.set_tame(session);
-                }
+                let waited_for = if epoch == self.epoch { self.leases.set_tame(session) } else { Vec::new() };
                 self.answer(from, request, stamp, Ok(Reply::Done));
+                self.handle_recalled(session, &waited_for, now);
             }
             _ => self.admit_job(job, now),
         }
@@ -139,6 +138,7 @@ impl<S: Store> Host<S> {
         let outcome = self.namespace.apply(&context, &job.call.request);
         match outcome.answer {
             Some(mut answer) => {
+                self.note_shown(job.session, &job.call.request, &answer.result);
                 if answer.commit.0 != 0 {
                     self.committed(job.session, answer.commit);
                 }
@@ -229,14 +229,23 @@ impl<S: Store> Host<S> {
         }
     }
 
-    pub(super) fn read_right(&mut self, session: SessionId, ino: Ino, block: BlockId) -> Result<(), Errno> {
+    pub(super) fn read_right(
+        &mut self,
+        session: SessionId,
+        ino: Ino,
+        block: BlockId,
+        now: Now,
+    ) -> Result<(), Errno> {
         if !self.sessions.contains_key(&session) {
             return Err(Errno::EACCES);
         }
         if self.namespace.check_put_block(session, block).is_ok() {
             return Ok(()); // Its own, perhaps written a moment ago.
         }
-        self.namespace.check_read_block(ino, block)
+        if !self.may_read(session, ino) {
+            return Err(Errno::ESTALE);
+        }
+        self.namespace.check_read_block(now.wall, ino, block)
     }
 
     pub(super) fn handle_garbage(&mut self, count: usize, answer: BlocksAnswer, now: Now) {

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use flexfs_wire::errno::Errno;
-use flexfs_wire::id::Commit;
+use flexfs_wire::id::{Commit, Ino};
 use flexfs_wire::message::{Notice, Reply};
+use flexfs_wire::time::Time;
 use zeroize::Zeroizing;
 
 use super::host::{Host, Later, Now, Phase};
@@ -14,6 +15,9 @@ use super::recovery::{Recovery, Replayed};
 use super::shared::SessionInfo;
 use crate::engine::Store;
 use crate::namespace::Context;
+
+/// How far from now the time of a replayed call may be, seconds: longer than any outage, and any clock that was put right.
+const REPLAY_SECS_MAX: u64 = 86_400;
 
 impl<S: Store> Host<S> {
     /// Finds the sessions of the last run and waits for them; serves at once when there are none.
@@ -35,7 +39,7 @@ impl<S: Store> Host<S> {
                 resume_key: Zeroizing::new(record.resume_key),
             };
             self.admit(info, &record, now);
-            self.leases.set_wild(id);
+            self.leases.set_wild(id, record.root != Ino::ROOT);
         }
         self.volume.set_durable(self.namespace.durable().clone(), self.namespace.survived());
         self.measure_space();
@@ -96,14 +100,10 @@ impl<S: Store> Host<S> {
         let replayed = recovered.replays.len();
         let mut fence = Commit(0);
         for replay in recovered.replays {
-            fence = fence.max(self.apply_replay(&replay));
+            fence = fence.max(self.apply_replay(&replay, now));
         }
         for end in &recovered.ends {
-            self.namespace.declare(end.session, &end.opens, &end.locks);
-            for ino in &end.exclusive {
-                let is_dir = self.namespace.attr(*ino).is_ok_and(|attr| attr.is_dir());
-                self.leases.declare(end.session, *ino, is_dir);
-            }
+            self.declare(end);
         }
         let text = "the session did not come back in time after a restart of the server; mount again";
         for id in &recovered.lost {
@@ -130,10 +130,34 @@ impl<S: Store> Host<S> {
         Ok(())
     }
 
-    fn apply_replay(&mut self, replayed: &Replayed) -> Commit {
+    /// What a session has open, locked and unwritten, but what is not in its scope (any more).
+    fn declare(&mut self, end: &EndOfReplay) {
+        let id = end.session;
+        let (mut opens, mut locks) = (end.opens.clone(), end.locks.clone());
+        opens.retain(|(ino, _)| !self.is_outside(id, *ino));
+        locks.retain(|(ino, _)| !self.is_outside(id, *ino));
+        self.namespace.declare(id, &opens, &locks);
+        for ino in &end.exclusive {
+            if !self.is_outside(id, *ino) {
+                let is_dir = self.namespace.attr(*ino).is_ok_and(|attr| attr.is_dir());
+                self.leases.declare(id, *ino, is_dir);
+            }
+        }
+    }
+
+    fn apply_replay(&mut self, replayed: &Replayed, now: Now) -> Commit {
         let Replayed { session, request, squashed, umask, bytes: _, replay } = replayed;
+        let nodes = replay.call.request.nodes();
+        let strays = nodes.iter().flatten().any(|node| self.is_outside(*session, node.ino));
+        if strays && !self.namespace.has_answered(*session, *request) {
+            tracing::warn!(
+                volume = %self.volume.id, session = %session, %request,
+                "a replayed call names what is not in the session's scope (any more); it was left out"
+            );
+            return Commit(0);
+        }
         let context = Context {
-            now: replay.at,
+            now: believable(replay.at, now.wall),
             told: replay.call.told,
             session: *session,
             request: *request,
@@ -175,5 +199,27 @@ impl<S: Store> Host<S> {
             self.handle(message, now)?;
         }
         Ok(())
+    }
+}
+
+/// When a replayed call was first answered, as its client tells. The client may not know, or lie: a time stamp far from now would
+/// hide what the call freed from the collector of garbage.
+fn believable(at: Time, now: Time) -> Time {
+    if at.secs.abs_diff(now.secs) <= REPLAY_SECS_MAX { at } else { now }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replays_of_another_age_are_of_now() {
+        let now = Time { secs: 1_000_000_000, nanos: 5 };
+        for secs in [now.secs, now.secs - 3_600, now.secs + 3_600] {
+            assert_eq!(believable(Time { secs, nanos: 7 }, now), Time { secs, nanos: 7 });
+        }
+        for secs in [0, i64::MIN, i64::MAX, now.secs + 2 * 86_400] {
+            assert_eq!(believable(Time { secs, nanos: 7 }, now), now);
+        }
     }
 }

@@ -77,15 +77,19 @@ pub(crate) struct Rules {
     pub(crate) ro: bool,
     /// uid 0 and gid 0 act as nobody.
     pub(crate) root_squash: bool,
+    /// No access lists.
+    pub(crate) no_acl: bool,
     /// Bits taken off the mode of everything made.
     pub(crate) umask: u16,
 }
 
 const RO: u32 = 1 << 16;
 const SQUASH: u32 = 1 << 17;
+const NO_ACL: u32 = 1 << 18;
 
 fn pack(flags: Flags) -> u32 {
-    u32::from(flags.umask) | if flags.ro { RO } else { 0 } | if flags.root_squash { SQUASH } else { 0 }
+    let bits = [(flags.ro, RO), (flags.root_squash, SQUASH), (flags.no_acl, NO_ACL)];
+    bits.iter().filter(|(is_set, _)| *is_set).fold(u32::from(flags.umask), |all, (_, bit)| all | bit)
 }
 
 impl Shared {
@@ -117,7 +121,12 @@ impl Shared {
     pub(crate) fn rules(&self) -> Rules {
         let bits = self.rules.load(Ordering::Relaxed);
         let [low, high, ..] = bits.to_le_bytes();
-        Rules { ro: bits & RO != 0, root_squash: bits & SQUASH != 0, umask: u16::from_le_bytes([low, high]) }
+        Rules {
+            ro: bits & RO != 0,
+            root_squash: bits & SQUASH != 0,
+            no_acl: bits & NO_ACL != 0,
+            umask: u16::from_le_bytes([low, high]),
+        }
     }
 
     /// The volume's flags changed: they hold for running sessions too.

@@ -46,7 +46,7 @@ fn lock(start: u64, end: u64, kind: LockKind) -> Lock {
 }
 
 /// Requests that name nodes, each with this one in every place there is for one.
-fn with_node(node: Node, good: Node) -> Vec<Request> {
+pub(super) fn with_node(node: Node, good: Node) -> Vec<Request> {
     let write = Write::default();
     vec![
         Request::Lookup { parent: node, name: name("f") },
@@ -75,6 +75,7 @@ fn with_node(node: Node, good: Node) -> Vec<Request> {
         Request::CopyRange { source: good, source_offset: 0, target: node, target_offset: 0, length: 1 },
         Request::Lock { node, lock: lock(0, 1, LockKind::Write), wait: true },
         Request::Unlock { node, family: LockFamily::Posix, owner: 1 },
+        Request::Acquire { node },
     ]
 }
 

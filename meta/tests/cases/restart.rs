@@ -43,7 +43,7 @@ fn acknowledged_calls_survive_a_kill() {
     let late = std::thread::spawn(move || {
         let start = Instant::now();
         let session =
-            crate::client::Session::try_open(addr, pin, &token, flexfs_wire::settings::Flags::default());
+            Session::try_open(addr, pin, &token, flexfs_wire::settings::Flags::default());
         (start.elapsed(), session.unwrap())
     });
     std::thread::sleep(Duration::from_millis(700));

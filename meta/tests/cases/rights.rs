@@ -7,7 +7,9 @@ use flexfs_wire::block;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{Reason, Welcome};
 use flexfs_wire::id::BlockId;
-use flexfs_wire::message::{Call, Caller, Lock, LockFamily, LockKind, Notice, Reply, Request};
+use flexfs_wire::message::{
+    Call, Caller, Lock, LockFamily, LockKind, Notice, Reply, Request, Write, XattrMode,
+};
 use flexfs_wire::settings::{Compression, Flags};
 use flexfs_wire::token::{CaPin, Secret, Token};
 
@@ -103,8 +105,16 @@ fn read_only_sessions_change_nothing() {
         assert!(session.granted.flags.ro);
         let node = session.lookup("f").unwrap().node;
         assert_eq!(node, file);
-        let request = session.make_request(session.root(), "g", 0o100_600);
+        let request = writer.make_request(session.root(), "g", 0o100_600);
         assert_eq!(session.fail(request), Errno::EROFS);
+        for request in [
+            Request::GrantInodes { count: 1 },
+            Request::GrantBlocks { count: 1 },
+            Request::Acquire { node },
+            Request::Write { node, write: Write::default() },
+        ] {
+            assert_eq!(session.fail(request), Errno::EROFS);
+        }
         let open = |write| Request::Open { node, write, truncate: false, kill_privileges: false };
         assert_eq!(session.fail(open(true)), Errno::EROFS);
         assert!(matches!(session.get(open(false)), Reply::Opened { .. }));
@@ -139,6 +149,38 @@ fn root_is_nobody_where_the_flags_say_so() {
     session.link.request_call(id, &Call::new(Caller { uid: 1000, gid: 1000 }, request), &[]);
     let Ok(Reply::Entry(entry)) = session.link.answer(id).0.result else { panic!() };
     assert_eq!((entry.attr.uid, entry.attr.gid), (1000, 1000));
+}
+
+/// What the token says holds, whatever the client says in its hello and keeps to itself.
+#[test]
+fn flags_of_the_token_hold_for_a_client_that_claims_none() {
+    let cluster = Cluster::start();
+    let mut owner = cluster.open();
+    let change = flexfs_wire::attr::SetAttr { mode: Some(0o777), ..Default::default() };
+    owner.get(Request::SetAttr { node: owner.root(), change });
+    let token = cluster.another_token(&["--flags", "noACL,umask=0077,rootSquash"]);
+    let mut session = cluster.try_open(&token, Flags::default()).unwrap();
+    let file = session.make(session.root(), "f", 0o100_666);
+    assert_eq!((file.attr.mode & 0o777, file.attr.uid), (0o600, 65_534));
+    let (node, name) = (file.node, b"system.posix_acl_access".to_vec());
+    for request in [
+        Request::SetXattr { node, name: name.clone(), value: vec![2, 0, 0, 0], mode: XattrMode::Any },
+        Request::GetXattr { node, name: name.clone() },
+        Request::RemoveXattr { node, name },
+    ] {
+        assert_eq!(session.fail(request), Errno::EOPNOTSUPP);
+    }
+    let name = b"user.x".to_vec();
+    assert_eq!(
+        session.get(Request::SetXattr { node, name, value: vec![1], mode: XattrMode::Any }),
+        Reply::Done
+    );
+    // Of a volume that becomes stricter under it, too.
+    cluster.configure(&["update", "volume", "main", "--flags", "ro"]);
+    within(Duration::from_secs(10), || {
+        session.call(Request::SetAttr { node, change: Default::default() }).result.err()
+    });
+    assert_eq!(session.fail(Request::Write { node, write: Write::default() }), Errno::EROFS);
 }
 
 #[test]

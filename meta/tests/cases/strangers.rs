@@ -182,3 +182,95 @@ fn the_first_frame_may_come_in_pieces() {
     let welcome = link.hello(&wrong);
     assert!(matches!(welcome, Welcome::Refused(refused) if refused.reason == Reason::Volume));
 }
+
+/// A hello of TLS 1.2, as an old client sends it, with that service's ALPN or another.
+fn old_hello() -> Vec<u8> {
+    let mut extensions = Vec::new();
+    let name = b"meta.flexfs.internal";
+    let mut add = |kind: u16, body: &[u8]| {
+        extensions.extend(kind.to_be_bytes());
+        extensions.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
+        extensions.extend(body);
+    };
+    let length = u16::try_from(name.len()).unwrap();
+    add(0, &[&(length + 3).to_be_bytes()[..], &[0], &length.to_be_bytes(), name].concat());
+    add(10, &[0, 4, 0, 29, 0, 23]);
+    add(11, &[1, 0]);
+    add(13, &[0, 4, 4, 3, 8, 4]);
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
+    body.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+    body.extend(extensions);
+    let length = u16::try_from(body.len()).unwrap();
+    let mut hello = vec![22, 3, 1];
+    hello.extend((length + 4).to_be_bytes());
+    hello.extend([1, 0]);
+    hello.extend(length.to_be_bytes());
+    hello.extend(body);
+    hello
+}
+
+#[test]
+fn older_tls_is_refused_by_both_servers() {
+    let cluster = Cluster::start();
+    for addr in [cluster.addr, cluster.admin_addr()] {
+        let mut socket = TcpStream::connect(addr).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.write_all(&old_hello()).unwrap();
+        let mut said = Vec::new();
+        let _ = socket.read_to_end(&mut said);
+        assert_eq!(said, [21, 3, 3, 0, 2, 2, 70], "alert protocol_version and nothing else");
+    }
+    logged(&cluster, "TLS handshake failed");
+    cluster.open();
+}
+
+/// Neither the pin of another cluster nor a server of another kind is taken for the one that is meant.
+#[test]
+fn clients_refuse_servers_that_are_not_theirs() {
+    use flexfs_wire::tls::{self, ALPN_META, ALPN_REST, Role};
+    use rustls::ClientConnection;
+    let cluster = Cluster::start();
+    let connect = |addr, pin, role: Role, alpn| {
+        let mut socket = TcpStream::connect(addr).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut connection =
+            ClientConnection::new(tls::client_config(pin, role, alpn), role.server_name()).unwrap();
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket).map_err(|error| tls::explain(&error))?;
+        }
+        Ok::<(), String>(())
+    };
+    let (meta, admin, pin) = (cluster.addr, cluster.admin_addr(), cluster.pin);
+    let foreign = flexfs_wire::token::CaPin([7; 16]);
+    for (addr, pin, role, alpn, expected) in [
+        (meta, foreign, Role::Meta, ALPN_META, "CA pin mismatch"),
+        (admin, foreign, Role::Admin, ALPN_REST, "CA pin mismatch"),
+        (admin, pin, Role::Meta, ALPN_REST, "not valid for meta.flexfs.internal"),
+        (meta, pin, Role::Admin, ALPN_META, "not valid for admin.flexfs.internal"),
+        (meta, pin, Role::Meta, ALPN_REST, "NoApplicationProtocol"),
+        (admin, pin, Role::Admin, ALPN_META, "NoApplicationProtocol"),
+        (meta, pin, Role::Meta, b"flexfs/0", "NoApplicationProtocol"),
+    ] {
+        let error = connect(addr, pin, role, alpn).unwrap_err();
+        assert!(error.contains(expected), "{error}, not {expected}");
+    }
+    connect(meta, pin, Role::Meta, ALPN_META).unwrap();
+    connect(admin, pin, Role::Admin, ALPN_REST).unwrap();
+}
+
+/// A man in the middle cannot talk the ends down either: what the hello offers is under TLS. A client that offers less is old.
+#[test]
+fn older_protocols_are_refused() {
+    use flexfs_wire::hello::Open;
+    use flexfs_wire::limits::PROTOCOL_VERSION;
+    let cluster = Cluster::start();
+    let Hello::Open(open) = open_hello(&cluster.token, "main", Flags::default()) else { panic!() };
+    for versions in [(0, 0), (1, 1), (PROTOCOL_VERSION + 1, u16::MAX), (PROTOCOL_VERSION, 0), (u16::MAX, 0)] {
+        let mut link = Link::connect(cluster.addr, cluster.pin).unwrap();
+        let welcome = link.hello(&Hello::Open(Open { versions, ..open.clone() }));
+        let Welcome::Refused(refused) = welcome else { panic!("{versions:?}: {welcome:?}") };
+        assert!(refused.reason == Reason::Version && refused.text.contains("update the older one"));
+    }
+}

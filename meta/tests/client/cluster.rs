@@ -208,6 +208,11 @@ impl Cluster {
         serde_json::from_str(&self.configure(&[arguments, &["--json"]].concat())).unwrap()
     }
 
+    /// Address of admin.
+    pub(crate) fn admin_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.admin_port))
+    }
+
     /// A session with the volume's first token.
     pub(crate) fn open(&self) -> Session {
         self.try_open(&self.token, Flags::default()).unwrap()

@@ -12,7 +12,8 @@ use std::time::Duration;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::frame::{self, HEADER_BYTES, Header, Kind};
 use flexfs_wire::hello::{self, EXPORTER_LABEL, Granted, Hello, Open, Reason, Welcome};
-use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
+use flexfs_wire::id::{Commit, Epoch, Ino, RequestId, SessionId};
+use flexfs_wire::lease::Recall;
 use flexfs_wire::limits::PROTOCOL_VERSIONS;
 use flexfs_wire::message::{
     Answer, Call, Caller, Entry, Inline, Make, Notice, Recovery, Replay, Reply, Request, Write,
@@ -367,6 +368,13 @@ impl Session {
 
     /// Comes back after a restart: replays what is not durable, ends the replay, waits for the doors.
     pub(crate) fn recover(&mut self, opens: Vec<(Node, u32)>) -> usize {
+        let (replayed, epoch) = self.come_back(opens);
+        self.get(Request::DropLeases { epoch });
+        replayed
+    }
+
+    /// The same, without a word about what it still caches.
+    pub(crate) fn come_back(&mut self, opens: Vec<(Node, u32)>) -> (usize, Epoch) {
         let (link, welcome) = self.another(true);
         let Welcome::Recovering { durable, epoch } = welcome else { panic!("{welcome:?}") };
         assert!(epoch > self.granted.epoch);
@@ -380,7 +388,35 @@ impl Session {
         let recovery = Recovery { opens, locks: Vec::new(), exclusive: Vec::new() };
         self.link.send(Header::new(Kind::Recovery, RequestId(id)), &recovery, &[]);
         assert_eq!(self.link.answer(id).0.result, Ok(Reply::Done));
-        self.get(Request::DropLeases { epoch });
-        replays.len()
+        (replays.len(), epoch)
+    }
+
+    /// Sends a call and does not wait; what its answer grants is kept.
+    pub(crate) fn begin(&mut self, request: Request) -> u64 {
+        let id = self.number();
+        self.link.request(id, request, &[]);
+        id
+    }
+
+    /// Recalls that have come.
+    pub(crate) fn recalls(&mut self) -> Vec<Recall> {
+        let notices = self.link.notices.drain(..);
+        let recalls = notices.filter_map(|notice| match notice {
+            Notice::Recall { recalls } => Some(recalls),
+            _ => None,
+        });
+        recalls.flatten().collect()
+    }
+
+    /// Waits for recalls, and says that all was done.
+    pub(crate) fn obey(&mut self) -> Vec<Recall> {
+        let mut recalls = self.recalls();
+        while recalls.is_empty() {
+            self.link.pump().unwrap();
+            recalls = self.recalls();
+        }
+        let ids = recalls.iter().map(|recall| recall.id).collect();
+        self.get(Request::Recalled { ids });
+        recalls
     }
 }
