@@ -8,7 +8,7 @@ use flexfs_fuzz::target::{Run, TARGETS};
 /// Places of an input that are damaged or cut at: few for targets that make a file system of each input.
 const PLACES: usize = 256;
 const PLACES_OF_SLOW: usize = 12;
-const SLOW: &[&str] = &["namespace", "extents", "rest", "configure"];
+const SLOW: &[&str] = &["namespace", "extents", "rest", "scope", "configure"];
 
 macro_rules! runs {
     ($($name:ident)*) => {
@@ -25,7 +25,7 @@ macro_rules! runs {
     };
 }
 
-runs! { block configure creds dedup extents frame init link message namespace option record request rest session token }
+runs! { block configure creds dedup extents frame init link message namespace option record request rest scope session token }
 
 #[test]
 fn every_target_is_built() {

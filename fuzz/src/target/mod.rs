@@ -14,6 +14,7 @@ pub mod option;
 pub mod record;
 pub mod request;
 pub mod rest;
+pub mod scope;
 pub mod session;
 pub mod token;
 
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("record", record::run),
     ("request", request::run),
     ("rest", rest::run),
+    ("scope", scope::run),
     ("session", session::run),
     ("token", token::run),
 ];

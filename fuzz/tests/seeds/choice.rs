@@ -5,6 +5,7 @@ use super::Seeds;
 pub(crate) fn make(seeds: &mut Seeds) {
     for (number, length) in [(1, 60), (2, 200), (3, 600), (4, 1500)] {
         seeds.put("namespace", &format!("steps-{number}"), row(number, length));
+        seeds.put("scope", &format!("steps-{number}"), row(number + 20, length));
         seeds.put("dedup", &format!("steps-{number}"), row(number + 50, length / 2));
     }
     for what in 0..3u8 {

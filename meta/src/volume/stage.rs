@@ -143,13 +143,18 @@ impl Stage {
 
     /// Makes a session, at once durable, whose first link this is. `None` while sessions of the last life are waited for.
     pub fn open(&mut self, link: u32, client: &str, now: Clocks) -> Option<Box<Granted>> {
+        self.open_scope(link, client, "/", now)
+    }
+
+    /// The same with a directory for its root, which must be there.
+    pub fn open_scope(&mut self, link: u32, client: &str, scope: &str, now: Clocks) -> Option<Box<Granted>> {
         if !self.host.is_open() {
             return None;
         }
         let access = Access {
             token_id: "stage".to_owned(),
             settings: self.settings.clone(),
-            scope: "/".to_owned(),
+            scope: scope.to_owned(),
             flags: Flags::default(),
             expires_at: None,
             networks: flexfs_wire::network::Networks::default(),
