@@ -42,8 +42,7 @@ fn acknowledged_calls_survive_a_kill() {
     let (addr, pin, token) = (cluster.addr, cluster.pin, cluster.token.clone());
     let late = std::thread::spawn(move || {
         let start = Instant::now();
-        let session =
-            Session::try_open(addr, pin, &token, flexfs_wire::settings::Flags::default());
+        let session = Session::try_open(addr, pin, &token, flexfs_wire::settings::Flags::default());
         (start.elapsed(), session.unwrap())
     });
     std::thread::sleep(Duration::from_millis(700));
