@@ -1,6 +1,6 @@
 //! admin.flexfs: the only authority on tokens. Tables in SQLite, REST over TLS, the cluster's CA.
 //!
-//! `clock problem verdict flags` <- `fields query table token` <- `noun` <- `rest auth validate certificate events` <- `serve` <- `cli`.
+//! `clock problem verdict flags` <- `fields query table token` <- `noun` <- `rest auth validate certificate rekey events` <- `serve` <- `cli`.
 //! `configure` is the operator's program and shares the flags' text form only; `local` is the API without a socket.
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod noun;
 mod openapi;
 pub mod problem;
 mod query;
+mod rekey;
 mod rest;
 mod rights;
 mod role;

@@ -27,7 +27,7 @@ use crate::query::Page;
 use crate::role::{Actor, Verb};
 use crate::table::{self, Created, Noun, Scene};
 use crate::token::{self, Grant, Minted, OVERLAP, OVERLAP_MAX};
-use crate::{certificate, clock, events, metric, openapi, rights, validate, wrapped_key};
+use crate::{certificate, clock, events, metric, openapi, rekey, rights, validate, wrapped_key};
 
 /// Largest body, bytes; the largest real one is a certificate signing request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -51,7 +51,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(noun::<Volume>("{id}"))
         .merge(noun::<VolumeToken>("{id}"))
         .route("/v1/configure/audit", get(audit::list))
-        .route("/v1/configure/volumes/{id}/key", get(wrapped_key::show).put(wrapped_key::replace))
+        .route("/v1/configure/volumes/{id}/key", get(rekey::show).put(rekey::replace))
         .route("/v1/configure/accounts/{id}/rotate", post(rotate_account))
         .route("/v1/configure/meta-stores/{id}/rotate", post(rotate_meta_store))
         .route("/v1/configure/volume-tokens/{id}/rotate", post(rotate_volume_token))

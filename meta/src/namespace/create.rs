@@ -201,7 +201,9 @@ mod tests {
         let request = t.request_make(ROOT, Some("x"), 0o644);
         assert_eq!(t.fails(request), Errno::EINVAL);
         assert_eq!(t.symlink(ROOT, "x", b"").unwrap_err(), Errno::ENOENT);
-        assert_eq!(t.symlink(ROOT, "x", &[b'a'; 4096]).unwrap_err(), Errno::ENAMETOOLONG);
+        // The border of a plain volume refuses some before (`net::veil`).
+        let long = [b'a'; SYMLINK_SEALED_BYTES_MAX + 1];
+        assert_eq!(t.symlink(ROOT, "x", &long).unwrap_err(), Errno::ENAMETOOLONG);
         // A number that was never granted, and one that is in use.
         for ino in [Ino(1 << 40), file] {
             let mut request = t.request_make(ROOT, Some("x"), S_IFREG);
