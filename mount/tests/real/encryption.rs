@@ -21,12 +21,12 @@ const SECRET: &str = "correct horse battery staple";
 /// Found nowhere but where a program wrote it: no word, and nothing that compresses.
 const MARK: &str = "Zq7vK2xWm9RtB4nLd8sHc3Jf";
 
-/// A cluster whose volume is encrypted.
-fn encrypted(transport: Transport) -> (Cluster, tempfile::TempDir) {
+/// A cluster whose volume is encrypted; the folder holds the secret.
+pub(crate) fn encrypted(transport: Transport, secret: &str) -> (Cluster, tempfile::TempDir) {
     let folder = scratch();
-    let secret = folder.path().join("secret");
-    write_secret(&secret, &format!("{SECRET}\n"));
-    let flags = vec!["--secretFile".to_owned(), secret.to_str().unwrap().to_owned()];
+    let file = folder.path().join("secret");
+    write_secret(&file, &format!("{secret}\n"));
+    let flags = vec!["--secretFile".to_owned(), file.to_str().unwrap().to_owned()];
     (Cluster::with(Options { transport, flags, state: None }), folder)
 }
 
@@ -41,7 +41,7 @@ fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 fn programs_see_no_difference(transport: Transport) {
-    let (cluster, _secret) = encrypted(transport);
+    let (cluster, _secret) = encrypted(transport, SECRET);
     let long = "ü".repeat(127) + "x";
     fs::create_dir(cluster.path("dir")).unwrap();
     fs::write(cluster.path("dir").join(&long), "255 bytes").unwrap();
@@ -116,7 +116,7 @@ fn servers_hold_nothing_readable(transport: Transport) {
     control.down();
     assert!(!holding(&control, MARK).is_empty(), "this test could not find anything");
     control.finish();
-    let (cluster, _secret) = encrypted(transport);
+    let (cluster, _secret) = encrypted(transport, SECRET);
     leave_marks(&cluster);
     cluster.down();
     assert_eq!(holding(&cluster, MARK), Vec::<PathBuf>::new());
@@ -138,7 +138,7 @@ fn creds(cluster: &Cluster, name: &str, secret: Option<&str>) -> PathBuf {
 }
 
 fn secrets_decide(transport: Transport) {
-    let (cluster, _secret) = encrypted(transport);
+    let (cluster, _secret) = encrypted(transport, SECRET);
     let mnt = cluster.root().join("mnt-guest");
     fs::create_dir(&mnt).unwrap();
     for (secret, words) in [
@@ -185,7 +185,7 @@ fn mnt_of(cluster: &Cluster) -> PathBuf {
 
 fn another_secret(transport: Transport) {
     const NEW: &str = "entirely other words";
-    let (cluster, folder) = encrypted(transport);
+    let (cluster, folder) = encrypted(transport, SECRET);
     fs::write(cluster.path("file"), noise(3, 1 << 20)).unwrap();
     Run::new("sync").arg("-f").arg(cluster.mnt()).ok();
     let before = blocks(&cluster);
@@ -231,7 +231,7 @@ fn write(cluster: &Cluster, name: &str, bytes: &[u8]) {
 
 /// What a server, or whoever has its disk, can do to blocks: change, exchange, cut.
 fn tampered_blocks(transport: Transport) {
-    let (cluster, _secret) = encrypted(transport);
+    let (cluster, _secret) = encrypted(transport, SECRET);
     let mut files = Vec::new();
     for (seed, name) in (10..).zip(["changed", "one", "two", "cut", "whole"]) {
         let known = blocks(&cluster);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use flexfs_wire::token::Token;
 use serde_json::Value;
 
+use crate::encryption::encrypted;
 use crate::harness::{Cluster, Process, Run, Transport, VOLUME, binary, soon};
 use crate::refusals::new_token;
 
@@ -96,7 +97,7 @@ fn files(folder: &Path, cluster: &Cluster, found: &mut Vec<PathBuf>) {
 
 /// Everything logs all it can; programs are used rightly and wrongly; then nothing of the secrets is anywhere.
 fn nowhere_else(transport: Transport) {
-    let cluster = Cluster::start(transport);
+    let (cluster, _secret) = encrypted(transport, PASSPHRASE);
     let loud = ["env", "FLEXFS_LOG=trace", "RUST_LOG=trace", "RUST_BACKTRACE=1"];
     for server in [cluster.admin(), cluster.meta()] {
         server.kill();
@@ -119,8 +120,7 @@ fn nowhere_else(transport: Transport) {
 
     let creds = cluster.root().join("creds-extra");
     crate::refusals::write_creds(&cluster, &creds, &extra.text);
-    let with_secret = format!("{}secret = \"{PASSPHRASE}\"\n", fs::read_to_string(&creds).unwrap());
-    fs::write(&creds, with_secret).unwrap();
+    assert!(fs::read_to_string(&creds).unwrap().contains(PASSPHRASE), "the mount has a secret to tell");
     let mnt = cluster.root().join("mnt-loud");
     fs::create_dir(&mnt).unwrap();
     let mut said = mount_loudly(&cluster, &mnt, &creds);
