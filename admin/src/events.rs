@@ -94,12 +94,13 @@ fn snapshot(tables: &Connection, meta_store: &str, now: i64) -> Result<Vec<Event
     let tokens = valid.into_iter().map(|(id, _)| id).collect();
     let mut events = vec![Event::Snapshot { tokens, limits }];
     let mut statement = tables.prepare_cached(
-        "SELECT id, name, block_size, compression, max_blocks, max_inodes, retention, flags, retired_at IS NOT NULL
+        "SELECT id, name, block_size, compression, max_blocks, max_inodes, retention, flags, wrapped_key <> '',
+                retired_at IS NOT NULL
          FROM volumes WHERE meta_store = ?1 ORDER BY id",
     )?;
     let volumes = statement.query_map([meta_store], |row| {
         let settings = settings(row)?;
-        let retired: bool = row.get(8)?;
+        let retired: bool = row.get(9)?;
         Ok(if retired { Event::VolumeRetired { id: settings.id } } else { Event::VolumeUpdated { settings } })
     })?;
     for volume in volumes {

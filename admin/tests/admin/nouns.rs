@@ -147,7 +147,7 @@ fn volumes() {
 #[test]
 fn encrypted_volumes() {
     let server = Server::start();
-    server.furnish();
+    let (meta, _) = server.furnish();
     let folder = tempfile::tempdir().unwrap();
     let secret = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -168,6 +168,11 @@ fn encrypted_volumes() {
     let made = server.json(&made.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(made["encryption"], true);
     assert!(made["wrappedKey"].is_null(), "{made}");
+    // The metadata server hears which ones are, when it connects too.
+    let mut events = server.events(&meta);
+    events.next().unwrap();
+    let told: Vec<_> = (0..2).map(|_| events.next().unwrap()["settings"].clone()).collect();
+    assert!(told.iter().all(|settings| settings["encrypted"] == (settings["name"] == "sealed")), "{told:?}");
     let rekey = |old: &str, new: &str| {
         ["volume", "rekey", "sealed", "--secretFile", old, "--newSecretFile", new].map(str::to_owned).to_vec()
     };

@@ -344,7 +344,9 @@ impl<S: Store> Host<S> {
 
     /// Puts settings in force and keeps them for the next start, where admin may be away.
     pub(super) fn take_settings(&mut self, settings: VolumeSettings) {
-        self.settings = settings;
+        // What is encrypted stays so, whatever is said later: plain bytes would be lost on its clients.
+        let encrypted = settings.encrypted || self.settings.encrypted;
+        self.settings = VolumeSettings { encrypted, ..settings };
         self.measure_space();
         if let Err(errno) = keep_settings(&mut self.namespace, &self.settings) {
             tracing::warn!(volume = %self.volume.id, %errno, "the volume's settings could not be kept");
