@@ -358,9 +358,9 @@ impl Session {
         link.hello(&hello)
     }
 
-    /// Another link, attached or resumed.
+    /// Another link, attached or resumed. A server that has as many strangers at once as it takes closes the door; clients knock again.
     pub(crate) fn another(&self, resume: bool) -> (Link, Welcome) {
-        let mut link = Link::connect(self.addr, self.pin).unwrap();
+        let mut link = cluster::within(Duration::from_secs(30), || Link::connect(self.addr, self.pin).ok());
         let hello = self.claim(&link, resume);
         let welcome = link.hello(&hello);
         (link, welcome)
