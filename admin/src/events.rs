@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::token::{limits, settings};
+use crate::token::{limits, settings, settings_columns};
 
 /// Time between two signs of life.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -93,11 +93,11 @@ fn snapshot(tables: &Connection, meta_store: &str, now: i64) -> Result<Vec<Event
     let limits = valid.iter().filter(|(_, limits)| !limits.is_none()).cloned().collect();
     let tokens = valid.into_iter().map(|(id, _)| id).collect();
     let mut events = vec![Event::Snapshot { tokens, limits }];
-    let mut statement = tables.prepare_cached(
-        "SELECT id, name, block_size, compression, max_blocks, max_inodes, retention, flags, wrapped_key <> '',
-                retired_at IS NOT NULL
-         FROM volumes WHERE meta_store = ?1 ORDER BY id",
-    )?;
+    let mut statement = tables.prepare_cached(concat!(
+        "SELECT ",
+        settings_columns!(),
+        ", v.retired_at IS NOT NULL FROM volumes v WHERE v.meta_store = ?1 ORDER BY v.id",
+    ))?;
     let volumes = statement.query_map([meta_store], |row| {
         let settings = settings(row)?;
         let retired: bool = row.get(9)?;

@@ -213,8 +213,9 @@ pub(crate) struct Opening {
 /// Looks up what the volume token `id` opens.
 pub(crate) fn opening(tables: &Connection, id: TokenId) -> Result<Option<Opening>, Problem> {
     let sql = concat!(
-        "SELECT v.id, v.name, v.block_size, v.compression, v.max_blocks, v.max_inodes, v.retention, v.flags, ",
-        "v.wrapped_key <> '', v.meta_store, v.retired_at IS NOT NULL, m.address, t.mount_path, t.flags, t.expires_at, t.networks, ",
+        "SELECT ",
+        settings_columns!(),
+        ", v.meta_store, v.retired_at IS NOT NULL, m.address, t.mount_path, t.flags, t.expires_at, t.networks, ",
         "v.wrapped_key, t.max_sessions, t.ops_per_second, t.bytes_per_second ",
         "FROM tokens t JOIN volumes v ON v.id = t.volume JOIN meta_stores m ON m.id = v.meta_store WHERE t.id = ?1"
     );
@@ -250,8 +251,15 @@ pub(crate) fn wrapped_key(row: &Row<'_>, column: usize) -> rusqlite::Result<Opti
     if text.is_empty() { Ok(None) } else { json(row, column).map(Some) }
 }
 
-/// Reads the settings from the first nine columns: `id, name, block_size, compression, max_blocks, max_inodes,
-/// retention, flags, wrapped_key <> ''`.
+/// What [`settings`] reads, of `volumes v`: nine columns, to be the first of a query.
+macro_rules! settings_columns {
+    () => {
+        "v.id, v.name, v.block_size, v.compression, v.max_blocks, v.max_inodes, v.retention, v.flags, v.wrapped_key <> ''"
+    };
+}
+pub(crate) use settings_columns;
+
+/// Reads the settings from the first columns of a query, which are [`settings_columns`].
 pub(crate) fn settings(row: &Row<'_>) -> rusqlite::Result<VolumeSettings> {
     let compression: String = row.get(3)?;
     Ok(VolumeSettings {

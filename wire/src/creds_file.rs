@@ -39,20 +39,25 @@ fn hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::NotFound { " (make it with `init creds`)" } else { "" }
 }
 
-/// Reads credentials of `kind`. The mode is checked on the open file, so it cannot be swapped in between.
+/// Reads a file that only its owner may read. The mode is checked on the open file, so it cannot be swapped in between.
+fn read_own(doing: &'static str, path: &Path) -> Result<Zeroizing<String>, CredsFileError> {
+    let io = |error| CredsFileError::Io { doing, path: path.to_owned(), error };
+    let file = File::open(path).map_err(io)?;
+    check_mode(&path.to_string_lossy(), file.metadata().map_err(io)?.permissions().mode())
+        .map_err(|error| CredsFileError::Refused { path: path.to_owned(), error })?;
+    // One byte more than allowed tells a long file from one that just fits; the room never moves.
+    let mut text = Zeroizing::new(String::with_capacity(CREDS_BYTES_MAX + 1));
+    file.take(CREDS_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(io)?;
+    Ok(text)
+}
+
+/// Reads credentials of `kind`.
 ///
 /// # Errors
 /// [`CredsFileError`]: no such file, open to group or others, or a content that [`Creds::parse`] refuses.
 pub fn load(kind: TokenKind, path: &Path) -> Result<Creds, CredsFileError> {
-    let io = |error| CredsFileError::Io { doing: "read credentials", path: path.to_owned(), error };
-    let refused = |error| CredsFileError::Refused { path: path.to_owned(), error };
-    let file = File::open(path).map_err(io)?;
-    check_mode(&path.to_string_lossy(), file.metadata().map_err(io)?.permissions().mode())
-        .map_err(refused)?;
-    // One byte more than allowed tells a long file from one that just fits; the room never moves.
-    let mut text = Zeroizing::new(String::with_capacity(CREDS_BYTES_MAX + 1));
-    file.take(CREDS_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(io)?;
-    Creds::parse(kind, &text).map_err(refused)
+    let text = read_own("read credentials", path)?;
+    Creds::parse(kind, &text).map_err(|error| CredsFileError::Refused { path: path.to_owned(), error })
 }
 
 /// Reads the secret of an encrypted volume from a file: its text, without the line end. The mode is checked as that of
@@ -61,16 +66,11 @@ pub fn load(kind: TokenKind, path: &Path) -> Result<Creds, CredsFileError> {
 /// # Errors
 /// [`CredsFileError`]: unreadable, open to group or others, or no secret.
 pub fn read_secret(path: &Path) -> Result<Secret<String>, CredsFileError> {
-    let io = |error| CredsFileError::Io { doing: "read the secret in", path: path.to_owned(), error };
-    let refused = |error| CredsFileError::Refused { path: path.to_owned(), error };
-    let file = File::open(path).map_err(io)?;
-    check_mode(&path.to_string_lossy(), file.metadata().map_err(io)?.permissions().mode())
-        .map_err(refused)?;
-    let mut text = Zeroizing::new(String::with_capacity(CREDS_BYTES_MAX + 1));
-    file.take(CREDS_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(io)?;
+    let text = read_own("read the secret in", path)?;
     let secret = text.strip_suffix('\n').unwrap_or(&text);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
-    check_secret(secret).map_err(|error| refused(error.into()))?;
+    check_secret(secret)
+        .map_err(|error| CredsFileError::Refused { path: path.to_owned(), error: error.into() })?;
     Ok(Secret::new(secret.to_owned()))
 }
 

@@ -255,9 +255,7 @@ fn served_store(tables: &Transaction<'_>, fields: &mut Fields) -> Result<String,
 
 /// Queues the volume's settings for its metadata server.
 fn announce(tables: &Transaction<'_>, key: &str, scene: &mut Scene<'_>) -> Result<(), Problem> {
-    let sql = "SELECT id, name, block_size, compression, max_blocks, max_inodes, retention, flags, \
-               wrapped_key <> '', meta_store \
-               FROM volumes WHERE id = ?1";
+    let sql = concat!("SELECT ", token::settings_columns!(), ", v.meta_store FROM volumes v WHERE v.id = ?1");
     let (settings, meta_store) =
         tables.query_row(sql, [key], |row| Ok((token::settings(row)?, row.get::<_, String>(9)?)))?;
     scene.events.push(Outgoing::Server { meta_store, event: Event::VolumeUpdated { settings } });

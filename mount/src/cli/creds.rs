@@ -89,7 +89,7 @@ fn read_secret(file: Option<&Path>, volume: &str) -> anyhow::Result<Secret<Strin
         }
         return Ok(Secret::new(rpassword::prompt_password(format!("Secret of volume {volume}: "))?));
     };
-    creds_file::read_secret(path).with_context(|| format!("read the secret in {}", path.display()))
+    Ok(creds_file::read_secret(path)?)
 }
 
 /// From a file, standard input, or a person.

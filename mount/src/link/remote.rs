@@ -504,13 +504,12 @@ impl Remote {
     async fn ask(
         &self,
         link: &Rc<Link>,
-        call: Call,
+        mut call: Call,
         payload: Option<Arc<Vec<u8>>>,
         takes_payload: bool,
         cancel: Option<&Cancel>,
     ) -> Result<Outcome, Errno> {
         link.check()?;
-        let mut call = call;
         let lock_wait = matches!(call.request, Request::Lock { wait: true, .. });
         let veiled = self.cipher().map(|cipher| (cipher, veil::seal(cipher, &mut call.request)));
         let waiter = Waiter::new(takes_payload);

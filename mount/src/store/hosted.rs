@@ -58,13 +58,7 @@ async fn attempt(
             tracing::error!(%node.ino, %block, segment = number, raw_bytes = segment.raw_bytes, "a segment is shorter than the file's extents say");
             return Err(Errno::EIO);
         };
-        let opened = if let Some(cipher) = &cipher {
-            stored.resize(segment.stored_bytes as usize, 0);
-            if payload.read(&mut stored).await.is_err() {
-                return Ok(Attempt::Broken);
-            }
-            open_encrypted(cipher, number, segment, &stored, room, &mut plain)
-        } else if segment.codec == Codec::Raw as u8 {
+        let opened = if cipher.is_none() && segment.codec == Codec::Raw as u8 {
             if payload.read(room).await.is_err() {
                 return Ok(Attempt::Broken);
             }
@@ -74,7 +68,10 @@ async fn attempt(
             if payload.read(&mut stored).await.is_err() {
                 return Ok(Attempt::Broken);
             }
-            open_segment(segment, &stored, room)
+            match &cipher {
+                Some(cipher) => open_encrypted(cipher, number, segment, &stored, room, &mut plain),
+                None => open_segment(segment, &stored, room),
+            }
         };
         opened.map_err(|error| damaged(node, block, number, segment, &error))?;
     }
