@@ -25,7 +25,7 @@ macro_rules! runs {
     };
 }
 
-runs! { block configure creds dedup extents frame init link message namespace option record request rest scope session token }
+runs! { block configure creds dedup extents frame init link message namespace option pin record request rest scope sealed session token }
 
 #[test]
 fn every_target_is_built() {

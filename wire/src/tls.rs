@@ -97,6 +97,12 @@ pub fn client_config_with_ca(
     Ok(client(Anchor::Ca(ca), role, alpn))
 }
 
+/// What [`client_config`] looks at certificates with, for fuzzing without a handshake.
+#[must_use]
+pub fn verifier(pin: CaPin, role: Role) -> Arc<dyn ServerCertVerifier> {
+    role_verifier(Anchor::Pin(pin), role, &provider::default_provider())
+}
+
 /// Server side: `chain` is the leaf followed by the cluster CA's certificate.
 ///
 /// # Errors
@@ -146,13 +152,13 @@ pub fn explain(error: &(dyn StdError + 'static)) -> String {
 
 fn client(anchor: Anchor, role: Role, alpn: &[u8]) -> Arc<ClientConfig> {
     let provider = Arc::new(provider::default_provider());
-    let verifier = RoleVerifier { anchor, role, algorithms: algorithms(&provider) };
+    let verifier = role_verifier(anchor, role, &provider);
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider knows TLS 1.3")
         // rustls calls every verifier but its own dangerous; this one verifies more, never less.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
@@ -168,8 +174,8 @@ fn server(mut config: ServerConfig, alpn: &[u8]) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {
-    provider.signature_verification_algorithms
+fn role_verifier(anchor: Anchor, role: Role, provider: &CryptoProvider) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(RoleVerifier { anchor, role, algorithms: provider.signature_verification_algorithms })
 }
 
 fn explain_tls(error: &Error) -> String {

@@ -11,10 +11,12 @@ pub mod link;
 pub mod message;
 pub mod namespace;
 pub mod option;
+pub mod pin;
 pub mod record;
 pub mod request;
 pub mod rest;
 pub mod scope;
+pub mod sealed;
 pub mod session;
 pub mod token;
 
@@ -34,10 +36,12 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("message", message::run),
     ("namespace", namespace::run),
     ("option", option::run),
+    ("pin", pin::run),
     ("record", record::run),
     ("request", request::run),
     ("rest", rest::run),
     ("scope", scope::run),
+    ("sealed", sealed::run),
     ("session", session::run),
     ("token", token::run),
 ];

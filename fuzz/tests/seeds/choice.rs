@@ -17,6 +17,19 @@ pub(crate) fn make(seeds: &mut Seeds) {
         seeds.put("message", &format!("value-{number}"), [&[0x80 | number][..], &choices].concat());
         seeds.put("session", &format!("hello-{number}"), [&[0, number][..], &choices[..120]].concat());
     }
+    // Server of a role in its time with its chain: role, time (two bytes and four), then certificates (which, and as it is).
+    for role in 0..2u8 {
+        for (number, chain) in [&[0u8][..], &[2], &[1, 0], &[3, 0, 2]].iter().enumerate() {
+            let leaf = if role == 1 { 3 } else { 4 };
+            let mut bytes = vec![role, 2, 9, 9, 9, 0, leaf, 7, u8::try_from(chain.len()).unwrap()];
+            bytes.extend(chain.iter().flat_map(|which| [*which, 7]));
+            seeds.put("pin", &format!("chain-{role}-{number}"), bytes);
+        }
+    }
+    for number in 0..4u8 {
+        let choices = row(u64::from(number) + 300, 200);
+        seeds.put("sealed", &format!("exchanged-{number}"), [&[2 + number % 2][..], &choices].concat());
+    }
     // The first byte chooses the map.
     for map in 0..3u8 {
         for number in 1..=2 {

@@ -20,6 +20,12 @@ pub(crate) fn make(seeds: &mut Seeds) {
         let file = format!("adminAddr = \"admin.example.com:7440\"\ntoken = \"{}\"\n", text.as_str());
         seeds.put("creds", kind.noun(), file);
     }
+    let wrapped = format!(
+        r#"{{"kdf":"argon2id","memoryKib":128,"passes":1,"lanes":1,"salt":"{}","wrapped":"{}"}}"#,
+        format_args!("{}==", "A".repeat(22)),
+        "A".repeat(80)
+    );
+    seeds.put("sealed", "wrapped", [b"\x01", wrapped.as_bytes()].concat());
     messages(seeds);
     let text = b"the same line again and again\n".repeat(20);
     for (number, name, compression) in

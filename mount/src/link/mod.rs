@@ -24,7 +24,7 @@ mod session;
 mod task;
 mod tx;
 pub mod unstable;
-mod veil;
+pub mod veil;
 mod waiter;
 
 pub use error::LinkError;

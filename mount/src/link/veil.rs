@@ -14,7 +14,7 @@ const READ_BY_SERVER: &[u8] = b"system.posix_acl_";
 
 /// What is to be opened in a call's answer.
 #[derive(Debug)]
-pub(crate) enum Opening {
+pub enum Opening {
     /// Attributes at most.
     Attributes,
     /// Names of this directory.
@@ -26,7 +26,7 @@ pub(crate) enum Opening {
 }
 
 /// Encrypts what a request carries, and says what its answer will.
-pub(crate) fn seal(cipher: &Cipher, request: &mut Request) -> Opening {
+pub fn seal(cipher: &Cipher, request: &mut Request) -> Opening {
     match request {
         Request::Lookup { parent, name }
         | Request::Link { parent, name, .. }
@@ -62,7 +62,7 @@ pub(crate) fn seal(cipher: &Cipher, request: &mut Request) -> Opening {
 ///
 /// # Errors
 /// `EIO`: something in it was not made with this volume's key in its place; logged. Nobody is shown half a directory.
-pub(crate) fn open(cipher: &Cipher, opening: &Opening, reply: &mut Reply) -> Result<(), Errno> {
+pub fn open(cipher: &Cipher, opening: &Opening, reply: &mut Reply) -> Result<(), Errno> {
     match reply {
         Reply::Entry(entry) => shorten(&mut entry.attr),
         Reply::Attr(attr) | Reply::Opened { attr, .. } | Reply::Copied { attr, .. } => shorten(attr),
@@ -102,7 +102,7 @@ pub(crate) fn open(cipher: &Cipher, opening: &Opening, reply: &mut Reply) -> Res
 }
 
 /// Decrypts the names in recalls. A name that cannot be read stands for all of its directory.
-pub(crate) fn open_recalls(cipher: &Cipher, recalls: &mut [Recall]) {
+pub fn open_recalls(cipher: &Cipher, recalls: &mut [Recall]) {
     for recall in recalls {
         let Some(sealed) = recall.name.take() else { continue };
         match cipher.open_name(recall.ino, &sealed) {
