@@ -126,17 +126,26 @@ impl<S: Server> Core<S> {
                 (start.min(flight.batch.start()), end.max(flight.batch.end()))
             });
         let freed = state.land(lost);
+        // Once until a program was told, and once for all when nothing will be stored any more: one line for each block of a
+        // big file would hide the rest.
+        let is_told = state.flush_error.is_some() || state.is_refused;
+        state.is_refused = errno == Errno::EACCES;
         state.flush_error = Some(errno);
         state.write_error = Some(errno);
         // What the server made of it is not known.
         state.map = None;
         self.end_promise(&mut state);
         drop(state);
-        tracing::error!(
-            ino = file.node.ino.0, start, end, error = %errno,
-            "written data could not be stored and is lost: bytes start..end of this inode; its programs are told at \
-             their next write, fsync or close. Check the volume's quota and the metadata server's log"
-        );
+        if is_told {
+            tracing::debug!(ino = file.node.ino.0, start, end, error = %errno, "more of this inode is lost");
+        } else {
+            tracing::error!(
+                ino = file.node.ino.0, start, end, error = %errno,
+                "written data could not be stored and is lost: bytes start..end of this inode, and what it has not stored \
+                 beyond; its programs are told at their next write, fsync or close. Check the token, the volume's quota and \
+                 the metadata server's log"
+            );
+        }
         self.counters.count_error();
         self.budget.give(freed);
         file.moved.notify(usize::MAX);

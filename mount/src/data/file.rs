@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub(crate) flush_error: Option<Errno>,
     /// The same for the next write, so that a writer without room stops early.
     pub(crate) write_error: Option<Errno>,
+    /// The last writeback was refused for want of a valid token, and that was logged.
+    pub(crate) is_refused: bool,
     /// Where sequential readers are.
     pub(crate) streams: Option<Box<Streams>>,
     /// What may be cached of it.

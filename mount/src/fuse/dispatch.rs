@@ -27,6 +27,27 @@ pub(crate) async fn run(
     operation: Operation,
     payload: &mut [u8],
 ) -> Result<usize, Errno> {
+    // What is answered from what is known here must end with the session, too.
+    match (vfs.ended(), &operation) {
+        (None, _) | (_, Operation::Release { .. } | Operation::ReleaseDir | Operation::Destroy) => {
+            serve(vfs, ctx, seat, nodeid, operation, payload).await
+        }
+        // They tell of what was lost.
+        (Some(errno), Operation::Flush { .. } | Operation::Fsync { .. }) => {
+            serve(vfs, ctx, seat, nodeid, operation, payload).await.and(Err(errno))
+        }
+        (Some(errno), _) => Err(errno),
+    }
+}
+
+async fn serve(
+    vfs: &Vfs,
+    ctx: Ctx<'_>,
+    seat: &Seat,
+    nodeid: u64,
+    operation: Operation,
+    payload: &mut [u8],
+) -> Result<usize, Errno> {
     match operation {
         Operation::Read { args, size } => {
             let out = payload.get_mut(..size).ok_or(Errno::EIO)?;

@@ -289,6 +289,12 @@ impl Remote {
         }
     }
 
+    /// The errno of all calls, once the session is over.
+    #[must_use]
+    pub fn ended(&self) -> Option<Errno> {
+        self.session.ended()
+    }
+
     /// What was recalled lately.
     #[must_use]
     pub fn recalls(&self) -> &Arc<Recalls> {

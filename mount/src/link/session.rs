@@ -209,6 +209,8 @@ pub trait Listener: Send + Sync + std::fmt::Debug {
     fn handle_recovered(&self);
     /// The session was lost; all leases are void already.
     fn handle_lost(&self);
+    /// The token is no longer good: nothing that is cached may be shown any more.
+    fn handle_revoked(&self);
     /// Files with unwritten data, and directories with changes on their way, that only this session may tell of.
     fn exclusive(&self) -> Vec<Node>;
 }
@@ -511,6 +513,10 @@ impl Session {
                 "the session has ended: all operations fail with EACCES until the volume is mounted anew with a valid \
                  token; unwritten data is refused"
             );
+            self.recalls.void();
+            if let Some(listener) = self.listener.get() {
+                listener.handle_revoked();
+            }
         }
     }
 

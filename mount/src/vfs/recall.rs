@@ -197,6 +197,10 @@ impl Listener for Ear {
         drop(self.tasks.send(Task::DropAll { restarted: None }));
     }
 
+    fn handle_revoked(&self) {
+        drop(self.tasks.send(Task::DropAll { restarted: None }));
+    }
+
     fn exclusive(&self) -> Vec<Node> {
         let mut nodes = self.vfs.remote.behind().shut();
         nodes.extend(self.vfs.files.dirty_nodes());

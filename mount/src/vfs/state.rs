@@ -123,6 +123,12 @@ impl Vfs {
         self.remote.quiet_for()
     }
 
+    /// The errno of all operations, once the session is over.
+    #[must_use]
+    pub fn ended(&self) -> Option<Errno> {
+        self.remote.ended()
+    }
+
     /// Changes when a rename begins, and when it ends.
     pub(crate) fn renames(&self) -> u64 {
         self.renames.load(Ordering::SeqCst)

@@ -76,7 +76,8 @@ impl Fallback {
             let seat = service.seats.lend();
             service.seats.begin(&seat, unique, pid);
             let at = At { vfs: Arc::clone(&service.vfs), seat: Arc::clone(&seat), caller };
-            let outcome = operation(at).await;
+            // What is answered from what is known here must end with the session, too.
+            let outcome = operation(at).await.and_then(|value| service.vfs.ended().map_or(Ok(value), Err));
             if let Err(errno) = &outcome {
                 log_errno(*errno, unique, pid);
             }
