@@ -1,4 +1,4 @@
-//! The cluster's CA: one P-256 key under `--dbFolder`, made by `init`. Signs servers for their roles.
+//! The cluster's CA: one key under `--dbFolder`, made by `init` (P-256) or the operator's. Signs servers for their roles.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -16,7 +16,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use zeroize::Zeroizing;
 
 /// File of the CA's certificate.
@@ -65,6 +65,65 @@ impl Ca {
         write_private(&folder.join(KEY_FILE), &Zeroizing::new(key.serialize_pem()))?;
         write_private(&folder.join(CERT_FILE), &cert.pem())?;
         Self::assemble(cert.der().clone(), cert.pem(), key)
+    }
+
+    /// Takes over a CA of the operator's and keeps a copy in `folder`, both files 0600.
+    ///
+    /// # Errors
+    /// Others may read the key, it is not the certificate's, or that is no CA's.
+    pub(crate) fn adopt(
+        folder: &Path,
+        cert_file: &Path,
+        key_file: &Path,
+        now: SystemTime,
+    ) -> anyhow::Result<Self> {
+        check_private(key_file)?;
+        let text = std::fs::read_to_string(cert_file)
+            .with_context(|| format!("read {} (--caCert)", cert_file.display()))?;
+        let cert_pem = first_certificate(&text)
+            .with_context(|| format!("{} (--caCert) holds no certificate in PEM", cert_file.display()))?;
+        let cert = CertificateDer::from_pem_slice(cert_pem.as_bytes())
+            .with_context(|| format!("{} (--caCert) cannot be read", cert_file.display()))?;
+        let key_pem = std::fs::read_to_string(key_file)
+            .map(Zeroizing::new)
+            .with_context(|| format!("read {} (--caKey)", key_file.display()))?;
+        let key = KeyPair::from_pem(&key_pem).with_context(|| {
+            format!(
+                "{0} (--caKey) holds no key in PKCS #8; `openssl pkcs8 -topk8 -nocrypt -in {0}` makes one",
+                key_file.display()
+            )
+        })?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&cert)
+            .with_context(|| format!("{} (--caCert) cannot be read", cert_file.display()))?;
+        anyhow::ensure!(
+            parsed.is_ca() && parsed.key_usage()?.is_none_or(|usage| usage.value.key_cert_sign()),
+            "{} (--caCert) is not the certificate of a CA: it may not sign others",
+            cert_file.display()
+        );
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        let ca = Self::assemble(cert, cert_pem, key)?;
+        // As clients will look at what it signs.
+        let shown = ca.admin_identity(IpAddr::from([127, 0, 0, 1]), now)?;
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH)?;
+        tls::verifier(ca.pin, Role::Admin)
+            .verify_server_cert(
+                &shown.chain[0],
+                &shown.chain[1..],
+                &Role::Admin.server_name(),
+                &[],
+                UnixTime::since_unix_epoch(seconds),
+            )
+            .map_err(|error| anyhow::anyhow!(tls::explain(&error)))
+            .with_context(|| {
+                format!(
+                    "{} (--caKey) is not the key of {} (--caCert)",
+                    key_file.display(),
+                    cert_file.display()
+                )
+            })?;
+        write_private(&folder.join(KEY_FILE), &key_pem)?;
+        write_private(&folder.join(CERT_FILE), &ca.cert_pem)?;
+        Ok(ca)
     }
 
     /// Reads the CA that `init` made.
@@ -153,6 +212,14 @@ impl Ca {
     }
 }
 
+/// The first of the certificates in a PEM file, with the lines around it.
+fn first_certificate(text: &str) -> Option<String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let start = text.find("-----BEGIN CERTIFICATE-----")?;
+    let end = start + text[start..].find(END)? + END.len();
+    Some(format!("{}\n", &text[start..end]))
+}
+
 /// Refuses a key that others may read: who has it is any server of the cluster.
 pub(crate) fn check_private(path: &Path) -> anyhow::Result<()> {
     let mode = path.metadata().with_context(|| format!("read {}", path.display()))?.permissions().mode();
@@ -190,6 +257,44 @@ mod tests {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = format!("{:#}", Ca::load(dir.path()).err().unwrap());
         assert!(error.contains(&format!("chmod 600 {}", key.display())), "{error}");
+    }
+
+    #[test]
+    fn an_operators_ca_is_taken_over_when_it_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::UNIX_EPOCH + DAY * 20_000;
+        let (cert_file, key_file) = (dir.path().join("issuing.pem"), dir.path().join("issuing.key"));
+        let put = |cert: &str, key: &KeyPair| {
+            std::fs::write(&cert_file, cert).unwrap();
+            write_private(&key_file, &key.serialize_pem()).unwrap();
+        };
+        let adopt = || Ca::adopt(dir.path(), &cert_file, &key_file, now);
+        let refused = || format!("{:#}", adopt().err().unwrap());
+        let issuer = |is_ca| {
+            let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "Issuing CA 7");
+            params.is_ca = is_ca;
+            (params.self_signed(&key).unwrap().pem(), key)
+        };
+        let (cert, key) = issuer(IsCa::Ca(BasicConstraints::Unconstrained));
+        let (server, server_key) = issuer(IsCa::ExplicitNoCa);
+        put(&server, &server_key);
+        assert!(refused().contains("not the certificate of a CA"), "{}", refused());
+        put(&cert, &server_key);
+        assert!(refused().contains("is not the key of"), "{}", refused());
+        put("nothing", &key);
+        assert!(refused().contains("holds no certificate"), "{}", refused());
+        assert!(!dir.path().join(KEY_FILE).exists(), "what is refused leaves nothing");
+        // With the certificates of those above it, as such files have.
+        put(&format!("subject: Issuing CA 7\n{cert}{server}"), &key);
+        let made = adopt().unwrap();
+        let ca = Ca::load(dir.path()).unwrap();
+        assert_eq!(ca.pin(), made.pin());
+        let shown = ca.admin_identity("127.0.0.1".parse().unwrap(), now).unwrap();
+        tls::server_config(shown.chain, shown.key, ALPN_REST).unwrap();
+        std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(refused().contains("chmod"), "{}", refused());
     }
 
     #[test]

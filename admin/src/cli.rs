@@ -44,6 +44,12 @@ struct Init {
     /// Name of the first account.
     #[arg(long, default_value = "admin")]
     account: String,
+    /// Certificate (PEM) of your own issuing CA, to be the cluster's: tokens will pin its key. Without it one is made.
+    #[arg(long = "caCert", requires = "ca_key")]
+    ca_cert: Option<PathBuf>,
+    /// Private key (PEM) of --caCert; a copy is kept in the folder.
+    #[arg(long = "caKey", requires = "ca_cert")]
+    ca_key: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -112,7 +118,7 @@ pub(crate) struct Start {
     #[command(flatten)]
     place: Place,
     /// Certificate chain (PEM) for clients that come by another name than the role's, such as browsers; flexfs's own
-    /// programs always get the cluster's certificate.
+    /// programs always get the cluster's certificate. Read again when it changes.
     #[arg(long = "sslCert", requires = "ssl_key")]
     pub(crate) ssl_cert: Option<PathBuf>,
     /// Private key (PEM) of --sslCert.
@@ -184,8 +190,8 @@ pub fn refuse(error: &clap::Error) -> ExitCode {
 
 fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Init(Init { part: None, account, place, out }) => {
-            init::run(&place.folder()?, &account, out.creds()?)
+        Verb::Init(Init { part: None, account, ca_cert, ca_key, place, out }) => {
+            init::run(&place.folder()?, &account, ca_cert.as_deref().zip(ca_key.as_deref()), out.creds()?)
         }
         Verb::Init(Init { part: Some(Part::Account { name, place, out }), .. }) => {
             init::add(&place.folder()?, &name, out.creds()?)

@@ -1,19 +1,12 @@
 //! `start`: puts the parts together and runs them until a signal.
 
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::Arc;
 
-use anyhow::Context as _;
 use flexfs_uring::harden::{self, Keep, Needs, Reach, User};
-use flexfs_wire::tls::{self, ALPN_REST, Role};
-use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use flexfs_wire::tls::{self, ALPN_REST};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -23,8 +16,9 @@ use crate::app::App;
 use crate::ca::{Ca, LEAF_LIFE};
 use crate::cli::Start;
 use crate::db::Db;
+use crate::shown::{Certs, renew};
 use crate::used::Used;
-use crate::{clock, expiry, init, metric, rest, serve, used};
+use crate::{expiry, init, metric, rest, serve, used};
 
 /// Threads for the tables: they queue at one mutex, so a few are plenty.
 const BLOCKING_THREADS: usize = 16;
@@ -92,9 +86,11 @@ fn prepare(start: &Start, folder: &Path) -> anyhow::Result<Prepared> {
     }
     let lock = init::lock(folder, user.as_ref())?;
     let ca = Arc::new(Ca::load(folder)?.with_life(start.cert_life.unwrap_or(LEAF_LIFE)));
-    let certs = Arc::new(Certs::new(&ca, start)?);
+    let own = start.ssl_cert.as_deref().zip(start.ssl_key.as_deref());
+    let certs = Arc::new(Certs::new(&ca, start.bind_addr.ip(), own)?);
     let listener = bind(start.bind_addr)?;
-    let reach = Reach { folders: vec![folder.to_owned()], ports: Vec::new() };
+    let files = [&start.ssl_cert, &start.ssl_key].into_iter().flatten().cloned().collect();
+    let reach = Reach { folders: vec![folder.to_owned()], files, ports: Vec::new() };
     let in_force = harden::give_up(&Needs { user, keep: Keep::Files, reach: Some(reach) })?;
     tracing::info!("given up what is not needed: {in_force}");
     Ok(Prepared { _lock: lock, listener, certs, ca })
@@ -122,91 +118,5 @@ async fn wait_for_signal() -> std::io::Result<&'static str> {
     tokio::select! {
         _ = term.recv() => Ok("SIGTERM"),
         _ = int.recv() => Ok("SIGINT"),
-    }
-}
-
-/// The certificates admin shows: to flexfs's own programs, which ask for the role, one of the cluster's CA; to others
-/// the operator's, when there is one.
-#[derive(Debug)]
-struct Certs {
-    cluster: RwLock<Arc<CertifiedKey>>,
-    own: Option<Arc<CertifiedKey>>,
-}
-
-impl Certs {
-    fn new(ca: &Ca, start: &Start) -> anyhow::Result<Self> {
-        let cluster = RwLock::new(issue(ca, start.bind_addr.ip())?);
-        let own = match (&start.ssl_cert, &start.ssl_key) {
-            (Some(cert), Some(key)) => Some(read_own(cert, key)?),
-            _ => None,
-        };
-        Ok(Self { cluster, own })
-    }
-}
-
-impl ResolvesServerCert for Certs {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        match &self.own {
-            Some(own) if hello.server_name() != Some(Role::Admin.name()) => Some(Arc::clone(own)),
-            _ => Some(Arc::clone(&self.cluster.read().unwrap_or_else(PoisonError::into_inner))),
-        }
-    }
-}
-
-fn issue(ca: &Ca, bound: IpAddr) -> anyhow::Result<Arc<CertifiedKey>> {
-    let identity = ca.admin_identity(bound, clock::wall())?;
-    Ok(Arc::new(CertifiedKey::from_der(identity.chain, identity.key, &default_provider())?))
-}
-
-fn read_own(cert: &Path, key: &Path) -> anyhow::Result<Arc<CertifiedKey>> {
-    check_own_key(key)?;
-    let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .with_context(|| format!("read the certificate {} (--sslCert)", cert.display()))?;
-    let private = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("read the private key {} (--sslKey)", key.display()))?;
-    let pair = CertifiedKey::from_der(chain, private, &default_provider())
-        .with_context(|| format!("{} and {} do not go together", cert.display(), key.display()))?;
-    Ok(Arc::new(pair))
-}
-
-/// A group may read it, as is usual for keys that several servers share; everybody may not.
-fn check_own_key(key: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let found =
-        key.metadata().with_context(|| format!("read the private key {} (--sslKey)", key.display()))?;
-    anyhow::ensure!(
-        found.permissions().mode() & 0o007 == 0,
-        "everybody may read or change the private key {0} (--sslKey); mend it with: chmod o= {0}",
-        key.display()
-    );
-    Ok(())
-}
-
-/// Replaces the cluster's certificate when a third of its life is over. Nothing of it is on disk.
-async fn renew(certs: Arc<Certs>, ca: Arc<Ca>, bound: IpAddr, mut shutdown: watch::Receiver<bool>) {
-    const LOOK_MAX: Duration = Duration::from_secs(3600);
-    let life = ca.leaf_life();
-    // Of a short life nothing may be missed.
-    let look = LOOK_MAX.min(life / 12);
-    let life = i64::try_from(life.as_secs()).expect("a year or so");
-    let mut since = clock::now();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(look) => {}
-            _ = shutdown.wait_for(|down| *down) => return,
-        }
-        // Wall time, not a sleep: a machine that was suspended renews when it wakes.
-        if clock::now() - since < life / 3 {
-            continue;
-        }
-        match issue(&ca, bound) {
-            Ok(fresh) => {
-                *certs.cluster.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-                since = clock::now();
-                tracing::info!("admin's certificate was renewed");
-            }
-            Err(error) => tracing::error!(%error, "admin's certificate was not renewed; trying again"),
-        }
     }
 }

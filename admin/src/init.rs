@@ -67,11 +67,17 @@ pub(crate) fn lock(folder: &Path, user: Option<&User>) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Makes everything, or nothing that counts: the database appears last, complete.
+/// Makes everything, or nothing that counts: the database appears last, complete. `ca` is certificate and key of a CA to be
+/// the cluster's.
 ///
 /// # Errors
 /// The folder is in use already, or cannot be written.
-pub(crate) fn run(folder: &Path, account: &str, out: Option<CredsOut>) -> anyhow::Result<()> {
+pub(crate) fn run(
+    folder: &Path,
+    account: &str,
+    ca: Option<(&Path, &Path)>,
+    out: Option<CredsOut>,
+) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -89,8 +95,15 @@ pub(crate) fn run(folder: &Path, account: &str, out: Option<CredsOut>) -> anyhow
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     // A CA that is there came from a backup, or from an `init` that was cut off: tokens out there may pin it.
-    let ca =
-        if folder.join("ca.key").exists() { Ca::load(folder)? } else { Ca::create(folder, clock::wall())? };
+    let ca = match (ca, folder.join("ca.key").exists()) {
+        (None, true) => Ca::load(folder)?,
+        (None, false) => Ca::create(folder, clock::wall())?,
+        (Some((cert, key)), false) => Ca::adopt(folder, cert, key, clock::wall())?,
+        (Some(_), true) => bail!(
+            "{} holds a CA already, which tokens may pin: leave out --caCert, or name an empty folder",
+            folder.display()
+        ),
+    };
     let fresh = folder.join("admin.db.new");
     for leftover in [&fresh, &folder.join("admin.db.new-wal"), &folder.join("admin.db.new-shm")] {
         let _ = fs::remove_file(leftover);

@@ -30,6 +30,7 @@ mod rest;
 mod rights;
 mod role;
 mod serve;
+mod shown;
 mod systemd;
 mod table;
 mod token;

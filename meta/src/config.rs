@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use crate::auth::OwnFiles;
+
 /// A server's configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -16,6 +18,8 @@ pub(crate) struct Config {
     pub(crate) db_folder: PathBuf,
     /// Certificate and key.
     pub(crate) cert_folder: PathBuf,
+    /// Certificate and key of the operator's, instead.
+    pub(crate) own_certificate: Option<OwnFiles>,
     /// Address of admin and the meta token.
     pub(crate) creds_file: PathBuf,
     /// Threads that serve connections.

@@ -16,7 +16,9 @@ use flexfs_wire::creds_file;
 use flexfs_wire::token::TokenKind;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-use crate::auth::{Admin, AdminError, AdminHttp, Authority, CertificateError, Identity, Pool, renew_forever};
+use crate::auth::{
+    Admin, AdminError, AdminHttp, Authority, CertificateError, Identity, Pool, Source, renew_forever,
+};
 use crate::config::Config;
 use crate::control::{Control, Ending, control};
 use crate::engine::Room;
@@ -114,7 +116,8 @@ fn prepare(config: &Config) -> Result<Prepared> {
         .mode(0o700)
         .create(&config.cert_folder)
         .with_context(|| format!("the certificate folder {} cannot be used", config.cert_folder.display()))?;
-    let reach = Reach { folders, ports: vec![creds.admin_addr.port()] };
+    let files = config.own_certificate.iter().flat_map(|own| [own.cert.clone(), own.key.clone()]).collect();
+    let reach = Reach { folders, files, ports: vec![creds.admin_addr.port()] };
     let in_force = harden::give_up(&Needs { user, keep: Keep::Files, reach: Some(reach) })?;
     tracing::info!("given up what is not needed: {in_force}");
     Ok(Prepared { _lock: lock, creds, metrics, listeners })
@@ -173,9 +176,13 @@ fn identity(
     http: &AdminHttp,
     pin: flexfs_wire::token::CaPin,
 ) -> Result<Arc<Identity>, CertificateError> {
+    let source = match &config.own_certificate {
+        Some(files) => Source::Own(files.clone()),
+        None => Source::Admin(config.cert_folder.clone()),
+    };
     let mut told = false;
     loop {
-        match Identity::obtain(&config.cert_folder, http, pin) {
+        match Identity::obtain(&source, http, pin) {
             Err(CertificateError::Admin(error @ AdminError::Unreachable { .. })) => {
                 if !told {
                     told = true;

@@ -20,7 +20,7 @@ fn after(needs: Needs, work: impl FnOnce(InForce) + Send + 'static) {
 }
 
 fn files(folders: Vec<PathBuf>, ports: Vec<u16>) -> Needs {
-    Needs { user: None, keep: Keep::Files, reach: Some(Reach { folders, ports }) }
+    Needs { user: None, keep: Keep::Files, reach: Some(Reach { folders, files: Vec::new(), ports }) }
 }
 
 fn status_of_thread(key: &str) -> String {

@@ -30,9 +30,17 @@ pub(crate) struct Server {
 impl Server {
     /// `init`, `start`, `configure init creds`.
     pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let made =
-            Command::new(ADMIN).args(["init", "--dbFolder"]).arg(dir.path().join("db")).output().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), &[])
+    }
+
+    /// The same in a folder that was prepared, with more words for `init`.
+    pub(crate) fn start_in(dir: TempDir, init: &[&str]) -> Self {
+        let made = Command::new(ADMIN)
+            .args(["init", "--dbFolder"])
+            .arg(dir.path().join("db"))
+            .args(init)
+            .output()
+            .unwrap();
         assert!(made.status.success(), "{made:?}");
         let account = String::from_utf8(made.stdout).unwrap().trim().to_owned();
         let pin = Token::parse(&account).unwrap().ca_pin;

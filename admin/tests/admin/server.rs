@@ -8,6 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use crate::bench::{ADMIN, Server, within};
 
 fn plain(server: &Server) -> TcpStream {
@@ -195,4 +198,43 @@ fn keys_and_credentials_open_to_others_are_refused() {
     let key = server.path("db/ca.key");
     open(&key, 0o640);
     assert!(start(&[]).contains(&format!("chmod 600 {}", key.display())));
+}
+
+/// The organisation's own issuing CA becomes the cluster's: tokens pin it, and what admin signs is taken.
+#[test]
+fn an_operators_ca_is_the_clusters() {
+    let dir = tempfile::tempdir().unwrap();
+    let [cert, key] = ["issuing.pem", "issuing.key"].map(|name| dir.path().join(name).display().to_string());
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-384",
+            "-nodes",
+            "-days",
+            "30",
+        ])
+        .args(["-subj", "/O=Institute/CN=Issuing CA 7", "-keyout", &key, "-out", &cert])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut server = Server::start_in(dir, &["--caCert", &cert, "--caKey", &key]);
+    let cert = CertificateDer::from_pem_file(&cert).unwrap();
+    assert_eq!(server.pin, flexfs_wire::tls::ca_pin(&cert).unwrap());
+    server.configure(&["list", "accounts"]);
+    // A second init takes nobody's CA away.
+    let db = server.path("db");
+    assert!(server.stop());
+    fs::remove_file(db.join("admin.db")).unwrap();
+    let again = Command::new(ADMIN)
+        .args(["init", "--caCert", server.path("issuing.pem").to_str().unwrap()])
+        .args(["--caKey", &key, "--dbFolder"])
+        .arg(&db)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8(again.stderr).unwrap().contains("holds a CA already"));
 }

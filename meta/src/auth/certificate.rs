@@ -1,10 +1,10 @@
 //! This server's certificate for `meta.flexfs.internal`: made by the cluster's CA at admin, for a key that never
-//! leaves this machine. Kept in `DB/tls` with mode 0600, renewed when a third of its life is left.
+//! leaves this machine. Kept in `DB/tls` with mode 0600, renewed when a third of its life is left. Or the operator's ([`OwnFiles`]).
 
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use flexfs_wire::creds::check_mode;
@@ -13,12 +13,13 @@ use flexfs_wire::token::CaPin;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use super::http::{AdminError, AdminHttp};
+use super::own::{self, OwnFiles, Stamp};
 use crate::clock;
 
 /// Longest time between two looks at the age of the certificate: a machine may have slept, or its clock been set.
@@ -43,19 +44,40 @@ pub(crate) enum CertificateError {
     /// Made by another cluster, for another key, or no certificate at all.
     #[error("the certificate admin made cannot be used: {0}")]
     Unusable(String),
+    /// The operator's cannot be used.
+    #[error("{} and {} (--sslCert, --sslKey) cannot be used: {cause}", cert.display(), key.display())]
+    Own {
+        /// Chain.
+        cert: PathBuf,
+        /// Key.
+        key: PathBuf,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Where certificates come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// From admin; kept in this folder.
+    Admin(PathBuf),
+    /// From the operator.
+    Own(OwnFiles),
 }
 
 /// The certificate in use; swapped under running connections.
 #[derive(Debug)]
 pub(crate) struct Identity {
     current: RwLock<Current>,
-    folder: PathBuf,
+    source: Source,
+    /// Of the operator's files, when they were read last.
+    stamp: Mutex<Stamp>,
     pin: CaPin,
 }
 
 /// A certificate with its key.
 #[derive(Clone, Debug)]
-struct Current {
+pub(super) struct Current {
     key: Arc<CertifiedKey>,
     /// Seconds since 1970 from which on a new one is wanted.
     renew_at: i64,
@@ -70,22 +92,23 @@ impl ResolvesServerCert for Identity {
 }
 
 impl Identity {
-    /// Loads the kept certificate, or has admin make one.
+    /// Loads the kept certificate, or has admin make one; or reads the operator's.
     ///
     /// # Errors
     /// [`CertificateError`].
-    pub(crate) fn obtain(folder: &Path, http: &AdminHttp, pin: CaPin) -> Result<Arc<Self>, CertificateError> {
+    pub(crate) fn obtain(
+        source: &Source,
+        http: &AdminHttp,
+        pin: CaPin,
+    ) -> Result<Arc<Self>, CertificateError> {
         let now = clock::wall().secs;
-        let current = match load(folder, pin, now) {
-            Some(kept) if now < kept.renew_at => kept,
-            Some(kept) => match request(folder, http, pin, now) {
-                // It is good for a while yet.
-                Err(CertificateError::Admin(AdminError::Unreachable { .. })) => kept,
-                made => made?,
-            },
-            None => request(folder, http, pin, now)?,
+        let (stamp, current) = match source {
+            Source::Admin(folder) => (Stamp::default(), kept_or_made(folder, http, pin, now)?),
+            // The stamp first: what changes in between is read once more.
+            Source::Own(files) => (files.stamp(), files.read(pin, now)?),
         };
-        Ok(Arc::new(Self { current: RwLock::new(current), folder: folder.to_owned(), pin }))
+        let (current, stamp) = (RwLock::new(current), Mutex::new(stamp));
+        Ok(Arc::new(Self { current, source: source.clone(), stamp, pin }))
     }
 
     fn current(&self) -> Current {
@@ -100,6 +123,9 @@ impl Identity {
     /// How long to wait for the next look: until a new one is wanted, or, when it is wanted already, as often as there is
     /// still something to be saved of the old one.
     fn next_look(&self, now: i64) -> Duration {
+        if matches!(self.source, Source::Own(_)) {
+            return own::LOOK;
+        }
         let Current { renew_at, ends_at, .. } = self.current();
         let seconds = if now < renew_at { renew_at - now } else { (ends_at - now) / 8 };
         Duration::from_secs(seconds.max(0).unsigned_abs()).clamp(LOOK_MIN, LOOK_MAX)
@@ -107,12 +133,34 @@ impl Identity {
 
     fn renew(&self, http: &AdminHttp) -> Result<bool, CertificateError> {
         let now = clock::wall().secs;
-        if now < self.current().renew_at {
-            return Ok(false);
-        }
-        let made = request(&self.folder, http, self.pin, now)?;
+        let made = match &self.source {
+            Source::Admin(_) if now < self.current().renew_at => return Ok(false),
+            Source::Admin(folder) => request(folder, http, self.pin, now)?,
+            Source::Own(files) => {
+                let stamp = files.stamp();
+                // Once for each change, also when what is there now is no good.
+                let mut read = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+                if std::mem::replace(&mut *read, stamp) == stamp {
+                    return Ok(false);
+                }
+                drop(read);
+                files.read(self.pin, now)?
+            }
+        };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = made;
         Ok(true)
+    }
+}
+
+fn kept_or_made(folder: &Path, http: &AdminHttp, pin: CaPin, now: i64) -> Result<Current, CertificateError> {
+    match load(folder, pin, now) {
+        Some(kept) if now < kept.renew_at => Ok(kept),
+        Some(kept) => match request(folder, http, pin, now) {
+            // It is good for a while yet.
+            Err(CertificateError::Admin(AdminError::Unreachable { .. })) => Ok(kept),
+            made => made,
+        },
+        None => request(folder, http, pin, now),
     }
 }
 
@@ -125,7 +173,7 @@ pub(crate) fn renew_forever(identity: Arc<Identity>, http: Arc<AdminHttp>) -> st
                 Ok(true) => tracing::info!("the server's certificate was renewed"),
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the server's certificate was not renewed; trying again")
+                    tracing::warn!(%error, "the server's certificate was not renewed; the one in use stays")
                 }
             }
         }
@@ -165,21 +213,19 @@ fn load(folder: &Path, pin: CaPin, now: i64) -> Option<Current> {
     }
 }
 
-/// Checks a chain and a key.
-fn assemble(chain: &[u8], key: &[u8], pin: CaPin, now: i64) -> Result<Current, String> {
+/// Checks a chain and a key, the chain with the eyes of clients.
+pub(super) fn assemble(chain: &[u8], key: &[u8], pin: CaPin, now: i64) -> Result<Current, String> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<_, _>>()
         .map_err(|error| format!("chain: {error}"))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("key: {error}"))?;
-    if !chain.iter().any(|cert| tls::ca_pin(cert).is_ok_and(|found| found == pin)) {
-        return Err("the chain lacks the CA that the meta token names".to_owned());
-    }
-    let leaf = chain.first().ok_or("the chain is empty")?;
+    let (leaf, rest) = chain.split_first().ok_or("the chain is empty")?;
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(now.max(0).unsigned_abs()));
+    tls::verifier(pin, Role::Meta)
+        .verify_server_cert(leaf, rest, &Role::Meta.server_name(), &[], at)
+        .map_err(|error| tls::explain(&error))?;
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| format!("leaf: {error}"))?;
     let (from, to) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-    if to <= now {
-        return Err("it has expired".to_owned());
-    }
     let certified =
         CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| error.to_string())?;
     Ok(Current { key: Arc::new(certified), renew_at: to - (to - from) / 3, ends_at: to })

@@ -4,10 +4,12 @@ mod admin;
 mod cache;
 mod certificate;
 mod http;
+mod own;
 mod pool;
 
 pub(crate) use admin::{Admin, Authority};
-pub(crate) use certificate::{CertificateError, Identity, renew_forever};
+pub(crate) use certificate::{CertificateError, Identity, Source, renew_forever};
 pub use http::AdminError;
 pub(crate) use http::AdminHttp;
+pub(crate) use own::OwnFiles;
 pub(crate) use pool::{Pool, Verdict};

@@ -13,6 +13,7 @@ use flexfs_wire::token::hide;
 
 use super::systemd::{self, Systemd};
 use super::{init, verify};
+use crate::auth::OwnFiles;
 use crate::config::{Config, default_path};
 use crate::server;
 
@@ -92,6 +93,13 @@ struct Start {
     /// Folder of this server's certificate and key [default: `tls` in the database folder].
     #[arg(long = "certFolder")]
     cert_folder: Option<PathBuf>,
+    /// Certificate chain (PEM) to show instead of the one that admin makes: for meta.flexfs.internal, signed by the cluster's
+    /// CA, whose certificate is the last of the chain. Read again when it changes.
+    #[arg(long = "sslCert", requires = "ssl_key")]
+    ssl_cert: Option<PathBuf>,
+    /// Private key (PEM) of --sslCert.
+    #[arg(long = "sslKey", requires = "ssl_cert")]
+    ssl_key: Option<PathBuf>,
     /// Threads that serve connections [default: one per core].
     #[arg(long)]
     cores: Option<usize>,
@@ -180,6 +188,7 @@ fn config(start: Start) -> Result<Config> {
         metrics_addr: start.metrics_addr,
         cert_folder: start.cert_folder.unwrap_or_else(|| db_folder.join("tls")),
         db_folder,
+        own_certificate: start.ssl_cert.zip(start.ssl_key).map(|(cert, key)| OwnFiles { cert, key }),
         user: start.user,
         cut_journals: start.cut_journal,
         creds_file: match start.creds_file {

@@ -57,6 +57,7 @@ pub(super) fn init(wanted: &Systemd, config: Config) -> Result<()> {
     }
     let program = std::env::current_exe().context("find this program's file")?;
     let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
+    let own = config.own_certificate.map_or_else(Vec::new, |own| vec![own.cert, own.key]);
     let service = Service {
         description: "flexfs metadata server",
         after: "network-online.target flexfs-admin.service",
@@ -66,7 +67,7 @@ pub(super) fn init(wanted: &Systemd, config: Config) -> Result<()> {
         lines: LINES,
         user: wanted.user.as_deref(),
         folders: &[config.db_folder, config.cert_folder],
-        files: &[config.creds_file],
+        files: &[&[config.creds_file][..], &own].concat(),
         ports: &[config.bind_addr.port(), config.metrics_addr.port()],
     };
     service.prepare()?;
@@ -102,6 +103,7 @@ mod tests {
             metrics_addr: "127.0.0.1:7442".parse().unwrap(),
             db_folder: dir.path().join("data"),
             cert_folder: dir.path().join("data/tls"),
+            own_certificate: None,
             creds_file: dir.path().join("creds"),
             cores: 1,
             user: None,

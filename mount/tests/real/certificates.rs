@@ -5,9 +5,9 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::harness::{Cluster, Run, Transport, now, soon};
+use crate::harness::{Cluster, Run, Transport, binary, now, soon};
 
-one!(renewed);
+one!(renewed, of_the_operator);
 
 /// Life of the certificates, seconds: some of them fit into a test.
 const LIFE: u64 = 12;
@@ -72,6 +72,65 @@ fn renewed(transport: Transport) {
     assert!(soon(Duration::from_secs(10), valid), "meta does not get a new one");
     assert_eq!(cluster.meta().pid(), pids[1]);
     assert_eq!(fs::read_to_string(cluster.second_mount().join("meanwhile")).unwrap(), "content");
+    cluster.as_made_by_up();
+    cluster.finish();
+}
+
+/// Certificates that the operator makes with the cluster's CA: shown, replaced while the server runs, and refused in words
+/// where clients would refuse them.
+fn of_the_operator(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    fs::write(cluster.path("file"), "content").unwrap();
+    let folder = cluster.root().join("own");
+    fs::create_dir(&folder).unwrap();
+    let make = |name: &str| {
+        let script = r#"
+            openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=own -keyout new.key -out new.csr
+            openssl x509 -req -in new.csr -CA "$1/ca.pem" -CAkey "$1/ca.key" -days 2 -out new.pem \
+                -extfile <(echo "subjectAltName=DNS:$2")
+            cat new.pem "$1/ca.pem" >new.chain
+            chmod 600 new.key && mv new.key own.key && mv new.chain own.pem"#;
+        let run = Run::new("bash").args(["-ec", script, "make"]).arg(cluster.state().join("admin"));
+        run.arg(name).folder(&folder).ok();
+        let run = Run::new("openssl").args(["x509", "-noout", "-serial", "-in"]).arg(folder.join("own.pem"));
+        run.ok().out.trim().trim_start_matches("serial=").to_owned()
+    };
+    let first = make("meta.flexfs.internal");
+    let (cert, key) = (folder.join("own.pem"), folder.join("own.key"));
+    let meta = cluster.meta();
+    let address = meta.flag("--bindAddr").unwrap().into_string().unwrap();
+    let serial = || shown(&address, "meta.flexfs.internal", "flexfs/1").0;
+    let issued = serial();
+    meta.kill();
+    let meta = meta.with(&["--sslCert", cert.to_str().unwrap(), "--sslKey", key.to_str().unwrap()]);
+    cluster.restart_server(&meta);
+    let back = || fs::read_to_string(cluster.path("file")).is_ok_and(|text| text == "content");
+    assert!(soon(Duration::from_secs(30), back), "the mount does not take the operator's certificate");
+    assert_eq!(serial(), first);
+    assert_ne!(first, issued);
+
+    let second = make("meta.flexfs.internal");
+    assert!(soon(Duration::from_secs(12), || serial() == second), "the new one is not shown");
+    assert_eq!(fs::read_to_string(cluster.second_mount().join("file")).unwrap(), "content");
+    // One that no client would take: the one in use stays, and the log says why.
+    make("admin.flexfs.internal");
+    let log = || fs::read_to_string(cluster.root().join("servers.log")).unwrap();
+    assert!(
+        soon(Duration::from_secs(12), || log().contains("is not valid for meta.flexfs.internal")),
+        "{}",
+        log()
+    );
+    assert_eq!(serial(), second);
+    cluster.kill_meta();
+    let text = Run::new(binary("meta")).args(meta.arguments()).fails().text();
+    assert!(text.contains("own.pem") && text.contains("is not valid for meta.flexfs.internal"), "{text}");
+    make("meta.flexfs.internal");
+    Run::new("chmod").arg("o+r").arg(&key).ok();
+    let text = Run::new(binary("meta")).args(meta.arguments()).fails().text();
+    assert!(text.contains(&format!("chmod o= {}", key.display())), "{text}");
+    Run::new("chmod").arg("o=").arg(&key).ok();
+    cluster.restart_server(&meta);
+    assert!(soon(Duration::from_secs(30), back), "the mount does not come back");
     cluster.as_made_by_up();
     cluster.finish();
 }

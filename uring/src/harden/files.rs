@@ -1,6 +1,6 @@
 //! Files and ports in reach, by landlock(7).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
@@ -46,9 +46,11 @@ fn rules(reach: &Reach) -> Result<RulesetCreated, RulesetError> {
         .create()?;
     let folders = reach.folders.iter().map(|folder| (folder.as_path(), all & !AccessFs::Execute));
     let fixed = READ.iter().map(|path| (Path::new(path), read));
+    let around: Vec<_> = reach.files.iter().flat_map(|file| folders_of(file)).collect();
+    let around = around.iter().map(|folder| (folder.as_path(), read));
     let null = [(Path::new("/dev/null"), AccessFs::from_file(KNOWN) & !AccessFs::Execute)];
     let random = [(Path::new("/dev/urandom"), AccessFs::ReadFile.into())];
-    for (path, access) in folders.chain(fixed).chain(null).chain(random) {
+    for (path, access) in folders.chain(fixed).chain(around).chain(null).chain(random) {
         // What is not there needs no rule.
         if let Ok(place) = PathFd::new(path) {
             rules = rules.add_rule(PathBeneath::new(place, access))?;
@@ -61,4 +63,13 @@ fn rules(reach: &Reach) -> Result<RulesetCreated, RulesetError> {
         rules = rules.add_rule(NetPort::new(DNS_PORT, AccessNet::ConnectTcp))?;
     }
     Ok(rules)
+}
+
+/// The folder that names a file, and the one that holds it when that name is a symlink (certbot's are).
+fn folders_of(file: &Path) -> impl Iterator<Item = PathBuf> {
+    let held = file.canonicalize().ok();
+    [Some(file.to_owned()), held].into_iter().flatten().filter_map(|file| match file.parent()? {
+        folder if folder.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        folder => Some(folder.to_owned()),
+    })
 }

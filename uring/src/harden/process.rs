@@ -24,6 +24,8 @@ pub struct Needs {
 pub struct Reach {
     /// Folders to read and write, with everything below. They must exist.
     pub folders: Vec<PathBuf>,
+    /// Files to read again later, when somebody has replaced them: what else is in their folders can be read, too.
+    pub files: Vec<PathBuf>,
     /// TCP ports to connect to; none is listened on anew.
     pub ports: Vec<u16>,
 }
