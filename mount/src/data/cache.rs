@@ -1,7 +1,8 @@
 //! Opened segments of blocks. Blocks are immutable, so an entry is never wrong; it only becomes useless.
 //!
 //! Two kinds of reads fill it: those that want a part of a segment, and readahead. Whole segments are decoded where
-//! the reader wants them and leave no copy here: the kernel keeps its own pages of them.
+//! the reader wants them and leave no copy here, and those that were fetched ahead of a reader go when he has read all of
+//! one: the kernel keeps its own pages of them.
 //! A segment that is being fetched is *claimed*: others wait for that fetch instead of making their own.
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use flexfs_wire::id::BlockId;
 
 use super::budget::Budget;
 use super::lru::Lru;
+use super::spare::Spare;
 use crate::cancel::Cancel;
 use crate::cancel::or_cancel;
 
@@ -32,6 +34,7 @@ pub(crate) type Bytes = Arc<Vec<u8>>;
 pub(crate) struct Cache {
     budget: Arc<Budget>,
     shards: Vec<Mutex<Shard>>,
+    spare: Spare,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -80,7 +83,7 @@ impl Cache {
     /// Empty, within `budget`.
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { budget, shards, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { budget, shards, spare: Spare::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     /// Look-ups that found their segment, and those that did not.
@@ -113,9 +116,26 @@ impl Cache {
         Some(Claim { cache: Arc::clone(self), key, fetch })
     }
 
-    /// A sequential reader is done with a segment: it goes first when room is wanted.
-    pub(crate) fn cool(&self, key: Key) {
-        self.shard(key).entries.cool(&key);
+    /// A reader was given all of a segment, `bytes`: the kernel has it now.
+    pub(crate) fn release(&self, key: Key, bytes: Bytes) {
+        let removed = self.shard(key).entries.remove(&key);
+        if let Some((kept, weight)) = removed {
+            self.budget.cache_shrank(weight);
+            self.recycle(kept);
+        }
+        self.recycle(bytes);
+    }
+
+    /// A buffer for a segment, which holds anything.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.spare.take()
+    }
+
+    /// Keeps the buffer for the next segment when nobody else has it.
+    pub(crate) fn recycle(&self, bytes: Bytes) {
+        if let Some(buffer) = Arc::into_inner(bytes) {
+            self.spare.give(buffer);
+        }
     }
 
     /// Evicts until what is kept is within its bound.
@@ -131,9 +151,10 @@ impl Cache {
             }
             // One from each in turn: the shards fill evenly, so the coldest of each is about as cold.
             match lock(&self.shards[number]).entries.evict() {
-                Some((_, _, weight)) => {
+                Some((_, bytes, weight)) => {
                     empty = 0;
                     self.budget.cache_shrank(weight);
+                    self.recycle(bytes);
                 }
                 None => empty += 1,
             }
@@ -186,7 +207,12 @@ impl Claim {
     }
 
     /// The fetch succeeded.
-    pub(crate) fn fill(self, bytes: Bytes) {
+    pub(crate) fn fill(self, mut bytes: Bytes) {
+        // The end of a file: not a whole buffer for a few bytes.
+        if bytes.len() < bytes.capacity() / 2 {
+            let short = Arc::new(bytes.to_vec());
+            self.cache.recycle(std::mem::replace(&mut bytes, short));
+        }
         self.cache.insert(self.key, Arc::clone(&bytes));
         self.fetch.end(Outcome::Here(bytes));
         // Dropping takes the claim away, after the entry is there.

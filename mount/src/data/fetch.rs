@@ -53,16 +53,22 @@ impl Part<'_> {
         if self.out.len() == SEGMENT { Place::Slice(self.out) } else { Place::Buffer(opened) }
     }
 
+    /// Room for what does not go straight to its place.
+    fn buffer(&self, cache: &Cache) -> Vec<u8> {
+        if self.out.len() == SEGMENT { Vec::new() } else { cache.buffer() }
+    }
+
     /// What was read is here, in `opened` unless it went straight to its place.
-    fn finish(mut self, block: BlockId, opened: Vec<u8>) -> Result<(), FetchError> {
+    fn finish(mut self, cache: &Cache, block: BlockId, opened: Vec<u8>) -> Result<(), FetchError> {
         if self.out.len() == SEGMENT {
             return Ok(());
         }
         let claim = self.claim.take();
         let opened = Arc::new(opened);
         take(block, self, &opened)?;
-        if let Some(claim) = claim {
-            claim.fill(opened);
+        match claim {
+            Some(claim) => claim.fill(opened),
+            None => cache.recycle(opened),
         }
         Ok(())
     }
@@ -109,10 +115,18 @@ impl<S: Server> Core<S> {
     ) -> Result<(), FetchError> {
         match job {
             Job::Run(parts) => self.run(node, block, parts, cancel).await,
-            Job::Wait(part, fetch) => match fetch.wait(cancel).await? {
-                Some(bytes) => take(block, part, &bytes),
-                None => self.run(node, block, vec![part], cancel).await,
-            },
+            Job::Wait(part, fetch) => {
+                let (key, wanted) = ((block, part.segment), part.out.len());
+                let Some(bytes) = fetch.wait(cancel).await? else {
+                    return self.run(node, block, vec![part], cancel).await;
+                };
+                drop(fetch);
+                take(block, part, &bytes)?;
+                if wanted == bytes.len() {
+                    self.cache.release(key, bytes);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -125,12 +139,12 @@ impl<S: Server> Core<S> {
         cancel: Option<&Cancel>,
     ) -> Result<(), FetchError> {
         let Some(first) = parts.first().map(|part| part.segment) else { return Ok(()) };
-        let mut opened = vec![Vec::new(); parts.len()];
+        let mut opened: Vec<_> = parts.iter().map(|part| part.buffer(&self.cache)).collect();
         let mut places: Vec<Place<'_>> =
             parts.iter_mut().zip(&mut opened).map(|(part, opened)| part.place(opened)).collect();
         self.read_block(node, block, first, &mut places, cancel).await?;
         for (part, opened) in parts.into_iter().zip(opened) {
-            part.finish(block, opened)?;
+            part.finish(&self.cache, block, opened)?;
         }
         Ok(())
     }
@@ -185,7 +199,7 @@ impl<S: Server> Core<S> {
 
     async fn fill(&self, node: Node, block: BlockId, claims: Vec<Claim>) {
         let Some(first) = claims.first().map(Claim::segment) else { return };
-        let mut opened = vec![Vec::new(); claims.len()];
+        let mut opened: Vec<_> = claims.iter().map(|_| self.cache.buffer()).collect();
         let mut places: Vec<Place<'_>> = opened.iter_mut().map(Place::Buffer).collect();
         // Nobody waits for it by name: who needs it fetches it himself, and says what is wrong.
         if self.server.read_block(node, block, first, &mut places, None).await.is_ok() {
@@ -236,7 +250,7 @@ fn deal<'a>(cache: &Arc<Cache>, want: &Want, mut out: &'a mut [u8]) -> Vec<Job<'
             Found::Here(bytes) if bytes.len() >= part.skip + length => {
                 part.out.copy_from_slice(&bytes[part.skip..part.skip + length]);
                 if length == bytes.len() {
-                    cache.cool(key);
+                    cache.release(key, bytes);
                 }
             }
             // Shorter than the extent says: the fetch will say so.

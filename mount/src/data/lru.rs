@@ -61,22 +61,6 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         self.link_warmest(place);
     }
 
-    /// Makes `key` the coldest: the next to be evicted.
-    pub(crate) fn cool(&mut self, key: &K) {
-        let Some(&place) = self.places.get(key) else { return };
-        if self.coldest == Some(place) {
-            return;
-        }
-        self.unlink(place);
-        let warmer = self.coldest.replace(place);
-        match warmer {
-            Some(warmer) => self.entries[warmer].colder = Some(place),
-            None => self.warmest = Some(place),
-        }
-        self.entries[place].colder = None;
-        self.entries[place].warmer = warmer;
-    }
-
     /// Takes `key` out.
     pub(crate) fn remove(&mut self, key: &K) -> Option<(V, u64)> {
         let place = self.places.remove(key)?;
@@ -140,7 +124,6 @@ mod tests {
         let mut lru = filled();
         assert_eq!(lru.weight(), 10);
         assert!(lru.touch(&2).is_some() && lru.touch(&9).is_none());
-        lru.cool(&4);
         lru.insert(3, (), 7);
         assert_eq!((lru.weight(), lru.contains(&3)), (14, true));
         assert_eq!(lru.remove(&1), Some(((), 1)));
@@ -166,12 +149,6 @@ mod tests {
                     list.push(key);
                 }
                 1 if lru.touch(&key).is_some() => list.push(key),
-                2 => {
-                    lru.cool(&key);
-                    if had.is_some() {
-                        list.insert(0, key);
-                    }
-                }
                 _ => assert_eq!(lru.remove(&key).is_some(), had.is_some()),
             }
         }

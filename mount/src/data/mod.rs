@@ -28,6 +28,7 @@ mod read;
 mod readahead;
 mod seek;
 mod server;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod wait;

@@ -5,7 +5,7 @@
 pub enum Place<'a> {
     /// Exactly here: the reader knows from its layout that the segment has this many raw bytes.
     Slice(&'a mut [u8]),
-    /// Into a vector, which gets the segment's length; what it held is gone.
+    /// Into a vector, which gets the segment's length. What it held may stay where nothing is written.
     Buffer(&'a mut Vec<u8>),
 }
 
@@ -16,7 +16,7 @@ impl Place<'_> {
         match self {
             Self::Slice(slice) => (slice.len() == raw_bytes).then_some(&mut **slice),
             Self::Buffer(buffer) => {
-                buffer.clear();
+                // Not cleared before: what is to be overwritten need not be zero.
                 buffer.resize(raw_bytes, 0);
                 Some(buffer.as_mut_slice())
             }
