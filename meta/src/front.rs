@@ -10,6 +10,8 @@ use std::path::Path;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio_uring::buf::BoundedBuf as _;
 
+use crate::payload::Payload;
+
 /// Submission entries of a core's ring.
 const RING_ENTRIES: u32 = 1024;
 /// Connections the kernel keeps until they are accepted.
@@ -135,7 +137,11 @@ impl Socket {
 }
 
 /// A file on this core's ring.
-pub(crate) struct File(tokio_uring::fs::File);
+pub(crate) struct File {
+    ring: tokio_uring::fs::File,
+    /// What is written goes past the page cache, in whole pages.
+    direct: bool,
+}
 
 impl std::fmt::Debug for File {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -146,20 +152,23 @@ impl std::fmt::Debug for File {
 impl File {
     /// Opens for reading; folders too, for [`File::sync`].
     pub(crate) async fn open(path: &Path) -> io::Result<Self> {
-        tokio_uring::fs::File::open(path).await.map(Self)
+        Ok(Self { ring: tokio_uring::fs::File::open(path).await?, direct: false })
     }
 
-    /// Makes a file that was not there.
-    pub(crate) async fn create_new(path: &Path) -> io::Result<Self> {
+    /// Makes a file that was not there; with `direct`, what is written goes past the page cache (`O_DIRECT`).
+    pub(crate) async fn create_new(path: &Path, direct: bool) -> io::Result<Self> {
         let mut options = tokio_uring::fs::OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        options.open(path).await.map(Self)
+        if direct {
+            options.custom_flags(rustix::fs::OFlags::DIRECT.bits().cast_signed());
+        }
+        Ok(Self { ring: options.open(path).await?, direct })
     }
 
     /// Exactly `bytes` bytes at `offset`.
     pub(crate) async fn read_exact(&self, bytes: usize, offset: u64) -> io::Result<Vec<u8>> {
         let buffer = Vec::with_capacity(bytes);
-        let (result, slice) = self.0.read_exact_at(buffer.slice(0..bytes), offset).await;
+        let (result, slice) = self.ring.read_exact_at(buffer.slice(0..bytes), offset).await;
         result?;
         Ok(slice.into_inner())
     }
@@ -172,7 +181,7 @@ impl File {
             if start == bytes {
                 return Ok(buffer);
             }
-            let (result, slice) = self.0.read_at(buffer.slice(start..bytes), start as u64).await;
+            let (result, slice) = self.ring.read_at(buffer.slice(start..bytes), start as u64).await;
             buffer = slice.into_inner();
             if result? == 0 {
                 return Ok(buffer);
@@ -180,24 +189,27 @@ impl File {
         }
     }
 
-    /// Writes all of `bytes` at the start.
-    pub(crate) async fn write_all(&self, bytes: Vec<u8>) -> io::Result<()> {
-        self.0.write_all_at(bytes, 0).await.0
+    /// Writes all of `payload` at the start; past the page cache with zeros up to the end of its last page.
+    pub(crate) async fn write_all(&self, payload: Payload) -> io::Result<()> {
+        let length = payload.len();
+        let (buffer, pages) = payload.into_pages();
+        let end = if self.direct { pages.end } else { pages.start + length };
+        self.ring.write_all_at(buffer.slice(pages.start..end), 0).await.0
     }
 
     /// Bytes to stable storage (`fdatasync`).
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data().await
+        self.ring.sync_data().await
     }
 
     /// Everything to stable storage (`fsync`); of a folder: its names.
     pub(crate) async fn sync(&self) -> io::Result<()> {
-        self.0.sync_all().await
+        self.ring.sync_all().await
     }
 
     /// Closes, and says what a late write error would say.
     pub(crate) async fn close(self) -> io::Result<()> {
-        self.0.close().await
+        self.ring.close().await
     }
 }
 

@@ -27,6 +27,7 @@ mod metrics;
 pub mod namespace;
 pub mod net;
 mod orphan;
+pub mod payload;
 mod quota;
 mod server;
 pub mod session;

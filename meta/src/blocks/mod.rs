@@ -4,6 +4,7 @@
 //! VOLUME/blocks/<bits 8..16 of the id, 2 hex>/<id, 16 hex>        a stored block, complete and on stable storage
 //! VOLUME/blocks/<..>/<id, 16 hex>.new                             being written; swept when old
 //! ```
+//! Large blocks end with zeros up to the end of a page: they are written past the page cache.
 //! The 256 ids of a usual grant share a folder, so that one sync of the folder serves many of them.
 
 mod collector;

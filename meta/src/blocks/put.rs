@@ -11,7 +11,11 @@ use tokio::sync::oneshot;
 use super::store::Store;
 use super::{Unserved, path};
 use crate::front::{self, File};
+use crate::payload::Payload;
 use crate::volume::{PutRight, Shared, ToVolume};
+
+/// Blocks from this size on are written past the page cache: they are of large files, and seldom read again soon. Bytes.
+const DIRECT_BYTES_MIN: usize = 256 << 10;
 
 /// Stores a block for a session; done when it is on stable storage.
 ///
@@ -21,7 +25,7 @@ pub(crate) async fn put(
     store: &Store,
     session: &Shared,
     block: BlockId,
-    payload: Vec<u8>,
+    payload: Payload,
 ) -> Result<(), Unserved> {
     match Index::parse(&payload) {
         Ok(index)
@@ -51,22 +55,23 @@ pub(crate) async fn put(
     })
 }
 
-async fn write(store: &Store, blocks: &Path, block: BlockId, payload: Vec<u8>) -> io::Result<()> {
+async fn write(store: &Store, blocks: &Path, block: BlockId, payload: Payload) -> io::Result<()> {
     let (folder, file, fresh) =
         (path::folder(blocks, block), path::file(blocks, block), path::fresh(blocks, block));
     if front::exists(&file).await? {
         return Ok(()); // Stored by an earlier try; the first bytes stay.
     }
     let folders = store.folders();
-    let opened = match File::create_new(&fresh).await {
+    let direct = payload.len() >= DIRECT_BYTES_MIN && store.writes_directly();
+    let opened = match create(store, &fresh, direct).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             folders.make(&folder).await?;
-            File::create_new(&fresh).await
+            create(store, &fresh, direct).await
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // Left by a server that died; nobody else writes this block (`ToVolume::PutRight`).
             front::remove(&fresh).await?;
-            File::create_new(&fresh).await
+            create(store, &fresh, direct).await
         }
         other => other,
     }?;
@@ -80,7 +85,23 @@ async fn write(store: &Store, blocks: &Path, block: BlockId, payload: Vec<u8>) -
     folders.sync(&folder).await
 }
 
-async fn fill(file: File, payload: Vec<u8>) -> io::Result<()> {
+/// Makes the file; past the page cache when that is wanted and the file system can.
+async fn create(store: &Store, fresh: &Path, direct: bool) -> io::Result<File> {
+    match File::create_new(fresh, direct).await {
+        // Not on this file system, which says so when the file is made already (open(2)).
+        Err(error) if direct && error.kind() == io::ErrorKind::InvalidInput => {
+            store.write_through_cache();
+            match front::remove(fresh).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            File::create_new(fresh, false).await
+        }
+        other => other,
+    }
+}
+
+async fn fill(file: File, payload: Payload) -> io::Result<()> {
     file.write_all(payload).await?;
     file.sync_data().await?;
     file.close().await

@@ -35,9 +35,21 @@ pub(crate) struct Store {
     opened: RefCell<HashMap<PathBuf, Rc<Opened>>>,
     swept: Cell<Option<Instant>>,
     folders: Folders,
+    /// The file system of the blocks refuses `O_DIRECT`.
+    through_cache: Cell<bool>,
 }
 
 impl Store {
+    /// Whether large blocks are written past the page cache.
+    pub(super) fn writes_directly(&self) -> bool {
+        !self.through_cache.get()
+    }
+
+    /// They cannot be.
+    pub(super) fn write_through_cache(&self) {
+        self.through_cache.set(true);
+    }
+
     pub(super) fn folders(&self) -> &Folders {
         &self.folders
     }

@@ -14,6 +14,7 @@ use super::core::Core;
 use super::link::Link;
 use super::pace;
 use crate::blocks::{self, Found, Unserved, Wanted};
+use crate::payload::Payload;
 use crate::volume::{Shared, Stamp};
 
 /// A block request and where its answer goes.
@@ -26,7 +27,7 @@ pub(super) struct Task {
 }
 
 /// Serves `PutBlock`. `room` is held while the payload is in memory.
-pub(super) async fn put(task: Task, block: BlockId, payload: Vec<u8>, room: Vec<OwnedSemaphorePermit>) {
+pub(super) async fn put(task: Task, block: BlockId, payload: Payload, room: Vec<OwnedSemaphorePermit>) {
     let bytes = payload.len() as u64;
     let result = blocks::put(&task.core.blocks, &task.session, block, payload).await;
     drop(room);

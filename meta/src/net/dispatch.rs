@@ -20,6 +20,7 @@ use crate::clock;
 use crate::front;
 use crate::metrics;
 use crate::namespace::acl;
+use crate::payload::Payload;
 use crate::volume::{EndOfReplay, Job, Stamp, ToVolume};
 use crate::volume::{Rules, Shared};
 
@@ -48,7 +49,7 @@ impl Dispatch {
         link: &Rc<Link>,
         header: Header,
         body: &[u8],
-        payload: Vec<u8>,
+        payload: Payload,
         room: Vec<OwnedSemaphorePermit>,
     ) -> Result<(), FrameError> {
         let Some(session) = link.session().cloned() else { return Err(FrameError::Body(header.kind)) };
@@ -122,7 +123,7 @@ impl Dispatch {
         session: &std::sync::Arc<Shared>,
         header: Header,
         mut call: Call,
-        payload: Vec<u8>,
+        payload: Payload,
         room: Vec<OwnedSemaphorePermit>,
     ) {
         let cost = header.body_bytes.saturating_add(answer_bytes(&call.request));

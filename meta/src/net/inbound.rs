@@ -6,6 +6,8 @@ use flexfs_wire::frame::{FrameError, HEADER_BYTES, Header, Kind};
 use flexfs_wire::limits::REQUEST_BODY_BYTES_MAX;
 use flexfs_wire::record::OVERHEAD_BYTES;
 
+use crate::payload::Payload;
+
 /// What the assembler has for its owner.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -16,7 +18,7 @@ pub enum Event<'a> {
         /// Its body, to be decoded now.
         body: &'a [u8],
         /// Its payload, empty for most kinds.
-        payload: Vec<u8>,
+        payload: Payload,
     },
     /// A payload of so many bytes follows: find room for it, then call [`Assembler::room`].
     Room(usize),
@@ -42,7 +44,7 @@ enum State {
     /// Room for the payload was asked for.
     Waiting(Header),
     /// The payload is being collected.
-    Payload { header: Header, payload: Vec<u8>, filled: usize },
+    Payload { header: Header, payload: Payload, filled: usize },
 }
 
 /// Collects frames.
@@ -83,7 +85,7 @@ impl Assembler {
     pub fn room(&mut self) {
         if let State::Waiting(header) = self.state {
             // One byte more: the record layer wants it for the content type.
-            let payload = vec![0; header.payload_bytes as usize + 1];
+            let payload = Payload::zeroed(header.payload_bytes as usize, 1);
             self.state = State::Payload { header, payload, filled: 0 };
         }
     }
@@ -95,7 +97,7 @@ impl Assembler {
             State::Payload { header, payload, filled }
                 if plain_max > 0 && plain_max <= header.payload_bytes as usize - *filled =>
             {
-                payload.get_mut(*filled..*filled + plain_max + 1)
+                payload.part_mut(*filled..*filled + plain_max + 1)
             }
             _ => None,
         }
@@ -123,15 +125,16 @@ impl Assembler {
             State::Payload { header, payload, filled } => {
                 let left = header.payload_bytes as usize - *filled;
                 let (taken, rest) = plain.split_at(left.min(plain.len()));
-                payload[*filled..*filled + taken.len()].copy_from_slice(taken);
+                if let Some(room) = payload.part_mut(*filled..*filled + taken.len()) {
+                    room.copy_from_slice(taken);
+                }
                 *filled += taken.len();
                 *plain = rest;
                 if *filled < header.payload_bytes as usize {
                     return Ok(Event::More);
                 }
                 let header = *header;
-                let mut payload = std::mem::take(payload);
-                payload.truncate(header.payload_bytes as usize);
+                let payload = std::mem::take(payload);
                 self.state = State::Small;
                 self.spent = true;
                 return Ok(Event::Frame { header, body: &self.small[HEADER_BYTES..], payload });
@@ -146,7 +149,7 @@ impl Assembler {
                 && let Some(body) = plain.get(HEADER_BYTES..end)
             {
                 *plain = &plain[end..];
-                return Ok(Event::Frame { header, body, payload: Vec::new() });
+                return Ok(Event::Frame { header, body, payload: Payload::default() });
             }
         }
         self.collect(plain)
@@ -167,7 +170,7 @@ impl Assembler {
             return Ok(Event::Room(header.payload_bytes as usize));
         }
         self.spent = true;
-        Ok(Event::Frame { header, body: &self.small[HEADER_BYTES..], payload: Vec::new() })
+        Ok(Event::Frame { header, body: &self.small[HEADER_BYTES..], payload: Payload::default() })
     }
 
     /// Fills `small` up to `bytes`; whether they are there.

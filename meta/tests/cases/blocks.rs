@@ -101,6 +101,30 @@ fn blocks_are_written_once_and_only_by_their_owner() {
     assert!(session.call_with(own, &[]).0.result.is_ok());
 }
 
+/// Large ones are written past the page cache, in whole pages: zeros behind them are nobody's business.
+#[test]
+fn large_blocks_are_what_was_sent_whatever_their_length() {
+    let cluster = Cluster::start();
+    let mut session = cluster.open();
+    let file = session.make(session.root(), "f", 0o100_600).node;
+    let range = grant(&mut session);
+    let volume = session.granted.settings.id.clone();
+    let folder = cluster.path(&format!("meta/volumes/{volume}/blocks"));
+    for (id, length) in (range.start..).map(BlockId).zip([262_144, 300_001, 1 << 20]) {
+        let (raw, mut stored) = (noise(length), Vec::new());
+        block::seal(&raw, Compression::None, &mut stored).unwrap();
+        assert_eq!(put(&mut session, id, &stored), Ok(Reply::Done));
+        let path = folder.join(format!("{:02x}", (id.0 >> 8) & 0xff)).join(format!("{:016x}", id.0));
+        let kept = std::fs::read(path).unwrap();
+        assert!(kept.starts_with(&stored), "{length}");
+        assert!(kept[stored.len()..].iter().all(|byte| *byte == 0) && kept.len() < stored.len() + 4096);
+        let count = u32::try_from(length.div_ceil(65_536)).unwrap();
+        let (_, payload) =
+            session.call_with(Request::ReadBlock { node: file, block: id, first: 0, count }, &[]);
+        assert!(payload == raw, "{length}");
+    }
+}
+
 #[test]
 fn damage_and_loss_are_told_apart_and_logged() {
     let cluster = Cluster::start();
