@@ -190,11 +190,13 @@ impl File {
     }
 
     /// Writes all of `payload` at the start; past the page cache with zeros up to the end of its last page.
-    pub(crate) async fn write_all(&self, payload: Payload) -> io::Result<()> {
+    /// Gives the buffer back.
+    pub(crate) async fn write_all(&self, payload: Payload) -> (io::Result<()>, Vec<u8>) {
         let length = payload.len();
         let (buffer, pages) = payload.into_pages();
         let end = if self.direct { pages.end } else { pages.start + length };
-        self.ring.write_all_at(buffer.slice(pages.start..end), 0).await.0
+        let (written, slice) = self.ring.write_all_at(buffer.slice(pages.start..end), 0).await;
+        (written, slice.into_inner())
     }
 
     /// Bytes to stable storage (`fdatasync`).

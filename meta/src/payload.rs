@@ -16,14 +16,18 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Zeros, with `behind` bytes of room that are not part of it.
+    /// Zeros, or what `spare` held, with `behind` bytes of room that are not part of it.
     #[must_use]
-    pub fn zeroed(length: usize, behind: usize) -> Self {
+    pub fn of(length: usize, behind: usize, mut spare: Vec<u8>) -> Self {
         let room = (length + behind).max(length.next_multiple_of(PAGE_BYTES));
-        let mut buffer = vec![0; room + PAGE_BYTES - 1];
-        let start = buffer.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES - 1);
-        buffer.truncate(start + room);
-        Self { buffer, start, length }
+        let needed = room + PAGE_BYTES - 1;
+        if spare.capacity() < needed {
+            spare = vec![0; needed];
+        }
+        let start = spare.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES - 1);
+        // Within the capacity: it stays where it is.
+        spare.resize(start + room, 0);
+        Self { buffer: spare, start, length }
     }
 
     /// A part of it, or of the room behind it.
@@ -55,8 +59,9 @@ mod tests {
 
     #[test]
     fn pages_hold_the_payload_and_zeros() {
-        for length in [0, 1, 4095, 4096, 4097, 100_000] {
-            let mut payload = Payload::zeroed(length, 1);
+        let mut spare = Vec::new();
+        for length in [0, 1, 4095, 4096, 4097, 100_000, 50_000] {
+            let mut payload = Payload::of(length, 1, spare);
             assert_eq!(payload.len(), length);
             payload.part_mut(0..length + 1).unwrap().fill(7);
             let place = payload.as_ptr();
@@ -65,6 +70,7 @@ mod tests {
             assert!((place.addr().is_multiple_of(PAGE_BYTES)) && pages.len().is_multiple_of(PAGE_BYTES));
             let (bytes, padding) = buffer[pages].split_at(length);
             assert!(bytes.iter().all(|byte| *byte == 7) && padding.iter().all(|byte| *byte == 0));
+            spare = buffer;
         }
         assert!(Payload::default().is_empty());
     }

@@ -425,6 +425,10 @@ pub struct Builder {
     start: usize,
     entry: usize,
     out: Vec<u8>,
+    /// Segments in a row that did not shrink.
+    in_vain: u32,
+    /// Where segments are compressed to: zeroed once, not for each of them.
+    scratch: Vec<u8>,
     zstd: Option<zstd::bulk::Compressor<'static>>,
     lz4: Option<lz4_flex::block::CompressTable>,
 }
@@ -454,7 +458,7 @@ impl Builder {
         let index = header_bytes(segment_count);
         let extra = if cipher.is_some() { segment_count as usize * SEGMENT_EXTRA_BYTES } else { 0 };
         // The usual case is room for all of it stored raw; growing would copy megabytes.
-        out.reserve_exact(index + raw_bytes as usize + extra + SLACK);
+        out.reserve_exact(index + raw_bytes as usize + extra);
         out.resize(start + index, 0);
         Ok(Self {
             compression,
@@ -465,6 +469,8 @@ impl Builder {
             start,
             entry: start + HEADER_BYTES,
             out,
+            in_vain: 0,
+            scratch: Vec::new(),
             zstd: None,
             lz4: None,
         })
@@ -545,13 +551,15 @@ impl Builder {
 
     /// Appends `raw` in the volume's codec, or as it is when that does not pay.
     fn compress(&mut self, raw: &[u8]) -> Codec {
-        let start = self.out.len();
+        // What follows noise is noise as a rule: archives, pictures, weights. It is tried now and then.
+        let is_tried = self.in_vain < IN_VAIN_MAX || self.index.is_multiple_of(TRIED_OF);
         let made = match self.compression {
+            _ if !is_tried => None,
             Compression::None => None,
             Compression::Lz4 => {
                 let table = self.lz4.get_or_insert_with(lz4_flex::block::CompressTable::large);
-                self.out.resize(start + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
-                lz4_flex::block::compress_into_with_table(raw, &mut self.out[start..], table)
+                self.scratch.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
+                lz4_flex::block::compress_into_with_table(raw, &mut self.scratch, table)
                     .ok()
                     .map(|stored| (Codec::Lz4, stored))
             }
@@ -560,11 +568,11 @@ impl Builder {
                     // Fails only without memory; the segment is then stored as it is.
                     self.zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
                 }
-                self.out.resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
-                let out = &mut self.out[start..];
+                self.scratch.resize(zstd::zstd_safe::compress_bound(raw.len()), 0);
+                let scratch = self.scratch.as_mut_slice();
                 self.zstd
                     .as_mut()
-                    .and_then(|zstd| zstd.compress_to_buffer(raw, out).ok())
+                    .and_then(|zstd| zstd.compress_to_buffer(raw, scratch).ok())
                     .map(|stored| (Codec::Zstd, stored))
             }
         };
@@ -572,21 +580,24 @@ impl Builder {
             && stored < raw.len()
             && stored <= raw.len() - raw.len() / GAIN_MIN
         {
-            self.out.truncate(start + stored);
+            self.in_vain = 0;
+            self.out.extend_from_slice(&self.scratch[..stored]);
             return codec;
         }
-        self.out.truncate(start);
+        self.in_vain += u32::from(is_tried);
         self.out.extend_from_slice(raw);
         Codec::Raw
     }
 }
 
+/// After so many segments in a row that did not shrink only one of [`TRIED_OF`] is tried.
+const IN_VAIN_MAX: u32 = 2;
+/// See [`IN_VAIN_MAX`].
+const TRIED_OF: u32 = 8;
+
 /// [`SEGMENT_EXTRA_BYTES`] as an entry counts.
 #[expect(clippy::cast_possible_truncation, reason = "28")]
 const EXTRA_BYTES: u32 = SEGMENT_EXTRA_BYTES as u32;
-
-/// Room that compressors want beyond the raw bytes of the last segment.
-const SLACK: usize = 8 * 1024;
 
 fn index_check(header: &[u8], index: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
@@ -614,6 +625,27 @@ mod tests {
                 _ => 0,
             })
             .collect()
+    }
+
+    #[test]
+    fn noise_is_seldom_tried_and_what_follows_it_is_found() {
+        let noise = {
+            let mut state = 7u64;
+            move |_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state.to_be_bytes()[0]
+            }
+        };
+        let mut raw: Vec<u8> = (0..20 * 65_536).map(noise).collect();
+        raw.resize(40 * 65_536, b'x');
+        let mut block = Vec::new();
+        seal(&raw, Compression::Lz4, &mut block).unwrap();
+        let index = Index::parse(&block).unwrap();
+        let codecs: Vec<u8> = index.segments().iter().map(|segment| segment.codec).collect();
+        let raws = codecs.iter().take_while(|codec| **codec == Codec::Raw as u8).count();
+        assert!((20..20 + TRIED_OF as usize).contains(&raws), "{codecs:?}");
+        assert!(codecs[raws..].iter().all(|codec| *codec == Codec::Lz4 as u8), "{codecs:?}");
+        assert!(open(&block).unwrap() == raw);
     }
 
     fn open(block: &[u8]) -> Result<Vec<u8>, BlockError> {

@@ -71,7 +71,7 @@ fn split(bytes: &[u8], piece: usize) -> u64 {
                     black_box((body, payload));
                     frames += 1;
                 }
-                Event::Room(_) => assembler.room(),
+                Event::Room(_) => assembler.room(Vec::new()),
                 Event::More => break,
             }
         }

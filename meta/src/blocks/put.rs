@@ -75,7 +75,7 @@ async fn write(store: &Store, blocks: &Path, block: BlockId, payload: Payload) -
         }
         other => other,
     }?;
-    let written = fill(opened, payload).await;
+    let written = fill(store, opened, payload).await;
     if let Err(error) = written {
         // Best effort: what failed is reported, and the sweep removes what is left.
         let _ = front::remove(&fresh).await;
@@ -101,8 +101,10 @@ async fn create(store: &Store, fresh: &Path, direct: bool) -> io::Result<File> {
     }
 }
 
-async fn fill(file: File, payload: Payload) -> io::Result<()> {
-    file.write_all(payload).await?;
+async fn fill(store: &Store, file: File, payload: Payload) -> io::Result<()> {
+    let (written, buffer) = file.write_all(payload).await;
+    store.give_spare(buffer);
+    written?;
     file.sync_data().await?;
     file.close().await
 }

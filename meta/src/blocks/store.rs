@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,10 @@ use crate::front::File;
 const FILES_MAX: usize = 256;
 /// A file nobody read for so long is closed: a collected block must give its space back.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Buffers kept per core.
+const SPARE_MAX: usize = 8;
+/// Their sizes in bytes: blocks are 4 MiB as a rule, and small ones cost little.
+const SPARE_BYTES: Range<usize> = 1 << 20..5 << 20;
 /// How often idle files are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
@@ -37,6 +42,8 @@ pub(crate) struct Store {
     folders: Folders,
     /// The file system of the blocks refuses `O_DIRECT`.
     through_cache: Cell<bool>,
+    /// Buffers of blocks that were written; fresh ones cost a page fault for each of their pages.
+    spare: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Store {
@@ -48,6 +55,20 @@ impl Store {
     /// They cannot be.
     pub(super) fn write_through_cache(&self) {
         self.through_cache.set(true);
+    }
+
+    /// A buffer for a block of `bytes` that comes in, if it is large and one is spare.
+    pub(crate) fn take_spare(&self, bytes: usize) -> Vec<u8> {
+        let is_large = bytes >= SPARE_BYTES.start;
+        is_large.then(|| self.spare.borrow_mut().pop()).flatten().unwrap_or_default()
+    }
+
+    /// A block's buffer is done with.
+    pub(super) fn give_spare(&self, buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_MAX && SPARE_BYTES.contains(&buffer.capacity()) {
+            spare.push(buffer);
+        }
     }
 
     pub(super) fn folders(&self) -> &Folders {
@@ -90,6 +111,8 @@ impl Store {
         let due = self.swept.get().is_none_or(|at| now.saturating_duration_since(at) >= SWEEP_EVERY);
         if due {
             self.swept.set(Some(now));
+            // While blocks come in it is soon back; else nothing is kept for long.
+            drop(self.spare.borrow_mut().pop());
             self.opened
                 .borrow_mut()
                 .retain(|_, opened| now.saturating_duration_since(opened.used.get()) < IDLE_MAX);

@@ -81,11 +81,11 @@ impl Assembler {
         }
     }
 
-    /// Room was found for the payload asked for.
-    pub fn room(&mut self) {
+    /// Room was found for the payload asked for; `spare` is a buffer that nobody needs, of any size.
+    pub fn room(&mut self, spare: Vec<u8>) {
         if let State::Waiting(header) = self.state {
             // One byte more: the record layer wants it for the content type.
-            let payload = Payload::zeroed(header.payload_bytes as usize, 1);
+            let payload = Payload::of(header.payload_bytes as usize, 1, spare);
             self.state = State::Payload { header, payload, filled: 0 };
         }
     }
@@ -226,7 +226,7 @@ mod tests {
             loop {
                 match assembler.next(&mut plain).unwrap() {
                     Event::More => break,
-                    Event::Room(_) => assembler.room(),
+                    Event::Room(_) => assembler.room(Vec::new()),
                     Event::Frame { header, body, payload } => {
                         assert!(payload.iter().all(|&b| u64::from(b) == header.request.0));
                         found.push((header.request.0, body.len(), payload.len()));
@@ -260,7 +260,7 @@ mod tests {
         let mut assembler = Assembler::new();
         let mut plain = out.as_slice();
         assert!(matches!(assembler.next(&mut plain).unwrap(), Event::Room(20_000)));
-        assembler.room();
+        assembler.room(Vec::new());
         assert_eq!(assembler.target(16_384 + OVERHEAD_BYTES).unwrap().len(), 16_385);
         assembler.filled(16_384);
         assert!(assembler.target(16_384 + OVERHEAD_BYTES).is_none(), "it holds the next frame too");

@@ -478,7 +478,7 @@ impl<'a> Reader<'a> {
                 Event::Room(bytes) => {
                     self.flush();
                     self.payload_room = self.core.block_room(self.link, bytes).await;
-                    self.assembler.room();
+                    self.assembler.room(self.core.blocks.take_spare(bytes));
                 }
             }
         }
