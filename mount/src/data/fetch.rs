@@ -83,15 +83,16 @@ enum Job<'a> {
 }
 
 impl<S: Server> Core<S> {
-    /// Fills the reader's buffer where `wants`, ascending, say.
+    /// Fills the reader's buffer where `wants`, ascending, say; whether something was to be asked for.
     pub(crate) async fn fetch(
         &self,
         node: Node,
         wants: &[Want],
         out: &mut [u8],
         cancel: Option<&Cancel>,
-    ) -> Result<(), FetchError> {
+    ) -> Result<bool, FetchError> {
         let mut jobs = Vec::new();
+        let mut is_missed = false;
         let mut rest = out;
         let mut at = 0;
         for want in wants {
@@ -100,10 +101,11 @@ impl<S: Server> Core<S> {
             rest = behind;
             at = want.at + want.length;
             let found = deal(&self.cache, want, mine);
+            is_missed |= found.iter().any(|job| matches!(job, Job::Run(_)));
             jobs.extend(found.into_iter().map(|job| self.work(node, want.block, job, cancel)));
         }
         // A caller that leaves takes all of them along; the first error is as good as any.
-        all(jobs).await.into_iter().collect()
+        all(jobs).await.into_iter().collect::<Result<(), _>>().map(|()| is_missed)
     }
 
     async fn work(

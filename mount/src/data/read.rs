@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::Layout;
+use flexfs_wire::limits::SEGMENT_BYTES;
 use flexfs_wire::message::{Reply, Request};
 
 use super::core::{Core, NOBODY, unexpected};
@@ -61,9 +62,12 @@ impl<S: Server> Core<S> {
                     self.try_layout(file, start, tries, cancel).await?;
                 }
                 Plan::Fetch(length, wants) => match self.fetch(file.node, &wants, out, cancel).await {
-                    Ok(()) => {
+                    Ok(is_missed) => {
                         self.counters.count_read(length);
                         self.read_ahead(file, offset, length);
+                        if is_missed && length < SEGMENT_BYTES as usize {
+                            self.read_around(file, offset);
+                        }
                         return Ok(length);
                     }
                     // Collected after the layout was read: somebody wrote over it. Or lost: then it stays away.
@@ -147,9 +151,7 @@ impl<S: Server> Core<S> {
             let ahead = state.streams.get_or_insert_default().advance(offset, end, window_max);
             let Some(ahead) = ahead.map(|ahead| ahead.start..ahead.end.min(size)) else { return };
             let bytes = ahead.end.saturating_sub(ahead.start);
-            let room = self.budget.cache_max() > 2 * bytes
-                && self.ahead.load(Ordering::Relaxed) + bytes <= self.ahead_max();
-            if ahead.is_empty() || !room {
+            if ahead.is_empty() || !self.has_room_ahead(bytes) {
                 return;
             }
             let known_to = state.map().map(|map| map.first_unknown(&ahead));
@@ -167,6 +169,28 @@ impl<S: Server> Core<S> {
                     core.release(file);
                 }));
             }
+        }
+    }
+
+    /// Whether so many bytes may be fetched that nobody asked for yet.
+    fn has_room_ahead(&self, bytes: u64) -> bool {
+        self.budget.cache_max() > 2 * bytes && self.ahead.load(Ordering::Relaxed) + bytes <= self.ahead_max()
+    }
+
+    /// Notes that a reader jumped to where nothing was, and fetches what is around when he does so often.
+    fn read_around(self: &Arc<Self>, file: &File, offset: u64) {
+        let mut state = file.state();
+        let size = state.size();
+        let block = state.streams.get_or_insert_default().miss(offset, u64::from(self.block_bytes));
+        let Some(block) = block.map(|block| block.start..block.end.min(size)) else { return };
+        if block.is_empty() || !self.has_room_ahead(block.end - block.start) {
+            return;
+        }
+        let wants =
+            state.map().filter(|map| map.first_unknown(&block).is_none()).map(|map| map.wants(&block));
+        drop(state);
+        if let Some(wants) = wants {
+            self.fetch_ahead(file.node, &wants);
         }
     }
 

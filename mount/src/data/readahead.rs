@@ -1,7 +1,8 @@
-//! Sequential readers, and what they will want next.
+//! Sequential readers, and what they will want next; random ones, and what is worth having around them.
 //!
 //! Detection is per file: several readers of one file are told apart by where each will go on. A reader that goes
-//! on where it was gets a window ahead of it, doubled as long as it does; one that jumps gets none.
+//! on where it was gets a window ahead of it, doubled as long as it does; one that jumps gets none. Where several jumps end in
+//! one block of the file, more will: the rest of that block is fetched at once, which costs less than the round trips to come.
 
 use std::ops::Range;
 
@@ -13,12 +14,18 @@ const WINDOW_BYTES_MIN: u64 = 512 << 10;
 pub(crate) const WINDOW_BYTES_MAX: u64 = 16 << 20;
 /// How far requests of one sequential reader overtake one another, in bytes: one largest FUSE read.
 const OVERTAKE_BYTES_MAX: u64 = 1 << 20;
+/// Misses in one block after which all of it is fetched: of the usual 64 segments at most 16 times of what was asked for.
+const MISSES: u8 = 4;
+/// Blocks whose misses are counted, each in the place of its number: a file of 1 GiB in blocks of 4 MiB.
+const PLACES: u64 = 256;
 
 /// The sequential readers of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     streams: [Stream; STREAMS],
     clock: u32,
+    /// Numbers of blocks of the file, and misses in each.
+    misses: Vec<(u64, u8)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +67,25 @@ impl Streams {
     }
 }
 
+impl Streams {
+    /// A reader that jumps wanted a part of a segment at `offset`, and it was not here. The block of the file to be fetched
+    /// whole, if it is time; once.
+    pub(crate) fn miss(&mut self, offset: u64, block_bytes: u64) -> Option<Range<u64>> {
+        let block = offset / block_bytes;
+        if self.misses.is_empty() {
+            self.misses = (0..PLACES).map(|_| (u64::MAX, 0)).collect();
+        }
+        let index = usize::try_from(block % PLACES).unwrap_or(0);
+        let place = self.misses.get_mut(index)?;
+        if place.0 != block {
+            *place = (block, 0);
+        }
+        place.1 = place.1.saturating_add(1);
+        let start = block * block_bytes;
+        (place.1 == MISSES).then_some(start..start + block_bytes)
+    }
+}
+
 impl Stream {
     /// Whether a read at `offset` is this reader's next. Once it is known as sequential, its requests may
     /// overtake one another on their way through the cores.
@@ -98,6 +124,22 @@ mod tests {
             let start = number * 7_919 % 1_000 * READ + 4096;
             assert_eq!(streams.advance(start, start + 4096, WINDOW_BYTES_MAX), None);
         }
+    }
+
+    #[test]
+    fn blocks_that_are_jumped_into_often_are_fetched_once() {
+        let mut streams = Streams::default();
+        let block = 4 << 20;
+        let mut miss = |offset| streams.miss(offset, block);
+        for number in 0..3 {
+            assert_eq!(miss(9 * block + number * 70_000), None);
+            assert_eq!(miss(2 * block + number), None);
+        }
+        assert_eq!(miss(10 * block - 1), Some(9 * block..10 * block));
+        assert_eq!(miss(9 * block), None, "once");
+        // Another block in its place.
+        assert_eq!(miss((9 + PLACES) * block), None);
+        assert_eq!(miss(2 * block), Some(2 * block..3 * block));
     }
 
     #[test]
