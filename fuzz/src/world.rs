@@ -32,6 +32,7 @@ const BOUNDS: Bounds = Bounds {
     copied_extents: 3,
     // The model knows no time.
     lingering: 0,
+    idle_bytes: 1 << 20,
     cached: 4,
 };
 /// Raw bytes of every block.

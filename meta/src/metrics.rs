@@ -193,6 +193,7 @@ pub(crate) struct VolumeMetrics {
     inodes: Gauge,
     bytes: Gauge,
     orphans: Gauge,
+    idle_bytes: Gauge,
     opens: Gauge,
     locks: Gauge,
     lock_waits: Gauge,
@@ -217,6 +218,7 @@ impl VolumeMetrics {
             inodes: gauge("flexfs_meta_inodes"),
             bytes: gauge("flexfs_meta_file_bytes"),
             orphans: gauge("flexfs_meta_orphans"),
+            idle_bytes: gauge("flexfs_meta_idle_bytes"),
             opens: gauge("flexfs_meta_opens"),
             locks: gauge("flexfs_meta_locks"),
             lock_waits: gauge("flexfs_meta_lock_waits"),
@@ -249,6 +251,7 @@ impl VolumeMetrics {
         self.inodes.set(figures.inodes as f64);
         self.bytes.set(figures.bytes as f64);
         self.orphans.set(figures.orphans as f64);
+        self.idle_bytes.set(figures.idle_bytes as f64);
         self.opens.set(figures.opens as f64);
         self.locks.set(figures.locks as f64);
         self.lock_waits.set(figures.lock_waits as f64);

@@ -40,6 +40,10 @@ pub const REQUEST_BODY_BYTES_MAX: usize = 256 * 1024;
 pub const UNSTABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes read from a peer before it was granted a session.
 pub const HELLO_BYTES_MAX: usize = 4096;
+/// Blocks of one session that are stored and that no file refers to yet, bytes, each counted as a segment at least; with more of them the
+/// first go. Four times the most memory a client takes by default: it has no more bytes under way, and those of files just too large
+/// to be inline count four times at most.
+pub const IDLE_BYTES_MAX: u64 = 16 << 30;
 /// Time for a handshake to finish, milliseconds.
 pub const HANDSHAKE_MS_MAX: u64 = 5_000;
 /// Smallest block size of a volume in bytes.
@@ -89,6 +93,7 @@ const _: () = {
     assert!(XATTR_VALUE_SEALED_BYTES_MAX + XATTR_NAME_BYTES_MAX + 1024 <= REQUEST_BODY_BYTES_MAX);
     assert!(BLOCK_BYTES_MIN.is_multiple_of(SEGMENT_BYTES));
     assert!(INLINE_BYTES_MAX <= SEGMENT_BYTES as usize);
+    assert!(IDLE_BYTES_MAX > 1_000 * BLOCK_BYTES_MAX as u64);
     assert!(HEARTBEAT_MS * 3 < LEASE_MS);
     assert!(HEARTBEAT_MS * 2 < LEASE_TRUST_MS);
 };

@@ -151,7 +151,7 @@ pub struct TokenLimits {
     pub max_sessions: u32,
     /// Requests per second.
     pub ops_per_second: u32,
-    /// Bytes of blocks read and written per second, as stored.
+    /// Bytes of files read and written per second: of blocks as stored, of inline parts as they are.
     pub bytes_per_second: u64,
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn put(
     }
     let (answer, wait) = oneshot::channel();
     let volume = &session.volume;
-    volume.send(ToVolume::PutRight { session: session.info.id, block, answer });
+    volume.send(ToVolume::PutRight { session: session.info.id, block, bytes: payload.len() as u64, answer });
     match wait.await {
         Ok(Ok(PutRight::Write)) => {}
         Ok(Ok(PutRight::Stored)) => return Ok(()),

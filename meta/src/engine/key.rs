@@ -18,6 +18,7 @@
 //! 14 session kind start       u64                   numbers granted to a session: how many from `start`
 //! 15 session request          Kept                  answers for resends
 //! 16 name                     bytes                 what the server keeps with the volume
+//! 17 block                    u64                   blocks that are stored and that no file refers to: bytes of the file
 //! ```
 //! 0 is the engine's own (sequence).
 
@@ -43,6 +44,7 @@ pub(crate) enum Tag {
     Grant = 14,
     Dedup = 15,
     Kept = 16,
+    Idle = 17,
 }
 
 /// Which numbers were granted.
@@ -116,6 +118,9 @@ pub(crate) fn grant(session: SessionId, kind: Granted, start: u64) -> Vec<u8> {
 }
 pub(crate) fn dedup(session: SessionId, request: RequestId) -> Vec<u8> {
     Key::new(Tag::Dedup).number(session.0).number(request.0).0
+}
+pub(crate) fn idle(block: BlockId) -> Vec<u8> {
+    Key::new(Tag::Idle).number(block.0).0
 }
 pub(crate) fn kept(name: &str) -> Vec<u8> {
     Key::new(Tag::Kept).bytes(name.as_bytes()).0

@@ -14,7 +14,7 @@ use super::bucket::TokenBucket;
 pub(crate) enum Limit {
     /// Requests.
     Ops,
-    /// Bytes of blocks.
+    /// Bytes of files: of blocks, and of inline parts.
     Bytes,
 }
 

@@ -1,5 +1,6 @@
 //! Blocks: who may read and store them, and when their files may go.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use flexfs_wire::errno::Errno;
@@ -90,7 +91,7 @@ impl<S: Store> Namespace<S> {
     }
 
     /// Phase one of collection: at most `count` blocks that have been without live bytes for `retention` seconds (-1: for
-    /// ever). They cannot come back to life. Their files are deleted by the caller, which then calls [`Self::collected`];
+    /// ever), and such as nobody can refer to. They cannot come back to life. Their files are deleted by the caller, which then calls [`Self::collected`];
     /// until then they are handed out again. Nothing is collected while a recovery runs.
     ///
     /// The files may be deleted when `durable()` has reached the commit given back: before that a crash could bring back
@@ -104,9 +105,36 @@ impl<S: Store> Namespace<S> {
         retention: i64,
         count: usize,
     ) -> Result<(Vec<BlockId>, Commit), Errno> {
-        if retention < 0 || self.is_recovering() {
+        if self.is_recovering() {
             return Ok((Vec::new(), self.durable().current()));
         }
+        let mut blocks = if retention < 0 { Vec::new() } else { self.old_garbage(now, retention, count)? };
+        let garbage: BTreeSet<BlockId> = blocks.iter().copied().collect();
+        let going = self.idle.going(count.saturating_sub(blocks.len()));
+        blocks.extend(going.filter(|block| !garbage.contains(block)));
+        if blocks.is_empty() {
+            return Ok((blocks, self.durable().current()));
+        }
+        let txn = self.begin(now);
+        let mut batch = Batch::default();
+        batch.set_vital();
+        for block in &blocks {
+            match self.block(&txn, *block)? {
+                Some(record) if record.collecting => {}
+                Some(record) => {
+                    batch.put(key::block(*block), encode(&BlockRecord { collecting: true, ..record }));
+                }
+                None if garbage.contains(block) => return Err(super::record::damaged("garbage")),
+                // Never named; its number is spent.
+                None => {}
+            }
+        }
+        let commit = self.store.commit(batch)?;
+        Ok((blocks, commit))
+    }
+
+    /// At most `count` blocks from the list of garbage, oldest first.
+    fn old_garbage(&mut self, now: Time, retention: i64, count: usize) -> Result<Vec<BlockId>, Errno> {
         let to = key::garbage(now.secs.saturating_sub(retention).saturating_add(1), BlockId(0));
         let mut blocks = Vec::new();
         let mut first = None;
@@ -120,20 +148,7 @@ impl<S: Store> Namespace<S> {
         if let Some(first) = first {
             self.garbage_from = first;
         }
-        if blocks.is_empty() {
-            return Ok((blocks, self.durable().current()));
-        }
-        let txn = self.begin(now);
-        let mut batch = Batch::default();
-        batch.set_vital();
-        for block in &blocks {
-            let record = self.block(&txn, *block)?.ok_or_else(|| super::record::damaged("garbage"))?;
-            if !record.collecting {
-                batch.put(key::block(*block), encode(&BlockRecord { collecting: true, ..record }));
-            }
-        }
-        let commit = self.store.commit(batch)?;
-        Ok((blocks, commit))
+        Ok(blocks)
     }
 
     /// Phase two: the files of these blocks are gone, and so are their rows.
@@ -143,10 +158,13 @@ impl<S: Store> Namespace<S> {
     pub fn collected(&mut self, blocks: &[BlockId]) -> Result<(), Errno> {
         let mut batch = Batch::default();
         batch.set_vital();
+        let mut gone = Vec::new();
         for block in blocks {
-            let Some(row) = self.store.get(&key::block(*block))? else { continue };
-            let record: BlockRecord = decode(&row)?;
-            if record.collecting && record.live == 0 {
+            if let Some(row) = self.store.get(&key::block(*block))? {
+                let record: BlockRecord = decode(&row)?;
+                if !record.collecting || record.live > 0 {
+                    continue;
+                }
                 // A number stands for one content for ever: others may still have what they read under it.
                 self.roster.spend_block(block.0, &mut batch);
                 batch.remove(key::block(*block));
@@ -154,8 +172,14 @@ impl<S: Store> Namespace<S> {
                     batch.remove(key::garbage(since, *block));
                 }
             }
+            if self.idle.contains(*block) {
+                batch.remove(key::idle(*block));
+                gone.push(*block);
+            }
         }
-        self.store.commit(batch).map(|_| ())
+        self.store.commit(batch)?;
+        gone.into_iter().for_each(|block| self.idle.remove(block));
+        Ok(())
     }
 
     /// A clock that went back lists garbage below where the scan begins.

@@ -2,6 +2,7 @@
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Commit, RequestId, SessionId};
+use flexfs_wire::limits::IDLE_BYTES_MAX;
 use flexfs_wire::message::{Answer, Caller, Reply};
 use flexfs_wire::time::Time;
 
@@ -107,6 +108,8 @@ pub struct Bounds {
     pub copied_extents: usize,
     /// Replaced files that stay for a while; with more of them the next ones go at once.
     pub lingering: usize,
+    /// Bytes of blocks that one session may have stored and that no file refers to; the oldest go.
+    pub idle_bytes: u64,
     /// Inodes and entries in one generation of their caches: some 60 MiB and 40 MiB in both generations.
     pub cached: usize,
 }
@@ -120,6 +123,7 @@ impl Default for Bounds {
             layout_extents: 2_048,
             copied_extents: 4_096,
             lingering: 64 * 1024,
+            idle_bytes: IDLE_BYTES_MAX,
             cached: 128 * 1024,
         }
     }
@@ -144,6 +148,8 @@ pub struct Figures {
     pub sessions: u64,
     /// Answers kept for resends.
     pub dedup: u64,
+    /// Bytes of blocks that no file refers to, as stored; garbage that retention keeps is not in them.
+    pub idle_bytes: u64,
 }
 
 /// A session as it was persisted.

@@ -10,6 +10,7 @@ use flexfs_wire::name::Name;
 use flexfs_wire::time::Time;
 
 use super::context::{Bounds, Context, Figures, Limits, Outcome, answered};
+use super::idle::Idle;
 use super::maps::Maps;
 use super::record::{Dentry, Inode, Kept, State, decode, encode};
 use super::roster::Roster;
@@ -42,6 +43,8 @@ pub struct Namespace<S> {
     pub(super) dedup: Dedup,
     pub(super) locks: Locks,
     pub(super) roster: Roster,
+    /// Blocks that no file refers to.
+    pub(super) idle: Idle,
     /// Names under which sessions with a scope (its root) were shown inodes with several names.
     pub(super) shown: Cache<(Ino, Ino), (Ino, Name)>,
     /// No garbage row is below this one: the scan need not cross the graves of those that were.
@@ -139,6 +142,7 @@ impl<S: Store> Namespace<S> {
             lock_waits: self.locks.waits(),
             sessions: self.roster.len() as u64,
             dedup: self.dedup.len() as u64,
+            idle_bytes: self.idle.bytes(),
         }
     }
 
@@ -181,10 +185,16 @@ impl<S: Store> Namespace<S> {
     }
 
     fn mutate(&mut self, context: &Context, request: &Request) -> Answer {
-        let answer = self.try_mutate(context, request);
+        let mut answer = self.try_mutate(context, request);
         // What lingers must not be what a volume is full of.
         if answer.result == Err(Errno::ENOSPC) && self.end_lingering(context.now) {
-            return self.try_mutate(context, request);
+            answer = self.try_mutate(context, request);
+        }
+        if let (Request::Write { write, .. }, Err(errno)) = (request, answer.result.as_ref())
+            // What a dead engine refuses is brought to the next server.
+            && *errno != Errno::EIO
+        {
+            self.end_refused(context.session, write);
         }
         answer
     }
@@ -366,6 +376,7 @@ impl<S: Store> Namespace<S> {
             Effect::Dead(ino) => {
                 self.dying.remove(&ino);
             }
+            Effect::Named(block, live) => self.idle.handle_named(block, live),
         }
     }
 

@@ -16,6 +16,7 @@ mod extent;
 mod fallocate;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod idle;
 mod layout;
 mod link;
 mod locking;

@@ -77,7 +77,12 @@ impl Roster {
     }
 
     pub(super) fn is_block_granted(&self, block: u64) -> bool {
-        self.0.values().any(|member| member.blocks.contains(block))
+        self.owner_of(block).is_some()
+    }
+
+    /// The session that a block's number was granted to.
+    pub(super) fn owner_of(&self, block: u64) -> Option<SessionId> {
+        self.0.iter().find(|(_, member)| member.blocks.contains(block)).map(|(session, _)| *session)
     }
 
     /// A block's number is used up: its session may not write another block under it. What this changes, and the rows that say
@@ -228,6 +233,7 @@ impl<S: Store> Namespace<S> {
         }
         self.store.commit(batch)?;
         self.roster.0.remove(&session);
+        self.idle.end(session);
         self.dedup.end(session);
         for ino in self.opens.end(session) {
             self.closed(now, ino);

@@ -10,6 +10,7 @@ use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
 use flexfs_wire::time::Time;
 
 use super::context::{Bounds, Limits};
+use super::idle::Idle;
 use super::machine::Namespace;
 use super::record::{COOKIE_FIRST, FORMAT, Inode, State, decode};
 use super::roster::Roster;
@@ -78,6 +79,7 @@ impl<S: Store> Namespace<S> {
             dedup: Dedup::default(),
             locks: Locks::default(),
             roster: Roster::default(),
+            idle: Idle::default(),
             shown: Cache::new(SHOWN_MAX),
             garbage_from: key::table(Tag::Garbage).0,
             survived,
@@ -110,9 +112,10 @@ impl<S: Store> Namespace<S> {
         Ok(())
     }
 
-    /// Reads what memory must know: sessions, grants, orphans, dead ranges, answers.
+    /// Reads what memory must know: sessions, grants, blocks without a file, orphans, dead ranges, answers.
     fn load(&mut self) -> Result<(), Errno> {
         self.roster = Roster::load(&self.store)?;
+        self.idle = Idle::load(&self.store, &self.roster)?;
         let orphans = self.numbers(Tag::Orphan)?;
         for (ino, _) in orphans {
             self.orphans.insert(Ino(ino), false);

@@ -53,6 +53,8 @@ pub(super) enum Effect {
     Dying(Ino),
     /// It has none any more.
     Dead(Ino),
+    /// A write names this block, and refers to it or does not.
+    Named(BlockId, bool),
 }
 
 impl Txn {

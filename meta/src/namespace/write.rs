@@ -45,6 +45,7 @@ impl<S: Store> Namespace<S> {
             };
             self.insert_extent(txn, &mut inode, extent)?;
         }
+        self.note_named(txn, write);
         self.trim_inline(txn, &mut inode, &write.extents)?;
         let inline_end = inline.map_or(0, |inline| u64::from(inline.offset) + inline.bytes.len() as u64);
         let extents_end = write.extents.last().map_or(0, Extent::end);

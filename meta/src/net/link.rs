@@ -18,11 +18,12 @@ use flexfs_wire::record::{Opener, RecordError, Sealer};
 use flexfs_wire::time::Time;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::block::Task;
 use super::core::Core;
 use super::dispatch::Dispatch;
 use super::inbound::{Assembler, Event, InboundError};
 use super::outbound::Outbound;
-use super::pace::Pace;
+use super::pace::{self, Pace};
 use crate::clock;
 use crate::front::Socket;
 use crate::volume::Shared;
@@ -39,9 +40,10 @@ const OUT_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 const BLOCK_KIB_MAX: usize = 4 * FRAME_BYTES_MAX / 1024;
 /// A peer that takes no byte for so long is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of requests of one session that limits of its token hold back, beyond which reading stops: thrice the 512 closed files
-/// of 16 KiB that a client sends behind, so that one that behaves is always heard. See also `pace::STORED_PART`.
-const HELD_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes of requests and answers of one session that limits of its token hold back, beyond which reading stops: the 512 closed
+/// files of 16 KiB that a client sends behind (8 MiB), as much read by each entry of its FUSE queues (1,024, 16 MiB), what counts
+/// of its blocks (`pace::STORED_PART`, 16 MiB), and some, so that one that behaves is always heard.
+const HELD_BYTES_MAX: u64 = 48 * 1024 * 1024;
 /// A link that sends more than that is dropped after this: what was read would be kept for one that may be gone.
 const HELD_TIMEOUT: Duration = Duration::from_secs(60);
 /// A frame that has begun must go on within this.
@@ -144,11 +146,16 @@ impl Link {
     }
 
     /// Something from the volume thread.
-    pub(crate) fn handle(&self, core: &Core, item: Item) {
+    pub(crate) fn handle(self: &Rc<Self>, core: &Rc<Core>, item: Item) {
         match item {
-            Item::Answer { request, stamp, answer, leases } => {
-                self.answer_with(core, request, stamp, answer, leases, Vec::new(), Vec::new());
-            }
+            Item::Answer { request, stamp, answer, leases } => match self.session.get() {
+                Some(session) if session.info.limiter.is_on() && pace::shown(&answer) > 0 => {
+                    let (core, link, session) = (core.clone(), self.clone(), session.clone());
+                    let bytes = pace::shown(&answer);
+                    pace::submit_answer(Task { core, link, session, request, stamp }, answer, leases, bytes);
+                }
+                _ => self.answer_with(core, request, stamp, answer, leases, Vec::new(), Vec::new()),
+            },
             Item::Notice(notice) => self.notice(core, &notice),
             Item::Close => self.close(),
         }

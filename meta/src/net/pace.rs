@@ -1,7 +1,7 @@
 //! Requests of limited tokens wait here, on their link, until it is their turn.
 //!
-//! What waits is a request that was read and not begun, or the answer to a block that is stored already: its bytes need no
-//! memory meanwhile. A link has two queues, for requests and for bytes, so that a long transfer holds up no `stat`; of each only
+//! What waits is a request that was read and not begun, the answer to a block that is stored already, whose bytes need no
+//! memory meanwhile, or an answer with inline bytes of a file. A link has two queues, for requests and for bytes, so that a long transfer holds up no `stat`; of each only
 //! the first asks the limiter for a turn, which so serves the links of a token in turn. What keeps a session alive, what others
 //! wait for, and what ends something never waits; nor does anything while the session has a recall to answer.
 
@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use flexfs_wire::id::RequestId;
-use flexfs_wire::message::{Lock, LockKind, Reply, Request};
+use flexfs_wire::lease::Leases;
+use flexfs_wire::message::{Answer, Lock, LockKind, Reply, Request, Write};
 
 use super::block::{self, Task};
 use super::core::Core;
@@ -43,24 +44,37 @@ pub(super) enum Held {
     Read(Task, Wanted),
     /// A block of so many bytes is stored; the answer waits.
     Stored(Task, u64),
+    /// The answer to a request that was served: inline bytes of a file are in it, so many.
+    Answered(Task, Box<Answer>, Leases, u64),
 }
 
 impl Held {
     /// What it takes of a rate; `None`: nothing ever.
     fn amount(&self, limit: Limit) -> Option<u64> {
         match (limit, self) {
+            (Limit::Ops, Self::Answered(..)) => None,
             (Limit::Ops, _) => Some(1),
-            (Limit::Bytes, Self::Job(_)) => None,
+            (Limit::Bytes, Self::Job(job)) => match written(&job.call.request) {
+                0 => None,
+                bytes => Some(bytes),
+            },
             // Known when they are found: taken then, for the next one to wait.
             (Limit::Bytes, Self::Read(..)) => Some(0),
-            (Limit::Bytes, Self::Stored(_, bytes)) => Some(*bytes),
+            (Limit::Bytes, Self::Stored(_, bytes) | Self::Answered(.., bytes)) => Some(*bytes),
         }
     }
 
     fn stamp(&mut self) -> &mut Stamp {
         match self {
             Self::Job(job) => &mut job.stamp,
-            Self::Read(task, _) | Self::Stored(task, _) => &mut task.stamp,
+            Self::Read(task, _) | Self::Stored(task, _) | Self::Answered(task, ..) => &mut task.stamp,
+        }
+    }
+
+    fn into_job(self) -> Option<Job> {
+        match self {
+            Self::Job(job) => Some(job),
+            Self::Read(..) | Self::Stored(..) | Self::Answered(..) => None,
         }
     }
 
@@ -70,7 +84,26 @@ impl Held {
             Self::Job(job) => session.volume.send(ToVolume::Jobs(vec![job])),
             Self::Read(task, wanted) => front::spawn(block::read(task, wanted)),
             Self::Stored(task, _) => task.answer(Ok(Reply::Done), Vec::new(), Vec::new()),
+            Self::Answered(Task { core, link, request, stamp, .. }, answer, leases, _) => {
+                link.answer_with(&core, request, stamp, *answer, leases, Vec::new(), Vec::new());
+            }
         }
+    }
+}
+
+/// Bytes of a file that a request brings in its body.
+fn written(request: &Request) -> u64 {
+    match request {
+        Request::Write { write: Write { inline: Some(inline), .. }, .. } => inline.bytes.len() as u64,
+        _ => 0,
+    }
+}
+
+/// Bytes of a file that an answer has in its body. Bytes of blocks are a payload.
+pub(super) fn shown(answer: &Answer) -> u64 {
+    match &answer.result {
+        Ok(Reply::Layout(layout) | Reply::Opened { layout: Some(layout), .. }) => layout.inline.len() as u64,
+        _ => 0,
     }
 }
 
@@ -147,6 +180,13 @@ pub(super) fn submit_stored(task: Task, bytes: u64) {
     submit(&core, &link, &session, Held::Stored(task, bytes), held);
 }
 
+/// A request was served, and so many bytes of a file are in its answer: it goes when their turn comes.
+pub(super) fn submit_answer(task: Task, answer: Answer, leases: Leases, bytes: u64) {
+    let (core, link, session) = (task.core.clone(), task.link.clone(), task.session.clone());
+    let held = u32::try_from(bytes).unwrap_or(u32::MAX);
+    submit(&core, &link, &session, Held::Answered(task, Box::new(answer), leases, bytes), held);
+}
+
 /// As [`submit`] for the volume thread: what may go now comes back, to be sent with others.
 pub(super) fn admit(
     core: &Rc<Core>,
@@ -155,10 +195,9 @@ pub(super) fn admit(
     job: Job,
     bytes: u32,
 ) -> Option<Job> {
-    match pass(core, link, session, Held::Job(job), bytes, Limit::Ops)? {
-        Held::Job(job) => Some(job),
-        Held::Read(..) | Held::Stored(..) => None,
-    }
+    let passed = pass(core, link, session, Held::Job(job), bytes, Limit::Ops)
+        .and_then(|held| pass(core, link, session, held, bytes, Limit::Bytes))?;
+    passed.into_job()
 }
 
 /// Lets pass what may pass. Else it is kept.
@@ -189,7 +228,7 @@ fn pass(
     None
 }
 
-/// Takes a request out of the queue, whoever's turn it is.
+/// Takes a request out of the queue, whoever's turn it is: one that waits for a lock, so it is in no queue for bytes.
 pub(super) fn take(link: &Link, session: &Shared, request: RequestId) -> Option<Job> {
     let mut queue = link.pace.ops.borrow_mut();
     let index = queue
@@ -198,17 +237,14 @@ pub(super) fn take(link: &Link, session: &Shared, request: RequestId) -> Option<
         .position(|waiting| matches!(&waiting.held, Held::Job(job) if job.request == request))?;
     let waiting = queue.waiting.remove(index)?;
     link.unhold(session, waiting.cost(), waiting.bytes);
-    match waiting.held {
-        Held::Job(job) => Some(job),
-        Held::Read(..) | Held::Stored(..) => None,
-    }
+    waiting.held.into_job()
 }
 
 impl Waiting {
     fn cost(&self) -> u32 {
         match &self.held {
             Held::Job(job) => job.stamp.cost,
-            Held::Read(task, _) | Held::Stored(task, _) => task.stamp.cost,
+            Held::Read(task, _) | Held::Stored(task, _) | Held::Answered(task, ..) => task.stamp.cost,
         }
     }
 }

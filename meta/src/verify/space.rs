@@ -164,6 +164,19 @@ pub(super) fn check_live(store: &impl Store, facts: &Facts, report: &mut Report)
     Ok(())
 }
 
+/// Blocks that count although no file refers to them: none does.
+pub(super) fn check_idle(store: &impl Store, facts: &Facts, report: &mut Report) -> Result<(), Errno> {
+    each(store, Tag::Idle, &mut |row, value| {
+        let block = BlockId(key::number(row, 1).unwrap_or(0));
+        report.check(decode::<u64>(value).is_ok() && (1..facts.state.next_block).contains(&block.0), || {
+            format!("block {block}: it is stored and was never granted, or its bytes cannot be read")
+        });
+        let live = facts.blocks.get(&block).map_or(0, |block| block.live);
+        report
+            .check(live == 0, || format!("block {block} counts as one that no file refers to, and is alive"));
+    })
+}
+
 pub(super) fn check_counters(facts: &Facts, report: &mut Report) {
     report.bytes = facts.inodes.values().map(|facts| facts.inode.allocated()).sum();
     let state = &facts.state;

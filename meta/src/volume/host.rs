@@ -187,8 +187,10 @@ impl<S: Store> Host<S> {
                 self.handle_replay(link, replayed, now);
             }
             ToVolume::Recovery(end) => self.handle_end_of_replay(*end, now)?,
-            ToVolume::PutRight { session, block, answer } => self.handle_put_right(session, block, answer),
-            ToVolume::PutDone { block, stored } => self.handle_put_done(block, stored),
+            ToVolume::PutRight { session, block, bytes, answer } => {
+                self.handle_put_right(session, block, bytes, answer);
+            }
+            ToVolume::PutDone { block, stored } => self.handle_put_done(block, stored)?,
             ToVolume::ReadRight { session, ino, block, answer } => {
                 // A core that lost interest needs no answer.
                 let _ = answer.send(self.read_right(session, ino, block, now));

@@ -81,8 +81,13 @@ pub(crate) enum ToVolume {
     Recovery(Box<EndOfReplay>),
     /// More is durable than before, or the engine failed.
     Durable,
-    /// May this session write that block?
-    PutRight { session: SessionId, block: BlockId, answer: oneshot::Sender<Result<PutRight, Errno>> },
+    /// May this session write that block, of so many bytes?
+    PutRight {
+        session: SessionId,
+        block: BlockId,
+        bytes: u64,
+        answer: oneshot::Sender<Result<PutRight, Errno>>,
+    },
     /// A block that was allowed is stored, or was not.
     PutDone { block: BlockId, stored: bool },
     /// May this session read that block through that inode?

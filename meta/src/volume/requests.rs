@@ -187,12 +187,18 @@ impl<S: Store> Host<S> {
         self.resend_recalls(session);
     }
 
-    pub(super) fn handle_put_right(&mut self, session: SessionId, block: BlockId, answer: PutAnswer) {
+    pub(super) fn handle_put_right(
+        &mut self,
+        session: SessionId,
+        block: BlockId,
+        bytes: u64,
+        answer: PutAnswer,
+    ) {
         let right = if self.room.is_short() {
             // Blocks would eat what the engine needs to let go of others.
             Err(Errno::ENOSPC)
         } else if self.sessions.contains_key(&session) {
-            self.namespace.check_put_block(session, block)
+            self.namespace.put_block(session, block, bytes)
         } else {
             Err(Errno::EACCES)
         };
@@ -211,21 +217,26 @@ impl<S: Store> Host<S> {
         }
     }
 
-    pub(super) fn handle_put_done(&mut self, block: BlockId, stored: bool) {
-        let Some(waiting) = self.puts.remove(&block) else { return };
+    pub(super) fn handle_put_done(&mut self, block: BlockId, stored: bool) -> Result<(), Errno> {
+        let Some(waiting) = self.puts.remove(&block) else { return Ok(()) };
         let mut waiting = waiting.into_iter();
         if stored {
             for answer in waiting {
                 let _ = answer.send(Ok(PutRight::Stored));
             }
-            return;
+            return Ok(());
         }
         // The first of those who wait tries next; one that is gone passes the turn on.
         while let Some(answer) = waiting.next() {
             if answer.send(Ok(PutRight::Write)).is_ok() {
                 self.puts.insert(block, waiting.collect());
-                return;
+                return Ok(());
             }
+        }
+        match self.namespace.unput_block(block) {
+            // It counts until its session ends.
+            Err(Errno::ENOSPC) => Ok(()),
+            other => other,
         }
     }
 
@@ -249,7 +260,13 @@ impl<S: Store> Host<S> {
     }
 
     pub(super) fn handle_garbage(&mut self, count: usize, answer: BlocksAnswer, now: Now) {
-        match self.namespace.collect(now.wall, self.settings.retention, count) {
+        let made =
+            self.namespace.collect(now.wall, self.settings.retention, count).map(|(mut blocks, commit)| {
+                // A file that is being written would be there again.
+                blocks.retain(|block| !self.puts.contains_key(block));
+                (blocks, commit)
+            });
+        match made {
             Ok((blocks, commit)) if !blocks.is_empty() && commit > self.namespace.durable().current() => {
                 self.last_commit = self.last_commit.max(commit);
                 self.deferred.push(commit, Later::Garbage { blocks, answer });

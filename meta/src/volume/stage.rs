@@ -258,7 +258,7 @@ impl Stage {
     ) -> Result<(), Errno> {
         self.touch(session, now);
         let (answer, mut right) = oneshot::channel();
-        self.handle(ToVolume::PutRight { session, block, answer }, now);
+        self.handle(ToVolume::PutRight { session, block, bytes: 1000, answer }, now);
         if right.try_recv().expect("nobody else writes it")? == PutRight::Write {
             self.blocks.entry(block).or_insert(bytes);
             self.handle(ToVolume::PutDone { block, stored: true }, now);

@@ -1,5 +1,7 @@
 //! Hosted blocks: stored once, read in segments, refused to those who have no right to them.
 
+use std::time::Duration;
+
 use flexfs_wire::block::{self, Index};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::{Extent, NewBlock};
@@ -177,8 +179,69 @@ fn garbage_is_collected_when_retention_is_over() {
     let root = session.root();
     let name = flexfs_wire::name::Name::new(b"f").unwrap();
     session.get(Request::Remove { parent: root, name, dir: false });
-    within(std::time::Duration::from_secs(25), || {
+    within(Duration::from_secs(25), || {
         session.get(Request::Heartbeat);
         (!path.exists()).then_some(())
     });
+}
+
+/// Who stores blocks and makes no file refer to them fills the volume like one who does.
+#[test]
+fn blocks_that_no_file_refers_to_count() {
+    const MIB: usize = 1 << 20;
+    let mut cluster = Cluster::start();
+    let mut hoarder = cluster.open();
+    let range = grant(&mut hoarder);
+    let mut stored = Vec::new();
+    block::seal(&noise(MIB), Compression::None, &mut stored).unwrap();
+    cluster.configure(&["update", "volume", "main", "--maxBlocks", "1"]);
+    within(Duration::from_secs(2), || {
+        let Reply::StatFs(figures) = hoarder.get(Request::StatFs) else { panic!() };
+        (figures.bytes_total == 4 * MIB as u64).then_some(())
+    });
+    let ids = || (range.start..range.start + range.count).map(BlockId);
+    let kept = ids().take_while(|id| put(&mut hoarder, *id, &stored) == Ok(Reply::Done)).count();
+    // The volume, and sixteen blocks that a client may have under way over its bound.
+    assert_eq!(kept, 17 * 4 * MIB / stored.len());
+    let next = BlockId(range.start + kept as u64);
+    assert_eq!(put(&mut hoarder, next, &stored), Err(Errno::ENOSPC));
+    // What is there may be put again, and used; one that is used leaves the place it took to its file.
+    assert_eq!(put(&mut hoarder, BlockId(range.start), &stored), Ok(Reply::Done));
+    let file = hoarder.make(hoarder.root(), "f", 0o100_600).node;
+    refer(&mut hoarder, file, BlockId(range.start), MIB, stored.len());
+    assert_eq!(put(&mut hoarder, next, &stored), Err(Errno::ENOSPC));
+
+    // A restart forgets none.
+    cluster.kill_meta();
+    cluster.start_meta();
+    hoarder.recover(Vec::new());
+    let mut other = cluster.open();
+    let own = BlockId(grant(&mut other).start);
+    for _ in 0..2 {
+        assert_eq!(put(&mut hoarder, next, &stored), Err(Errno::ENOSPC));
+        assert_eq!(put(&mut other, own, &stored), Err(Errno::ENOSPC));
+    }
+    // A write that is refused lets go of its blocks, and so does the end of the session.
+    let new = |block| NewBlock { block, raw_bytes: 8 << 20, stored_bytes: 0 };
+    let extent = |block| Extent { offset: MIB as u64, length: 8 << 20, block, block_offset: 0 };
+    let refused = BlockId(range.start + 1);
+    let write = Write { extents: vec![extent(refused)], blocks: vec![new(refused)], ..Write::default() };
+    assert_eq!(hoarder.fail(Request::Write { node: file, write: write.clone() }), Errno::ENOSPC);
+    assert_eq!(hoarder.fail(Request::Write { node: file, write }), Errno::EINVAL);
+    within(Duration::from_secs(15), || {
+        hoarder.get(Request::Heartbeat);
+        (put(&mut other, own, &stored) == Ok(Reply::Done)).then_some(())
+    });
+    hoarder.get(Request::Leave);
+    let folder = cluster.path(&format!("meta/volumes/{}/blocks", other.granted.settings.id));
+    let files = || {
+        let folders = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.map(|folder| std::fs::read_dir(folder).unwrap().count()).sum::<usize>()
+    };
+    assert!(files() > 60);
+    within(Duration::from_secs(15), || {
+        other.get(Request::Heartbeat);
+        (files() == 2).then_some(())
+    });
+    assert!(cluster.stop_meta() && cluster.verify().status.success());
 }

@@ -6,8 +6,9 @@ use flexfs_wire::block::{self, Index};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{Reason, Welcome};
 use flexfs_wire::id::BlockId;
-use flexfs_wire::message::{Lock, LockFamily, LockKind, Notice, Reply, Request};
+use flexfs_wire::message::{Inline, Lock, LockFamily, LockKind, Notice, Reply, Request, Write};
 use flexfs_wire::name::Name;
+use flexfs_wire::seal::Node;
 use flexfs_wire::settings::{Compression, Flags};
 use flexfs_wire::token::Token;
 
@@ -312,6 +313,80 @@ fn bytes_of_blocks_have_a_rate() {
     assert!((0.5..1.25).contains(&read), "{read}");
     assert!(counted(&cluster, "flexfs_meta_requests_delayed", "bytes") > 50);
     assert_eq!(counted(&cluster, "flexfs_meta_requests_delayed", "ops"), 0);
+}
+
+/// What a file has inline has the rate of blocks: a client could else write and read as much as it likes in small pieces.
+#[test]
+fn inline_bytes_have_the_rate_of_blocks() {
+    const RATE: usize = 512 << 10;
+    const BYTES: usize = 16 << 10;
+    const FILES: usize = 64;
+    let cluster = Cluster::start();
+    let token = cluster.another_token(&["--bytesPerSecond", "512K"]);
+    let mut session = open(&cluster, &token);
+    let root = session.root();
+    let files: Vec<Node> =
+        (0..FILES).map(|number| session.make(root, &format!("f{number}"), 0o100_666).node).collect();
+    let inline = Inline { offset: 0, bytes: noise(BYTES) };
+    let write = |node: &Node| Request::Write {
+        node: *node,
+        write: Write { inline: Some(inline.clone()), ..Write::default() },
+    };
+    let rate_of = |bytes: usize, start: Instant| bytes as f64 / start.elapsed().as_secs_f64() / RATE as f64;
+    let start = Instant::now();
+    let written = begin(&mut session, [&files[..], &files, &files].concat().iter().map(write));
+    // What brings no bytes of files does not wait behind them.
+    for _ in 0..10 {
+        let call = Instant::now();
+        session.get(Request::StatFs);
+        assert!(call.elapsed() < Duration::from_secs(1), "{:?}", call.elapsed());
+    }
+    collect(&mut session, written);
+    // 3 MiB, of which a sixth is the burst and the last leaves a debt.
+    let rate = rate_of(3 * FILES * BYTES, start);
+    println!("written at {rate:.2} of the rate");
+    assert!((0.5..1.3).contains(&rate), "{rate}");
+
+    let layout = |node: &Node| Request::ReadLayout { node: *node, start: 0, end: u64::MAX };
+    let open =
+        |node: &Node| Request::Open { node: *node, write: false, truncate: false, kill_privileges: false };
+    let start = Instant::now();
+    let asked = begin(&mut session, files.iter().map(layout).chain(files.iter().map(open)));
+    let mut beat = Instant::now();
+    for id in asked {
+        let shown = match session.link.answer(id).0.result {
+            Ok(Reply::Layout(layout) | Reply::Opened { layout: Some(layout), .. }) => layout.inline,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shown, inline.bytes);
+        if beat.elapsed() > Duration::from_secs(2) {
+            assert_eq!(session.get(Request::Heartbeat), Reply::Done);
+            beat = Instant::now();
+        }
+    }
+    let rate = rate_of(2 * FILES * BYTES, start);
+    println!("read at {rate:.2} of the rate");
+    assert!((0.5..1.25).contains(&rate), "{rate}");
+    assert!(counted(&cluster, "flexfs_meta_requests_delayed", "bytes") > 200);
+
+    // Somebody waits for a lease of this session: nothing of it is held back.
+    let mut other = cluster.open();
+    let wanted = other.lookup("f0").unwrap().node;
+    let held = begin(&mut session, files.iter().map(layout).chain(files.iter().map(write)));
+    let changing = begin(&mut other, [Request::SetAttr { node: wanted, change: Default::default() }]);
+    let start = Instant::now();
+    let mut recalls = Vec::new();
+    while recalls.is_empty() {
+        session.link.pump().unwrap();
+        recalls = session.recalls();
+    }
+    for id in held {
+        assert!(session.link.answer(id).0.result.is_ok());
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let ids = recalls.iter().map(|recall| recall.id).collect();
+    assert_eq!(session.get(Request::Recalled { ids }), Reply::Done);
+    assert!(other.link.answer(changing[0]).0.result.is_ok());
 }
 
 #[test]

@@ -22,6 +22,7 @@ const BOUNDS: Bounds = Bounds {
     copied_extents: 3,
     // The model knows no time.
     lingering: 0,
+    idle_bytes: 1 << 20,
     cached: 4,
 };
 const BLOCK_BYTES: u32 = 1 << 20;

@@ -182,6 +182,15 @@ impl World {
     fn step_write_extents(&mut self, client: usize, args: &[u16; 5]) {
         let ino = self.file(args[0]);
         let new = self.new_block(client);
+        let session = self.clients[client].session;
+        match args[4] % 8 {
+            // Not every client of this test stores what it writes.
+            0..=2 => {}
+            _ => self.ns().put_block(session, new, u64::from(BLOCK_BYTES)).unwrap(),
+        }
+        if args[4] % 8 == 7 {
+            return; // Stored, and no file refers to it.
+        }
         let (mut offset, mut block_offset) = (u64::from(args[1] % 30_000), 0);
         let (mut extents, mut parts) = (Vec::new(), Vec::new());
         for index in 0..=(args[2] % 6) {

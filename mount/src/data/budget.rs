@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use event_listener::Event;
 use flexfs_wire::errno::Errno;
+use flexfs_wire::limits::{IDLE_BYTES_MAX, INLINE_BYTES_MAX, SEGMENT_BYTES};
 
 use crate::cancel::Cancel;
 use crate::cancel::or_cancel;
@@ -24,6 +25,10 @@ const LIMIT_DEFAULT_MAX: u64 = 4 << 30;
 const LIMIT_BLOCKS_MIN: u64 = 4;
 /// Most blocks encoded and sent at once. More only queue at the links; 16 x 4 MiB cover 100 Gbit/s for 5 ms.
 const PUTS_MAX: u64 = 16;
+
+// What is under way is never more than the server lets a session have stored before files refer to it: see there.
+const _: () =
+    assert!(LIMIT_DEFAULT_MAX * (SEGMENT_BYTES as u64).div_ceil(INLINE_BYTES_MAX as u64) <= IDLE_BYTES_MAX);
 
 /// See the module.
 #[derive(Debug)]

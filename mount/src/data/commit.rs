@@ -181,11 +181,7 @@ fn gather(state: &mut State) -> Option<Bundle> {
             insert(&mut bundle.extents, extent);
         }
     }
-    if let Some(bundle) = &mut bundle {
-        // A block written all over by later flights is nobody's; the server would wait for its last byte to die.
-        let Bundle { extents, blocks, .. } = bundle;
-        blocks.retain(|block| extents.values().any(|extent| extent.block == block.block));
-    }
+    // A block written all over by later flights is named, too: the server takes it for garbage, and not for one that is still wanted.
     bundle
 }
 

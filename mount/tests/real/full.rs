@@ -130,6 +130,16 @@ fn quota(transport: Transport) {
     let fits = fill(&cluster, 60);
     assert!((20..=33).contains(&fits), "{fits} MiB fit into 32 MiB");
     assert!(fs::read(cluster.path("fill-0")).unwrap() == pattern(0, 1 << 20));
+    // What grows nothing goes on, again and again, though new blocks are stored beside the old ones.
+    for round in 1..=40 {
+        let mut file = OpenOptions::new().write(true).open(cluster.path("fill-0")).unwrap();
+        file.write_all(&pattern(round, 1 << 20)).unwrap();
+        file.sync_all().unwrap();
+        if round % 10 == 0 {
+            assert!(fill(&cluster, fits + 2) <= fits, "nothing more fits");
+        }
+    }
+    assert!(fs::read(cluster.path("fill-1")).unwrap() == pattern(0, 1 << 20));
     let full = (0..60).find_map(|index| File::create(cluster.path(format!("empty-{index}"))).err());
     let errno = Errno::from_io_error(&full.expect("more inodes than the quota")).unwrap();
     assert!(matches!(errno, Errno::NOSPC | Errno::DQUOT), "{errno}");

@@ -49,7 +49,7 @@ struct Changes {
     /// Requests per second to the metadata server, of all its sessions together; 0 = no limit.
     #[arg(long = "opsPerSecond")]
     ops_per_second: Option<u32>,
-    /// Bytes of blocks per second, read and written, of all its sessions together: 10M, from 64K on; 0 = no limit.
+    /// Bytes of files per second (of blocks as stored), read and written, of all its sessions together: 10M, from 64K on; 0 = no limit.
     #[arg(long = "bytesPerSecond", value_parser = parse_size)]
     bytes_per_second: Option<u64>,
     /// Whose it is, what for.
