@@ -139,13 +139,14 @@ pub enum Request {
     // ---- Session business: idempotent.
     /// -> `Done`. Keeps the session alive.
     Heartbeat,
-    /// -> `Inodes`: inode numbers for `Make`. Durable when answered.
+    /// -> `Inodes`: inode numbers for `Make`. Durable when answered. `EPROTO` when far more are held and not used than a client needs.
     GrantInodes { count: u64 },
     /// -> `Granted`: block ids for `PutBlock`. Durable when answered.
     GrantBlocks { count: u64 },
     /// -> `Done` when every commit up to this one is durable.
     Sync { up_to: Commit },
-    /// Payload = the encoded block. -> `Done` when it is on stable storage. Same id again: same answer, first bytes stay.
+    /// Payload = the encoded block. -> `Done` when it is on stable storage. Same id again: same answer, first bytes stay. `ENOSPC` also
+    /// when too much is stored that no file refers to. A block may go before a `Write` names it, which is then refused with `EINVAL`.
     PutBlock { block: BlockId },
     /// Ends a `Lock` wait, which then answers `EINTR`. -> `Done`.
     CancelWait { request: RequestId },

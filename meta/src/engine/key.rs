@@ -15,7 +15,7 @@
 //! 11 ino                      nothing               orphans: inodes without a name
 //! 12 ino                      [DeadRange]           ranges whose old extents wait to be removed
 //! 13 session                  bytes                 sessions, opaque
-//! 14 session kind start       u64                   numbers granted to a session: how many from `start`
+//! 14 session kind start       Grant                 numbers granted to a session: how many from `start`, and which were used
 //! 15 session request          Kept                  answers for resends
 //! 16 name                     bytes                 what the server keeps with the volume
 //! 17 block                    u64                   blocks that are stored and that no file refers to: bytes of the file

@@ -17,6 +17,7 @@ use super::machine::Namespace;
 use super::record::{COOKIE_FIRST, Inode};
 use super::txn::{Effect, Txn};
 use crate::engine::Store;
+use crate::engine::key::Granted;
 use crate::quota::Usage;
 
 /// Permission bits and set-id bits of a mode.
@@ -65,6 +66,7 @@ impl<S: Store> Namespace<S> {
             }
         }
         txn.state.inodes += 1;
+        txn.effects.push(Effect::Used(Granted::Inodes, inode.ino.0));
         txn.set_inode(inode);
         Ok(Reply::Entry(entry(&inode)))
     }

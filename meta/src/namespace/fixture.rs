@@ -24,8 +24,8 @@ pub(crate) const BLOCK_BYTES: u32 = 1 << 20;
 pub(crate) struct Fixture {
     pub(crate) ns: Namespace<Memory>,
     pub(crate) context: Context,
-    next_ino: u64,
-    next_block: u64,
+    pub(crate) next_ino: u64,
+    pub(crate) next_block: u64,
 }
 
 impl Fixture {

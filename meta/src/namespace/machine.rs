@@ -309,6 +309,7 @@ impl<S: Store> Namespace<S> {
         for (session, request) in &txn.pruned {
             txn.batch.remove(key::dedup(*session, *request));
         }
+        self.roster.save(&mut txn.batch);
         let mut batch = txn.take_batch(&self.state);
         if txn.state.bytes < self.state.bytes || txn.state.inodes < self.state.inodes {
             batch.set_vital();
@@ -324,6 +325,7 @@ impl<S: Store> Namespace<S> {
             }
         };
         self.state = txn.state;
+        self.roster.handle_saved();
         for (ino, inode) in txn.inodes.iter() {
             match inode {
                 Some(inode) => self.inodes.insert(*ino, *inode),
@@ -375,6 +377,11 @@ impl<S: Store> Namespace<S> {
             }
             Effect::Dead(ino) => {
                 self.dying.remove(&ino);
+            }
+            Effect::Used(kind, number) => {
+                if let Some(session) = session {
+                    self.roster.handle_used(session, kind, number);
+                }
             }
             Effect::Named(block, live) => self.idle.handle_named(block, live),
         }

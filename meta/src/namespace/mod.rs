@@ -28,6 +28,7 @@ mod read;
 pub(crate) mod record;
 mod rename;
 mod roster;
+mod runs;
 mod scope;
 mod setattr;
 mod start;

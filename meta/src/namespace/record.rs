@@ -119,6 +119,37 @@ pub(crate) struct DeadRange {
     pub(crate) version: u64,
 }
 
+/// Numbers granted to a session at once; the first is in the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) count: u64,
+    /// A bit for each that was used, the lowest first; empty when none was, as in rows of older releases.
+    pub(crate) used: Vec<u64>,
+    /// The same for those that are not the session's any more.
+    pub(crate) spent: Vec<u64>,
+}
+
+impl Grant {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self.used.is_empty() && self.spent.is_empty() {
+            true => encode(&self.count),
+            false => encode(&(self.count, &self.used, &self.spent)),
+        }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Errno> {
+        let (count, rest): (u64, &[u8]) = postcard::take_from_bytes(bytes).map_err(|_| damaged("grant"))?;
+        let (used, spent): (Vec<u64>, Vec<u64>) =
+            if rest.is_empty() { Default::default() } else { decode(rest)? };
+        let is_sound = |bits: &[u64]| bits.is_empty() || bits.len() as u64 == count.div_ceil(64);
+        if is_sound(&used) && is_sound(&spent) {
+            Ok(Self { count, used, spent })
+        } else {
+            Err(damaged("grant"))
+        }
+    }
+}
+
 /// The answer of a mutation, for a resend. Its commit is known in memory, or durable after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {

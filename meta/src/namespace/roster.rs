@@ -11,7 +11,8 @@ use flexfs_wire::time::Time;
 
 use super::context::{SessionRecord, Wakeup};
 use super::machine::Namespace;
-use super::record::{decode, encode};
+use super::record::Grant;
+use super::runs::{Run, Runs};
 use crate::engine::key::{self, Granted, Tag};
 use crate::engine::{Batch, Store};
 
@@ -20,7 +21,11 @@ const GRANT_FACTOR_MAX: u64 = 16;
 
 /// Sessions by number.
 #[derive(Debug, Default)]
-pub(super) struct Roster(BTreeMap<SessionId, Member>);
+pub(super) struct Roster {
+    members: BTreeMap<SessionId, Member>,
+    /// Runs whose rows are to be written anew, or removed, along with the next commit.
+    unsaved: Vec<(SessionId, Granted, u64)>,
+}
 
 #[derive(Debug, Default)]
 struct Member {
@@ -29,28 +34,24 @@ struct Member {
     blocks: Runs,
 }
 
-/// Runs of numbers by their start: start -> count. Runs that touch are one, so a lone client has one run for life.
-#[derive(Debug, Default)]
-struct Runs(BTreeMap<u64, u64>);
-
 impl Roster {
     pub(super) fn load(store: &impl Store) -> Result<Self, Errno> {
         let mut roster = Self::default();
         let (from, to) = key::table(Tag::Session);
         store.scan(&from, &to, &mut |key, bytes| {
             let session = SessionId(key::number(key, 1).unwrap_or(0));
-            roster.0.insert(session, Member { bytes: bytes.to_vec(), ..Member::default() });
+            roster.members.insert(session, Member { bytes: bytes.to_vec(), ..Member::default() });
             ControlFlow::Continue(())
         })?;
         let (from, to) = key::table(Tag::Grant);
         let mut result = Ok(());
         store.scan(&from, &to, &mut |key, value| {
-            let member = key::number(key, 1).and_then(|session| roster.0.get_mut(&SessionId(session)));
-            match (member, key.get(9), key::number(key, 10), decode::<u64>(value)) {
-                (Some(member), Some(kind), Some(start), Ok(count)) => {
+            let member = key::number(key, 1).and_then(|session| roster.members.get_mut(&SessionId(session)));
+            match (member, key.get(9), key::number(key, 10), Grant::decode(value)) {
+                (Some(member), Some(kind), Some(start), Ok(grant)) => {
                     let runs =
                         if *kind == Granted::Blocks as u8 { &mut member.blocks } else { &mut member.inodes };
-                    runs.0.insert(start, count);
+                    runs.insert(start, Run::from(grant));
                 }
                 (_, _, _, Err(errno)) => result = Err(errno),
                 _ => {}
@@ -61,19 +62,19 @@ impl Roster {
     }
 
     pub(super) fn contains(&self, session: SessionId) -> bool {
-        self.0.contains_key(&session)
+        self.members.contains_key(&session)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.members.len()
     }
 
     pub(super) fn has_inode(&self, session: SessionId, ino: Ino) -> bool {
-        self.0.get(&session).is_some_and(|member| member.inodes.contains(ino.0))
+        self.members.get(&session).is_some_and(|member| member.inodes.contains(ino.0))
     }
 
     pub(super) fn has_block(&self, session: SessionId, block: u64) -> bool {
-        self.0.get(&session).is_some_and(|member| member.blocks.contains(block))
+        self.members.get(&session).is_some_and(|member| member.blocks.contains(block))
     }
 
     pub(super) fn is_block_granted(&self, block: u64) -> bool {
@@ -82,28 +83,44 @@ impl Roster {
 
     /// The session that a block's number was granted to.
     pub(super) fn owner_of(&self, block: u64) -> Option<SessionId> {
-        self.0.iter().find(|(_, member)| member.blocks.contains(block)).map(|(session, _)| *session)
+        self.members.iter().find(|(_, member)| member.blocks.contains(block)).map(|(session, _)| *session)
     }
 
     /// A block's number is used up: its session may not write another block under it. What this changes, and the rows that say
     /// so; nothing when the session has ended.
     pub(super) fn spend_block(&mut self, block: u64, batch: &mut Batch) {
-        let owner = self.0.iter_mut().find(|(_, member)| member.blocks.contains(block));
+        let owner = self.members.iter_mut().find(|(_, member)| member.blocks.contains(block));
         let Some((session, member)) = owner else { return };
-        let Some((start, count)) = member.blocks.0.range(..=block).next_back().map(|(s, c)| (*s, *c)) else {
-            return;
-        };
-        let parts = [(start, block - start), (block + 1, start + count - block - 1)];
-        member.blocks.0.remove(&start);
+        let Some((start, parts)) = member.blocks.spend(block) else { return };
         batch.remove(key::grant(*session, Granted::Blocks, start));
-        for (start, count) in parts.into_iter().filter(|(_, count)| *count > 0) {
-            member.blocks.0.insert(start, count);
-            batch.put(key::grant(*session, Granted::Blocks, start), encode(&count));
+        for start in parts {
+            put_run(batch, *session, Granted::Blocks, start, &member.blocks);
         }
     }
 
+    /// A session has used a number that was granted to it.
+    pub(super) fn handle_used(&mut self, session: SessionId, kind: Granted, number: u64) {
+        let changed = self.runs(session, kind).and_then(|runs| runs.handle_used(number));
+        self.unsaved.extend(changed.map(|start| (session, kind, start)));
+    }
+
+    /// Puts what is to be written anew into a batch; [`Self::handle_saved`] when that was committed.
+    pub(super) fn save(&self, batch: &mut Batch) {
+        for (session, kind, start) in &self.unsaved {
+            match self.members.get(session).map(|member| member.runs(*kind)) {
+                Some(runs) if runs.get(*start).is_some() => put_run(batch, *session, *kind, *start, runs),
+                _ => batch.remove(key::grant(*session, *kind, *start)),
+            }
+        }
+    }
+
+    /// It was committed.
+    pub(super) fn handle_saved(&mut self) {
+        self.unsaved.clear();
+    }
+
     fn runs(&mut self, session: SessionId, kind: Granted) -> Option<&mut Runs> {
-        let member = self.0.get_mut(&session)?;
+        let member = self.members.get_mut(&session)?;
         Some(match kind {
             Granted::Inodes => &mut member.inodes,
             Granted::Blocks => &mut member.blocks,
@@ -111,15 +128,19 @@ impl Roster {
     }
 }
 
-impl Runs {
-    fn contains(&self, number: u64) -> bool {
-        self.0.range(..=number).next_back().is_some_and(|(start, count)| number - start < *count)
+impl Member {
+    fn runs(&self, kind: Granted) -> &Runs {
+        match kind {
+            Granted::Inodes => &self.inodes,
+            Granted::Blocks => &self.blocks,
+        }
     }
+}
 
-    /// Start of the run that ends just before `start`.
-    fn before(&self, start: u64) -> Option<(u64, u64)> {
-        let (first, count) = self.0.range(..start).next_back()?;
-        (first + count == start).then_some((*first, *count))
+/// Writes the row of a run.
+fn put_run(batch: &mut Batch, session: SessionId, kind: Granted, start: u64, runs: &Runs) {
+    if let Some(run) = runs.get(start) {
+        batch.put(key::grant(session, kind, start), run.grant().encode());
     }
 }
 
@@ -127,7 +148,8 @@ impl<S: Store> Namespace<S> {
     /// Gives inode numbers to a session. Durable with the commit: answer the client then.
     ///
     /// # Errors
-    /// `ESTALE` without such a session; `EINVAL` for an unreasonable count; `ENOSPC`, `EIO`.
+    /// `ESTALE` without such a session; `EINVAL` for an unreasonable count; `EPROTO` when it has hardly used what it has, which is more
+    /// than any client needs; `ENOSPC`, `EIO`.
     pub fn grant_inodes(&mut self, session: SessionId, count: u64) -> Result<(Range, Commit), Errno> {
         let range = Range { start: self.state.next_ino, count };
         let commit = self.grant(session, Granted::Inodes, range, INODE_GRANT)?;
@@ -155,18 +177,21 @@ impl<S: Store> Namespace<S> {
             return Err(Errno::EINVAL);
         }
         let runs = self.roster.runs(session, kind).ok_or(Errno::ESTALE)?;
-        let (start, before) = runs.before(range.start).unwrap_or((range.start, 0));
-        let count = before + range.count;
+        let given_up = runs.room().map_err(|()| Errno::EPROTO)?;
+        let run = Run::new(range.count);
         let mut txn = self.begin(Time::default());
         match kind {
             Granted::Inodes => txn.state.next_ino += range.count,
             Granted::Blocks => txn.state.next_block += range.count,
         }
-        txn.batch.put(key::grant(session, kind, start), encode(&count));
+        txn.batch.put(key::grant(session, kind, range.start), run.grant().encode());
         let commit = self.commit(&mut txn, None)?;
         if let Some(runs) = self.roster.runs(session, kind) {
-            runs.0.insert(start, count);
+            given_up.into_iter().for_each(|start| runs.remove(start));
+            runs.insert(range.start, run);
         }
+        // Its row goes along with the next commit.
+        self.roster.unsaved.extend(given_up.map(|start| (session, kind, start)));
         Ok(commit)
     }
 
@@ -186,7 +211,7 @@ impl<S: Store> Namespace<S> {
         // On a full disk somebody must be able to mount and delete.
         txn.batch.set_vital();
         let commit = self.commit(&mut txn, None)?;
-        self.roster.0.insert(session, Member { bytes, ..Member::default() });
+        self.roster.members.insert(session, Member { bytes, ..Member::default() });
         Ok((session, commit))
     }
 
@@ -201,7 +226,7 @@ impl<S: Store> Namespace<S> {
         let mut txn = self.begin(Time::default());
         txn.batch.put(key::session(session), bytes.clone());
         let commit = self.commit(&mut txn, None)?;
-        if let Some(member) = self.roster.0.get_mut(&session) {
+        if let Some(member) = self.roster.members.get_mut(&session) {
             member.bytes = bytes;
         }
         Ok(commit)
@@ -214,7 +239,7 @@ impl<S: Store> Namespace<S> {
             session: *session,
             bytes: member.bytes.clone(),
         };
-        self.roster.0.iter().map(record).collect()
+        self.roster.members.iter().map(record).collect()
     }
 
     /// Ends a session: its opens, locks, waits, answers and grants are gone. The wake-ups are for others.
@@ -222,17 +247,17 @@ impl<S: Store> Namespace<S> {
     /// # Errors
     /// `ENOSPC`, `EIO`: nothing has changed; call again.
     pub fn end_session(&mut self, now: Time, session: SessionId) -> Result<Vec<Wakeup>, Errno> {
-        let Some(member) = self.roster.0.get(&session) else { return Ok(Vec::new()) };
+        let Some(member) = self.roster.members.get(&session) else { return Ok(Vec::new()) };
         let mut batch = Batch::default();
         batch.set_vital();
         batch.remove(key::session(session));
         for (kind, runs) in [(Granted::Inodes, &member.inodes), (Granted::Blocks, &member.blocks)] {
-            for start in runs.0.keys() {
-                batch.remove(key::grant(session, kind, *start));
+            for start in runs.starts() {
+                batch.remove(key::grant(session, kind, start));
             }
         }
         self.store.commit(batch)?;
-        self.roster.0.remove(&session);
+        self.roster.members.remove(&session);
         self.idle.end(session);
         self.dedup.end(session);
         for ino in self.opens.end(session) {
@@ -290,11 +315,12 @@ mod tests {
 
     use super::super::context::Context;
     use super::super::fixture::{Fixture, ROOT};
+    use super::super::runs::RUNS_MAX;
     use super::*;
     use crate::engine::memory::Memory;
 
     #[test]
-    fn grants_are_exclusive_join_and_survive() {
+    fn grants_are_exclusive_and_survive() {
         let mut t = Fixture::new();
         let one = t.context.session;
         let two = t.join();
@@ -309,7 +335,58 @@ mod tests {
         let t = t.crash(0);
         assert!(t.ns.roster.has_inode(two, Ino(a.start)) && t.ns.roster.has_inode(two, Ino(b.start + 9)));
         assert!(!t.ns.roster.has_inode(two, Ino(c.start)));
-        assert_eq!(t.ns.roster.0[&two].inodes.0.len(), 1, "runs that touch are one");
+        t.verify();
+    }
+
+    /// Rows of what was granted do not pile up, whoever else is granted numbers meanwhile; nor does what is not used.
+    #[test]
+    fn grants_that_are_used_up_are_forgotten() {
+        let mut t = Fixture::new();
+        let (one, two) = (t.context.session, t.join());
+        let file = t.file(ROOT, "file");
+        let rows = |t: &Fixture, session| {
+            let member = &t.ns.roster.members[&session];
+            (member.inodes.len(), member.blocks.len())
+        };
+        assert_eq!(rows(&t, one), (1, 1));
+        for round in 0..2 * RUNS_MAX as u64 {
+            let (inos, _) = t.ns.grant_inodes(one, 1).unwrap();
+            let (blocks, _) = t.ns.grant_blocks(one, 2).unwrap();
+            let _ = (t.ns.grant_inodes(two, 1), t.ns.grant_blocks(two, 1));
+            (t.next_ino, t.next_block) = (inos.start, blocks.start);
+            t.make(ROOT, &format!("{round}"), S_IFREG);
+            for _ in 0..2 {
+                t.write_ranges(file, &[(0, 10)]);
+            }
+        }
+        assert_eq!((rows(&t, one), rows(&t, two)), ((1, 1), (RUNS_MAX, RUNS_MAX)));
+        assert_eq!(t.ns.grant_inodes(two, 1), Err(Errno::EPROTO));
+        assert_eq!(t.ns.grant_blocks(two, 1), Err(Errno::EPROTO));
+        t.verify();
+        let mut t = t.crash(0);
+        t.ns.finish_recovery(t.context.now).unwrap();
+        // The last use was noted nowhere but in memory.
+        assert_eq!((rows(&t, one), rows(&t, two)), ((1, 2), (RUNS_MAX, RUNS_MAX)));
+        assert_eq!(t.ns.grant_blocks(two, 1), Err(Errno::EPROTO));
+        assert!(t.ns.grant_blocks(one, 1).is_ok());
+        t.verify();
+    }
+
+    /// A client loses a number now and then; the runs they were in are given up in the end.
+    #[test]
+    fn lost_numbers_do_not_add_up() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let two = t.join();
+        for _ in 0..RUNS_MAX + 100 {
+            let (blocks, _) = t.ns.grant_blocks(t.context.session, 3).unwrap();
+            let _ = t.ns.grant_blocks(two, 1);
+            t.next_block = blocks.start + 1;
+            for _ in 0..2 {
+                t.write_ranges(file, &[(0, 10)]);
+            }
+        }
+        assert_eq!(t.ns.roster.members[&t.context.session].blocks.len(), RUNS_MAX);
         t.verify();
     }
 

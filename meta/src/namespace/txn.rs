@@ -7,6 +7,7 @@ use flexfs_wire::name::Name;
 use flexfs_wire::time::Time;
 
 use super::record::{BlockRecord, DeadRange, Dentry, Inode, State, StoredExtent, encode};
+use crate::engine::key::Granted;
 use crate::engine::{Batch, key};
 use crate::few::Few;
 
@@ -53,6 +54,8 @@ pub(super) enum Effect {
     Dying(Ino),
     /// It has none any more.
     Dead(Ino),
+    /// The session has used this number.
+    Used(Granted, u64),
     /// A write names this block, and refers to it or does not.
     Named(BlockId, bool),
 }

@@ -9,8 +9,9 @@ use flexfs_wire::message::{Reply, Write};
 use super::context::Context;
 use super::machine::Namespace;
 use super::record::{BlockRecord, StoredExtent};
-use super::txn::{PendingBlock, Txn};
+use super::txn::{Effect, PendingBlock, Txn};
 use crate::engine::Store;
+use crate::engine::key::Granted;
 
 impl<S: Store> Namespace<S> {
     pub(super) fn write(
@@ -71,6 +72,7 @@ impl<S: Store> Namespace<S> {
                 collecting: false,
             };
             txn.blocks.insert(new.block, PendingBlock { record, listed: None });
+            txn.effects.push(Effect::Used(Granted::Blocks, new.block.0));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::facts::{Facts, each};
 use super::report::Report;
 use crate::engine::Store;
 use crate::engine::key::{self, Granted, Tag};
-use crate::namespace::record::{Kept, decode};
+use crate::namespace::record::{Grant, Kept, decode};
 
 pub(super) fn check(store: &impl Store, facts: &Facts, report: &mut Report) -> Result<(), Errno> {
     let mut sessions = BTreeSet::new();
@@ -29,8 +29,8 @@ pub(super) fn check(store: &impl Store, facts: &Facts, report: &mut Report) -> R
         report.check(sessions.contains(&session), || {
             format!("a grant of session {session}, which is not there")
         });
-        match decode::<u64>(value) {
-            Ok(count) => granted.push((kind, start, start.saturating_add(count))),
+        match Grant::decode(value) {
+            Ok(grant) => granted.push((kind, start, start.saturating_add(grant.count))),
             Err(_) => report.problem(|| format!("session {session}: a grant cannot be read")),
         }
     })?;

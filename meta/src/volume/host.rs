@@ -1,14 +1,15 @@
 //! The owner of one volume: its namespace, its sessions, what waits for durability. No I/O but the namespace's store, no
 //! clock: `now` comes in, answers are gathered in `Outs`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::Granted;
-use flexfs_wire::id::{BlockId, Commit, Epoch, RequestId, SessionId};
+use flexfs_wire::id::{BlockId, Commit, Epoch, Range, RequestId, SessionId};
 use flexfs_wire::lease::Leases;
+use flexfs_wire::limits::LINKS_PER_SESSION_MAX;
 use flexfs_wire::message::{Answer, Notice, Reply};
 use flexfs_wire::settings::VolumeSettings;
 use flexfs_wire::time::Time;
@@ -60,6 +61,22 @@ pub(super) struct Session {
     pub(super) told: Commit,
     /// Requests below are finished.
     pub(super) finished: RequestId,
+    /// The last grants, at most [`GRANTS_KEPT`].
+    pub(super) grants: VecDeque<GrantKept>,
+}
+
+/// Grants kept for resends: numbers whose answer was lost would be granted once more, and those of before used by nobody. One of
+/// each kind may be under way on each link.
+pub(super) const GRANTS_KEPT: usize = 2 * LINKS_PER_SESSION_MAX;
+
+/// Numbers that were granted to a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GrantKept {
+    pub(super) request: RequestId,
+    /// Of inodes; else of blocks.
+    pub(super) inodes: bool,
+    pub(super) range: Range,
+    pub(super) commit: Commit,
 }
 
 /// What waits for a commit.

@@ -3,12 +3,12 @@
 use std::collections::hash_map::Entry;
 
 use flexfs_wire::errno::Errno;
-use flexfs_wire::id::{BlockId, Commit, Ino, Range, SessionId};
+use flexfs_wire::id::{BlockId, Ino, SessionId};
 use flexfs_wire::lease::{LEASE_BATCH_MAX, Leases};
 use flexfs_wire::limits::{BLOCK_GRANT, INODE_GRANT};
 use flexfs_wire::message::{Reply, Request};
 
-use super::host::{BlocksAnswer, Host, Later, Now, PutAnswer};
+use super::host::{BlocksAnswer, GRANTS_KEPT, GrantKept, Host, Later, Now, PutAnswer};
 use super::message::{Item, Job, LinkKey, PutRight, ToVolume};
 use crate::engine::Store;
 use crate::namespace::{BlockState, Context, Wakeup};
@@ -51,15 +51,8 @@ impl<S: Store> Host<S> {
         }
         match job.call.request {
             Request::Heartbeat => self.answer(from, request, stamp, Ok(Reply::Done)),
-            Request::GrantInodes { count } => {
-                let made = self.namespace.grant_inodes(session, count.clamp(1, INODE_GRANT_MAX));
-                // Sealed at the border.
-                self.answer_granted(&job, made, |range| Reply::Inodes { range, seals: Vec::new() });
-            }
-            Request::GrantBlocks { count } => {
-                let made = self.namespace.grant_blocks(session, count.clamp(1, BLOCK_GRANT_MAX));
-                self.answer_granted(&job, made, Reply::Granted);
-            }
+            Request::GrantInodes { count } => self.grant_numbers(&job, count, true),
+            Request::GrantBlocks { count } => self.grant_numbers(&job, count, false),
             Request::Sync { up_to } => {
                 if up_to > self.last_commit {
                     self.answer(from, request, stamp, Err(Errno::EINVAL));
@@ -106,20 +99,35 @@ impl<S: Store> Host<S> {
         Ok(())
     }
 
-    fn answer_granted(
-        &mut self,
-        job: &Job,
-        made: Result<(Range, Commit), Errno>,
-        reply: impl FnOnce(Range) -> Reply,
-    ) {
-        match made {
-            Ok((range, commit)) => {
-                self.last_commit = self.last_commit.max(commit);
-                let reply = reply(range);
-                let (link, request, stamp) = (job.from, job.request, job.stamp);
-                self.deferred.push(commit, Later::Answer { link, request, stamp, reply });
-            }
-            Err(errno) => self.answer(job.from, job.request, job.stamp, Err(errno)),
+    /// Grants numbers of inodes, or else of blocks; to a request that was served before the same ones.
+    fn grant_numbers(&mut self, job: &Job, count: u64, inodes: bool) {
+        let (session, request) = (job.session, job.request);
+        let kept = self.sessions.get(&session).and_then(|found| {
+            found.grants.iter().find(|kept| kept.request == request && kept.inodes == inodes).copied()
+        });
+        let made = match kept {
+            Some(kept) => Ok((kept.range, kept.commit)),
+            None if inodes => self.namespace.grant_inodes(session, count.clamp(1, INODE_GRANT_MAX)),
+            None => self.namespace.grant_blocks(session, count.clamp(1, BLOCK_GRANT_MAX)),
+        };
+        let (range, commit) = match made {
+            Ok(made) => made,
+            Err(errno) => return self.answer(job.from, request, job.stamp, Err(errno)),
+        };
+        if kept.is_none()
+            && let Some(found) = self.sessions.get_mut(&session)
+        {
+            found.grants.truncate(GRANTS_KEPT - 1);
+            found.grants.push_front(GrantKept { request, inodes, range, commit });
+        }
+        self.last_commit = self.last_commit.max(commit);
+        // Handles are sealed at the border.
+        let reply = if inodes { Reply::Inodes { range, seals: Vec::new() } } else { Reply::Granted(range) };
+        if commit <= self.namespace.durable().current() {
+            self.answer(job.from, request, job.stamp, Ok(reply));
+        } else {
+            let (link, stamp) = (job.from, job.stamp);
+            self.deferred.push(commit, Later::Answer { link, request, stamp, reply });
         }
     }
 

@@ -144,6 +144,7 @@ impl<S: Store> Host<S> {
             last_commit: Commit(0),
             told: Commit(0),
             finished: RequestId(0),
+            grants: std::collections::VecDeque::new(),
         };
         self.sessions.insert(id, session);
         shared

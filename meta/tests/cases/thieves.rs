@@ -8,7 +8,7 @@ use flexfs_wire::extent::{Extent, NewBlock};
 use flexfs_wire::hello::{self, Hello, Reason, Welcome};
 use flexfs_wire::id::{BlockId, Ino, SessionId};
 use flexfs_wire::lease::LEASE_BATCH_MAX;
-use flexfs_wire::limits::PROTOCOL_VERSIONS;
+use flexfs_wire::limits::{LINKS_PER_SESSION_MAX, PROTOCOL_VERSIONS};
 use flexfs_wire::message::{Make, Reply, Request, Write};
 use flexfs_wire::name::Name;
 use flexfs_wire::settings::Compression;
@@ -80,6 +80,73 @@ fn numbers_are_for_whom_they_were_granted_to() {
     assert_eq!(thief.fail(Request::Write { node: file, write }), Errno::EINVAL);
     let named = session.make(session.root(), "g", 0o100_600);
     assert_ne!(named.attr.ino, ino);
+}
+
+/// Numbers are durable when they are granted, and kept: who asks for more and more of them and uses none gets no more, and others do.
+#[test]
+fn numbers_are_not_hoarded() {
+    // As many times as four for each link that a session may have.
+    const GRANTS: usize = 4 * LINKS_PER_SESSION_MAX;
+    let mut cluster = Cluster::start();
+    let (mut hoarder, mut honest) = (cluster.open(), cluster.open());
+    let root = honest.root();
+    let inos = || Request::GrantInodes { count: 1 };
+    let blocks = || Request::GrantBlocks { count: 1 };
+    let mut first = None;
+    for round in 0..GRANTS {
+        let Reply::Inodes { range, .. } = hoarder.get(inos()) else { panic!() };
+        first.get_or_insert(range.start);
+        hoarder.get(blocks());
+        // In between others are granted numbers, and use them.
+        let Reply::Inodes { range, .. } = honest.get(inos()) else { panic!() };
+        let make = Make {
+            ino: Ino(range.start),
+            mode: 0o100_600,
+            umask: 0,
+            rdev: 0,
+            target: Vec::new(),
+            open: false,
+        };
+        honest.get(Request::Make { parent: root, name: Some(name(&format!("{round}"))), make });
+    }
+    // An answer that is lost costs nothing: who asks again with the same request gets the same numbers.
+    let id = honest.number();
+    let answers: Vec<_> = (0..3)
+        .map(|_| {
+            honest.link.request(id, blocks(), &[]);
+            honest.link.answer(id).0.result.unwrap()
+        })
+        .collect();
+    assert!(answers.iter().all(|reply| *reply == answers[0]), "{answers:?}");
+    for _ in 0..3 {
+        assert_eq!(hoarder.fail(inos()), Errno::EPROTO);
+        assert_eq!(hoarder.fail(blocks()), Errno::EPROTO);
+        honest.get(inos());
+        honest.get(blocks());
+    }
+    cluster.kill_meta();
+    cluster.start_meta();
+    std::thread::scope(|scope| {
+        for session in [&mut hoarder, &mut honest] {
+            scope.spawn(|| session.recover(Vec::new()));
+        }
+    });
+    assert_eq!(hoarder.fail(inos()), Errno::EPROTO);
+    // One that is used makes room for another.
+    let make = Make {
+        ino: Ino(first.unwrap()),
+        mode: 0o100_600,
+        umask: 0,
+        rdev: 0,
+        target: Vec::new(),
+        open: false,
+    };
+    hoarder.get(Request::Make { parent: root, name: Some(name("used")), make });
+    hoarder.get(inos());
+    assert_eq!(hoarder.fail(inos()), Errno::EPROTO);
+    hoarder.get(Request::Leave);
+    honest.get(Request::Leave);
+    assert!(cluster.stop_meta() && cluster.verify().status.success());
 }
 
 /// A block that says it holds more than it does: its file is broken, and nothing else.
