@@ -83,8 +83,10 @@ impl Idle {
         })?;
         result?;
         let mut idle = Self::default();
+        let owners = roster.block_owners();
         for (block, bytes) in found {
-            let owner = roster.owner_of(block.0);
+            let owner = owners.range(..=block.0).next_back().map(|(_, session)| *session);
+            let owner = owner.filter(|session| roster.has_block(*session, block.0));
             idle.hold(owner.unwrap_or(SessionId(0)), block, bytes);
             if owner.is_none() || store.get(&key::block(block))?.is_some() {
                 idle.let_go(block);

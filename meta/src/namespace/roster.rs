@@ -78,12 +78,16 @@ impl Roster {
     }
 
     pub(super) fn is_block_granted(&self, block: u64) -> bool {
-        self.owner_of(block).is_some()
+        self.members.values().any(|member| member.blocks.contains(block))
     }
 
-    /// The session that a block's number was granted to.
-    pub(super) fn owner_of(&self, block: u64) -> Option<SessionId> {
-        self.members.iter().find(|(_, member)| member.blocks.contains(block)).map(|(session, _)| *session)
+    /// Sessions by the first numbers of their runs of block numbers.
+    pub(super) fn block_owners(&self) -> BTreeMap<u64, SessionId> {
+        let runs = |(session, member): (&SessionId, &Member)| {
+            let session = *session;
+            member.blocks.starts().map(move |start| (start, session)).collect::<Vec<_>>()
+        };
+        self.members.iter().flat_map(runs).collect()
     }
 
     /// A block's number is used up: its session may not write another block under it. What this changes, and the rows that say
