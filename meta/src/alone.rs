@@ -33,6 +33,14 @@ impl Alone {
         self.holder(dir).map(|session| (session, dir))
     }
 
+    /// All directories that somebody is alone with, and who.
+    pub(crate) fn all(&self) -> Vec<(Ino, SessionId)> {
+        let mut all: Vec<_> = self.dirs.iter().map(|(dir, found)| (*dir, found.session)).collect();
+        // The order in which recalls go out is a function of what happened.
+        all.sort_unstable();
+        all
+    }
+
     /// The session is alone with the directory.
     pub(crate) fn begin(&mut self, session: SessionId, dir: Ino) {
         self.end(dir);

@@ -72,6 +72,8 @@ pub(crate) struct Leases {
     names: HashMap<Ino, Holders>,
     /// Sessions that are alone with a directory. They hold its names.
     alone: Alone,
+    /// Nobody is to be alone with a directory: what is made there unseen could not be refused.
+    together: bool,
     /// Sessions that may cache anything: they were granted it by an earlier life of the server.
     wild: BTreeSet<SessionId>,
     /// Of them, those with a scope: they are not told what others are about to change, which may be outside of it. Who changes
@@ -340,9 +342,17 @@ impl Leases {
         Granted::NAMES
     }
 
+    /// From now on nobody may be alone with a directory, or somebody may again. The recalls that go out for it.
+    pub(crate) fn keep_together(&mut self, together: bool) -> Vec<u64> {
+        let begins = together && !self.together;
+        self.together = together;
+        let alone = if begins { self.alone.all() } else { Vec::new() };
+        alone.into_iter().map(|(dir, session)| self.ask(session, dir, Keep::Shared, None)).collect()
+    }
+
     /// Grants what comes with a new directory: its names, of which there are none yet, and to be alone with it.
     pub(crate) fn grant_born(&mut self, session: SessionId, dir: Ino) -> Granted {
-        if !self.grant_names(session, dir).has(Granted::NAMES) {
+        if self.together || !self.grant_names(session, dir).has(Granted::NAMES) {
             return Granted::NONE;
         }
         self.alone.begin(session, dir);
@@ -355,7 +365,7 @@ impl Leases {
         let names = self.names.get(&dir).map(Holders::all).unwrap_or_default();
         let is_free = names.iter().chain(&self.wild).all(|holder| *holder == session)
             && self.is_free(session, &[Want::Change(dir)]);
-        if !is_free || !self.grant(session, dir).has(Granted::ATTR) {
+        if self.together || !is_free || !self.grant(session, dir).has(Granted::ATTR) {
             return Granted::NONE;
         }
         self.grant_names(session, dir);
@@ -407,7 +417,10 @@ impl Leases {
         } else {
             Granted::NONE
         };
-        let recall = (self.count() >= LEASES_MAX).then(|| self.ask(session, dir, Keep::Shared, None));
+        // Its own directories it counts on as well.
+        let too_alone = if self.together && attr.is_dir() { Some(ino) } else { None };
+        let too_many = (self.count() >= LEASES_MAX).then_some(dir);
+        let recall = too_alone.or(too_many).map(|dir| self.ask(session, dir, Keep::Shared, None));
         (Granted::NAMES.and(Granted::ATTR).and(granted).and(born), recall)
     }
 
@@ -588,6 +601,26 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn where_inodes_are_counted_nobody_is_alone() {
+        let mut leases = Leases::new(Epoch(1));
+        assert!(leases.grant_born(A, X).has(Granted::ALONE));
+        let asked = leases.keep_together(true);
+        assert_eq!(asked.len(), 1);
+        assert_eq!(leases.keep_together(true), [0u64; 0], "asked once");
+        // What it made before it heard of it counts, and its own directory there is asked for too.
+        let (granted, recall) = leases.grant_promised(A, X, &Attr::new(Ino(21), S_IFDIR, Time::default()));
+        assert!(granted.has(Granted::ALONE) && recall.is_some());
+        for id in asked.into_iter().chain(recall) {
+            assert!(leases.finish(A, id).is_some());
+        }
+        assert!(!leases.is_alone(A, X) && !leases.is_alone(A, Ino(21)));
+        assert_eq!(leases.grant_born(A, Ino(22)), Granted::NONE);
+        assert_eq!(leases.grant_alone(A, Ino(22)), Granted::NONE);
+        assert!(leases.keep_together(false).is_empty());
+        assert!(leases.grant_born(A, Ino(22)).has(Granted::ALONE));
     }
 
     #[test]

@@ -183,6 +183,7 @@ impl Client {
             let mut out = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
             let how = ReadMode { direct: true };
             let read = self.files.read(CALLER, handle.node, range.start, &mut out, how, None).await?;
+            self.drop_unheld(ino);
             out.truncate(read);
             return Ok(out);
         }
@@ -221,7 +222,7 @@ impl Client {
                         true
                     }
                     None => {
-                        let page = Page { bytes: vec![0; 4096], uptodate: false, locked: true };
+                        let page = Page { bytes: vec![0; 4096], locked: true, ..Page::default() };
                         inode.pages.insert(index, page);
                         true
                     }
@@ -234,6 +235,7 @@ impl Client {
             let mut bytes = vec![0; 4096];
             let how = ReadMode { direct: false };
             let read = self.files.read(CALLER, node, index * PAGE, &mut bytes, how, None).await;
+            self.drop_unheld(node.ino);
             let mut state = self.kernel.state();
             let page = state.inodes.get_mut(&node.ino).and_then(|inode| inode.pages.get_mut(&index));
             if let Some(page) = page {
@@ -292,6 +294,10 @@ impl Client {
                 let _ = timer::timeout(FORGET_MAX, task).await;
             }
             if let Some(inode) = self.kernel.state().inodes.get_mut(&ino) {
+                for (_, page) in inode.pages.range_mut(at / PAGE..until.div_ceil(PAGE)) {
+                    // One that came in the place of an invalidated one has no holder.
+                    page.held = page.held.saturating_sub(1);
+                }
                 if let Some(page) = locked.and_then(|index| inode.pages.get_mut(&index)) {
                     page.locked = false;
                 }
@@ -326,6 +332,7 @@ impl Client {
                     page.bytes[from..from + part.len()].copy_from_slice(part);
                     page.uptodate |= part.len() == 4096;
                     page.locked = !page.uptodate;
+                    page.held += 1;
                     return page.uptodate;
                 }
             }
@@ -348,10 +355,19 @@ impl Client {
 
     /// Attributes came: what this client knows is laid over them, and pages go that are not the file's any more.
     fn settle(&self, attr: &mut Attr) {
-        if !self.files.observe(attr) {
-            return;
+        if self.files.observe(attr) {
+            self.drop_pages(attr.ino);
         }
-        let ino = attr.ino;
+    }
+
+    /// A read was answered without a lease: what it fills goes as soon as it is there.
+    fn drop_unheld(&self, ino: Ino) {
+        if self.files.take_unheld(ino) {
+            self.drop_pages(ino);
+        }
+    }
+
+    fn drop_pages(&self, ino: Ino) {
         let change = {
             let mut state = self.kernel.state();
             let inode = state.inodes.entry(ino).or_default();

@@ -18,6 +18,8 @@ const DROPS_SIZES: bool = false;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Page {
+    /// Writes under way that hold the page; memory pressure leaves it alone, an `INVAL_INODE` does not.
+    pub(crate) held: u32,
     pub(crate) bytes: Vec<u8>,
     pub(crate) uptodate: bool,
     pub(crate) locked: bool,
@@ -159,10 +161,10 @@ impl Kernel {
         format!("locked {locked:?}, directory {} {}", state.looking, state.changing)
     }
 
-    /// Memory is short: pages go that nobody has locked.
+    /// Memory is short: pages go that nobody has locked or holds.
     pub(crate) fn drop_pages(&self, ino: Ino) {
         if let Some(inode) = self.state().inodes.get_mut(&ino) {
-            inode.pages.retain(|_, page| page.locked);
+            inode.pages.retain(|_, page| page.locked || page.held > 0);
         }
     }
 

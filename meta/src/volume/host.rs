@@ -216,7 +216,7 @@ impl<S: Store> Host<S> {
             ToVolume::Tokens(valid) => self.handle_tokens(&valid, now)?,
             ToVolume::Limits { token, limits } => self.handle_limits(&token, limits, now),
             ToVolume::Revoked { token, cause } => self.handle_revoked(&token, &cause, now)?,
-            ToVolume::Settings(settings) => self.handle_settings(*settings),
+            ToVolume::Settings(settings) => self.handle_settings(*settings, now),
             ToVolume::Retired => self.handle_retired(now)?,
             ToVolume::Garbage { count, answer } => self.handle_garbage(count, answer, now),
             ToVolume::Collected(blocks) => self.handle_collected(&blocks)?,
@@ -353,20 +353,23 @@ impl<S: Store> Host<S> {
         });
     }
 
-    fn handle_settings(&mut self, settings: VolumeSettings) {
+    fn handle_settings(&mut self, settings: VolumeSettings, now: Now) {
         tracing::info!(volume = %self.volume.id, name = settings.name, "settings changed");
         for session in self.sessions.values() {
             session.shared.tighten(settings.flags);
         }
-        self.take_settings(settings);
+        self.take_settings(settings, now);
     }
 
     /// Puts settings in force and keeps them for the next start, where admin may be away.
-    pub(super) fn take_settings(&mut self, settings: VolumeSettings) {
+    pub(super) fn take_settings(&mut self, settings: VolumeSettings, now: Now) {
         // What is encrypted stays so, whatever is said later: plain bytes would be lost on its clients.
         let encrypted = settings.encrypted || self.settings.encrypted;
         self.settings = VolumeSettings { encrypted, ..settings };
         self.measure_space();
+        // A client that is alone with a directory makes names there before it asks.
+        let asked = self.leases.keep_together(self.settings.max_inodes != 0);
+        self.note_asked(&asked, None, now);
         if let Err(errno) = keep_settings(&mut self.namespace, &self.settings) {
             tracing::warn!(volume = %self.volume.id, %errno, "the volume's settings could not be kept");
         }

@@ -182,7 +182,7 @@ impl<S: Store> Host<S> {
         }
     }
 
-    fn note_asked(&mut self, ids: &[u64], place: Option<u64>, now: Now) {
+    pub(super) fn note_asked(&mut self, ids: &[u64], place: Option<u64>, now: Now) {
         for id in ids {
             let waited = self.parked.recalls.entry(*id);
             let waited =

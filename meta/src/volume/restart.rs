@@ -43,6 +43,8 @@ impl<S: Store> Host<S> {
         }
         self.volume.set_durable(self.namespace.durable().clone(), self.namespace.survived());
         self.measure_space();
+        // There is nobody to ask yet.
+        self.leases.keep_together(self.settings.max_inodes != 0);
         if self.sessions.is_empty() {
             self.namespace.finish_recovery(now.wall)?;
             self.volume.go_live();

@@ -52,7 +52,7 @@ impl<S: Store> Host<S> {
             return Err(refuse(Reason::TokenUnknown, format!("the token has ended ({cause})")));
         }
         if access.settings != self.settings {
-            self.take_settings(access.settings.clone());
+            self.take_settings(access.settings.clone(), now);
         }
         let limiter = self.limiters.of(&access.token_id, access.limits, now.mono);
         let limits = limiter.limits();

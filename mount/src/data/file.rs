@@ -115,8 +115,8 @@ pub(crate) struct Lease {
     pub(crate) tainted: Vec<Range<u64>>,
     /// What held back reads are to fill of the kernel's pages.
     pub(crate) held: Vec<Range<u64>>,
-    /// When the last recall ended.
-    pub(crate) recalled: Option<std::time::Instant>,
+    /// When pages of the kernel were dropped last: by a recall that ended, or because they were old.
+    pub(crate) dropped: Option<std::time::Instant>,
 }
 
 /// How much.
@@ -285,6 +285,25 @@ impl State {
     pub(crate) fn report(&mut self) -> Result<(), Errno> {
         self.write_error = None;
         self.flush_error.take().map_or(Ok(()), Err)
+    }
+
+    /// Whether the kernel must drop its pages, for somebody else changed the data; told once, to who sees to it.
+    pub(crate) fn take_stale(&mut self) -> bool {
+        let stale = std::mem::take(&mut self.stale_kernel);
+        self.note_dropped(stale)
+    }
+
+    /// The same, for a read was answered that no lease holds.
+    pub(crate) fn take_unheld(&mut self) -> bool {
+        let unheld = std::mem::take(&mut self.is_unheld);
+        self.note_dropped(unheld)
+    }
+
+    fn note_dropped(&mut self, dropped: bool) -> bool {
+        if dropped {
+            self.lease.dropped = Some(flexfs_uring::clock::now());
+        }
+        dropped
     }
 
     /// Whether everything written is at the server.

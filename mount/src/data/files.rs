@@ -137,7 +137,7 @@ impl<S: Server> Files<S> {
             state.map = None;
         }
         state.overlay(&mut attr, self.core.server.recalls().life());
-        let stale = std::mem::take(&mut state.stale_kernel);
+        let stale = state.take_stale();
         // What the kernel has it got under the lease, or it was told to drop it.
         let keep_cache = !stale;
         let contended = mode.write && !state.lease.is_exclusive(self.core.server.recalls().life());
@@ -452,7 +452,7 @@ impl<S: Server> Files<S> {
             let life = self.core.server.recalls().life();
             let foreign = state.learn(attr, life);
             state.overlay(attr, life);
-            (foreign, std::mem::take(&mut state.stale_kernel))
+            (foreign, state.take_stale())
         };
         if foreign {
             self.core.weigh_layout(&file);
@@ -463,7 +463,7 @@ impl<S: Server> Files<S> {
     /// Whether the kernel gets pages of the file that no lease holds. Told once.
     #[must_use]
     pub fn take_unheld(&self, ino: Ino) -> bool {
-        self.core.find(ino).is_some_and(|file| std::mem::take(&mut file.state().is_unheld))
+        self.core.find(ino).is_some_and(|file| file.state().take_unheld())
     }
 
     /// Whether attributes of the inode that came with `leases` may be kept.

@@ -243,7 +243,7 @@ impl<S: Server> Core<S> {
             state.lease.recall = Recalling::No;
             state.lease.drop_all();
             state.lease.tainted.clear();
-            state.lease.recalled = Some(clock::now());
+            state.lease.dropped = Some(clock::now());
             // Whoever changes the file now makes another version of it. That is no news then: the kernel has dropped
             // what it had, and to tell it once more would void the very attributes it is about to ask for.
             state.map = None;

@@ -18,7 +18,7 @@ use crate::cancel::{Cancel, or_cancel};
 
 /// Capabilities of a program (`capabilities(7)`).
 const CAPABILITY: &[u8] = b"security.capability";
-/// Bytes that the kernel wrote to its pages before a recall reach us within this.
+/// Bytes that the kernel wrote to its pages before they were dropped reach us within this.
 const ON_THE_WAY_MAX: Duration = Duration::from_secs(2);
 /// Longest pause before a writer who may wait asks for the lease again.
 const ASK_PAUSE_MAX: Duration = Duration::from_millis(20);
@@ -51,8 +51,8 @@ enum Next {
 
 impl<S: Server> Core<S> {
     /// Takes all of `data`, or nothing. Waits while the budget is used up, and for the file's exclusive lease. True: the kernel
-    /// may have pages of the range that do not have these bytes. It puts bytes into its pages before it sends them; if a
-    /// recall drops the page in between, it is fetched anew without them.
+    /// may have pages of the range that do not have these bytes. It puts bytes into its pages before it sends them; if the
+    /// page is dropped before they are taken in here, it is fetched anew without them.
     pub(crate) async fn write(
         self: &Arc<Self>,
         caller: Caller,
@@ -107,6 +107,7 @@ impl<S: Server> Core<S> {
         how: WriteMode,
         cancel: Option<&Cancel>,
     ) -> Result<Taken<'a>, Errno> {
+        let arrived = clock::now();
         let mut refused = false;
         // The kernel takes a program's capabilities off itself where it has pages.
         let mut is_disarmed = !how.direct;
@@ -136,11 +137,11 @@ impl<S: Server> Core<S> {
                     let mut taken = self.copy_in(&mut state, caller, (offset, data), how);
                     taken.through = !(may_keep || recalled && how.from_pages);
                     if !how.direct {
-                        let now = clock::now();
+                        // Counted from the arrival: it may have waited here for long, for the lease.
                         taken.overtaken = state
                             .lease
-                            .recalled
-                            .is_some_and(|at| now.saturating_duration_since(at) < ON_THE_WAY_MAX);
+                            .dropped
+                            .is_some_and(|at| arrived.saturating_duration_since(at) < ON_THE_WAY_MAX);
                         state.lease.busy += 1;
                         drop(state);
                         taken.busy = Some(Busy::new(file, offset..offset + data.len() as u64));
