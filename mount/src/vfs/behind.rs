@@ -8,7 +8,8 @@
 //! look at it without asking here. Attributes of files are `data`'s (`data::attr`).
 //!
 //! Everything the server may refuse for is ruled out before, or makes the call wait as ever: access lists and set-gid of
-//! the directory, squashed users, a bound on inodes. What is left (a full disk, a session that is lost or revoked) is told in
+//! the directory, squashed users, a bound on inodes (where one is set while mounts run, the server lets nobody alone any more). What is left (a full
+//! disk, a volume that becomes read-only, a session that is lost or revoked) is told in
 //! the log, to the next `fsync` of the file or directory, and to writes of the file.
 
 use std::sync::Arc;
