@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -19,15 +20,21 @@ const BOUND: Duration = Duration::from_millis(2500);
 
 both!(running_mount, unwritten_data, rotation_under_load, read_only_and_scope);
 
+/// A mount of its own with this token, and its credentials file.
+fn guest(cluster: &Cluster, token: &str) -> (PathBuf, PathBuf) {
+    let creds = cluster.root().join("creds");
+    write_creds(cluster, &creds, token);
+    let mnt = cluster.root().join("mnt-guest");
+    fs::create_dir(&mnt).unwrap();
+    cluster.start_mount(&mnt, &creds, &[]).ok();
+    (mnt, creds)
+}
+
 fn running_mount(transport: Transport) {
     let cluster = Cluster::start(transport);
     fs::write(cluster.path("file"), pattern(0, 100_000)).unwrap();
     let token = new_token(&cluster, &[]);
-    let creds = cluster.root().join("creds");
-    write_creds(&cluster, &creds, &token.text);
-    let mnt = cluster.root().join("mnt-guest");
-    fs::create_dir(&mnt).unwrap();
-    cluster.start_mount(&mnt, &creds, &[]).ok();
+    let (mnt, creds) = guest(&cluster, &token.text);
     assert!(fs::read(mnt.join("file")).unwrap() == pattern(0, 100_000));
     cluster.configure(&["delete", "volume-token", &token.id]).ok();
     let start = now();
@@ -55,11 +62,7 @@ fn running_mount(transport: Transport) {
 fn unwritten_data(transport: Transport) {
     let cluster = Cluster::start(transport);
     let token = new_token(&cluster, &[]);
-    let creds = cluster.root().join("creds");
-    write_creds(&cluster, &creds, &token.text);
-    let mnt = cluster.root().join("mnt-guest");
-    fs::create_dir(&mnt).unwrap();
-    cluster.start_mount(&mnt, &creds, &[]).ok();
+    let (mnt, _) = guest(&cluster, &token.text);
     let create = |name: &str| {
         fs::File::options().read(true).write(true).create(true).truncate(true).open(mnt.join(name)).unwrap()
     };
@@ -123,11 +126,7 @@ impl Drop for Raised<'_> {
 fn rotation_under_load(transport: Transport) {
     let cluster = Cluster::start(transport);
     let mut token = new_token(&cluster, &[]);
-    let creds = cluster.root().join("creds");
-    write_creds(&cluster, &creds, &token.text);
-    let mnt = cluster.root().join("mnt-guest");
-    fs::create_dir(&mnt).unwrap();
-    cluster.start_mount(&mnt, &creds, &[]).ok();
+    let (mnt, creds) = guest(&cluster, &token.text);
     let stop = AtomicBool::new(false);
     let calls = std::thread::scope(|scope| {
         let worker = |number: usize| {
@@ -187,11 +186,7 @@ fn read_only_and_scope(transport: Transport) {
     fs::write(cluster.path("released/inner/file"), "public").unwrap();
     fs::write(cluster.path("secret"), "not yours").unwrap();
     let token = new_token(&cluster, &["--mountPath", "/released", "--flags", "ro"]);
-    let creds = cluster.root().join("creds");
-    write_creds(&cluster, &creds, &token.text);
-    let mnt = cluster.root().join("mnt-guest");
-    fs::create_dir(&mnt).unwrap();
-    cluster.start_mount(&mnt, &creds, &[]).ok();
+    let (mnt, _) = guest(&cluster, &token.text);
     assert_eq!(fs::read_to_string(mnt.join("inner/file")).unwrap(), "public");
     assert_eq!(fs::read_dir(&mnt).unwrap().count(), 1);
     assert!(!mnt.join("../secret").exists() && !mnt.join("secret").exists());
