@@ -1,6 +1,6 @@
 //! Opens, and the inodes that live by them: an inode without a name dies with its last open on any session.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use flexfs_wire::id::{Ino, SessionId};
 
@@ -11,6 +11,8 @@ pub(crate) const OPENS_PER_SESSION_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Opens {
     sessions: HashMap<SessionId, BTreeMap<Ino, u32>>,
+    /// Those that were opened for writing at least once since the session had them open.
+    writers: HashSet<(SessionId, Ino)>,
     totals: HashMap<Ino, u64>,
     sum: u64,
 }
@@ -42,6 +44,18 @@ impl Opens {
         self.sessions.get(&session).is_some_and(|opens| opens.contains_key(&ino))
     }
 
+    /// Whether this session has it open, and opened it for writing. Not known of opens that were declared after a restart.
+    pub(crate) fn writes(&self, session: SessionId, ino: Ino) -> bool {
+        self.writers.contains(&(session, ino))
+    }
+
+    /// It was opened for writing, too.
+    pub(crate) fn note_writer(&mut self, session: SessionId, ino: Ino) {
+        if self.has(session, ino) {
+            self.writers.insert((session, ino));
+        }
+    }
+
     pub(crate) fn is_full(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|opens| opens.len() >= OPENS_PER_SESSION_MAX)
     }
@@ -65,6 +79,7 @@ impl Opens {
         *mine -= count;
         if *mine == 0 {
             opens.remove(&ino);
+            self.writers.remove(&(session, ino));
         }
         if opens.is_empty() {
             self.sessions.remove(&session);

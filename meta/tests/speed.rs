@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use flexfs_meta::engine::Store;
 use flexfs_meta::engine::fjall::{Fjall, Options};
-use flexfs_meta::namespace::{Context, Limits, Namespace};
+use flexfs_meta::namespace::{Context, Limits, Namespace, Rights};
 use flexfs_meta::verify::verify;
 use flexfs_wire::attr::{S_IFDIR, S_IFREG, SetAttr};
 use flexfs_wire::extent::{Extent, NewBlock};
@@ -83,7 +83,7 @@ fn speed() {
     let (blocks, _) = ns.grant_blocks(session, 4_096).unwrap();
     let caller = Caller { uid: 1, gid: 1 };
     let context =
-        Context { now, told: None, session, request: RequestId(0), caller, squashed: false, umask: 0 };
+        Context { now, told: None, session, request: RequestId(0), caller, rights: Rights::Client, umask: 0 };
     let mut bench = Bench { ns, context };
     let dir = bench.make(Ino::ROOT, "dir", S_IFDIR | 0o755, next);
     let count = 1_000_000u32;

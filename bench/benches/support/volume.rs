@@ -1,7 +1,7 @@
 //! A volume as its thread has it: the namespace machine over an engine, one session that calls.
 
 use flexfs_meta::engine::Store;
-use flexfs_meta::namespace::{Context, Limits, Namespace};
+use flexfs_meta::namespace::{Context, Limits, Namespace, Rights};
 use flexfs_wire::attr::{S_IFDIR, S_IFREG};
 use flexfs_wire::extent::{Extent, NewBlock};
 use flexfs_wire::id::{BlockId, Ino, RequestId};
@@ -38,8 +38,15 @@ impl<S: Store> Volume<S> {
         ns.finish_recovery(now).unwrap();
         let (session, _) = ns.open_session(|_| Vec::new()).unwrap();
         let caller = Caller { uid: 1000, gid: 100 };
-        let context =
-            Context { now, told: None, session, request: RequestId(0), caller, squashed: false, umask: 0 };
+        let context = Context {
+            now,
+            told: None,
+            session,
+            request: RequestId(0),
+            caller,
+            rights: Rights::Client,
+            umask: 0,
+        };
         let mut volume = Self { ns, context, dirs: Vec::new(), files: Vec::new(), inos: 0..0, blocks: 0..0 };
         for dir in 0..dirs {
             let dir = volume.make(Ino::ROOT, &format!("dir-{dir}"), S_IFDIR | 0o755);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use flexfs_meta::engine::memory::Memory;
-use flexfs_meta::namespace::{Context, Limits, Namespace};
+use flexfs_meta::namespace::{Context, Limits, Namespace, Rights};
 use flexfs_meta::verify::verify;
 use flexfs_wire::attr::S_IFREG;
 use flexfs_wire::errno::Errno;
@@ -155,8 +155,15 @@ impl World {
         let id = mount.next;
         mount.next += 1;
         let caller = Caller { uid: 0, gid: 0 };
-        let context =
-            Context { now, told: None, session, request: RequestId(id), caller, squashed: false, umask: 0 };
+        let context = Context {
+            now,
+            told: None,
+            session,
+            request: RequestId(id),
+            caller,
+            rights: Rights::Client,
+            umask: 0,
+        };
         let answer = self.machine().apply(&context, &request).answer.expect("no waits");
         assert!(answer.result.is_ok(), "{request:?}: {answer:?}");
         self.mount(session).calls.insert(id, Call { context, request, answer: Some(answer) });
@@ -227,7 +234,7 @@ impl World {
             session,
             request: RequestId(u64::MAX),
             caller,
-            squashed: false,
+            rights: Rights::Client,
             umask: 0,
         };
         let request = Request::Lookup { parent: Node::unsealed(Ino::ROOT), name: name("a") };

@@ -1,6 +1,6 @@
 //! Calls and their outcomes.
 
-use flexfs_meta::namespace::Context;
+use flexfs_meta::namespace::{Context, Rights};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::RequestId;
 use flexfs_wire::message::{Caller, Reply, Request};
@@ -29,7 +29,7 @@ impl World {
             session,
             request: RequestId(state.request),
             caller: Caller { uid, gid },
-            squashed: is_plain,
+            rights: if is_plain { Rights::Nobody } else { Rights::Client },
             umask,
         };
         (mount, context, Who { session: session.0, uid, gid, is_plain })

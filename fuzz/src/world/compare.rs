@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flexfs_meta::namespace::Context;
+use flexfs_meta::namespace::{Context, Rights};
 use flexfs_wire::attr::Attr;
 use flexfs_wire::extent::ZERO_BLOCK;
 use flexfs_wire::id::{Ino, RequestId};
@@ -137,7 +137,7 @@ impl World {
             session: self.mounts[0].session,
             request: RequestId(u64::MAX),
             caller: Caller { uid: 0, gid: 0 },
-            squashed: false,
+            rights: Rights::Client,
             umask: 0,
         };
         let answer = self.machine().apply(&context, request).answer.expect("questions do not wait");

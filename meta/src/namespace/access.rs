@@ -22,7 +22,7 @@ impl Context {
     /// # Errors
     /// `EACCES`.
     pub(super) fn check(&self, inode: &Inode, wanted: u32) -> Result<(), Errno> {
-        if !self.squashed {
+        if !self.is_squashed() {
             return Ok(());
         }
         let shift = match () {
@@ -40,7 +40,7 @@ impl Context {
     pub(super) fn check_removal(&self, dir: &Inode, victim: &Inode) -> Result<(), Errno> {
         self.check(dir, WRITE | SEARCH)?;
         let sticky = dir.mode & S_ISVTX != 0;
-        if self.squashed && sticky && self.caller.uid != dir.uid && self.caller.uid != victim.uid {
+        if self.is_squashed() && sticky && self.caller.uid != dir.uid && self.caller.uid != victim.uid {
             return Err(Errno::EPERM);
         }
         Ok(())
@@ -51,7 +51,7 @@ impl Context {
     /// # Errors
     /// `EACCES`, `EPERM`.
     pub(super) fn check_change(&self, inode: &Inode, change: &SetAttr) -> Result<(), Errno> {
-        if !self.squashed {
+        if !self.is_squashed() {
             return Ok(());
         }
         let is_owner = self.caller.uid == inode.uid;
@@ -77,7 +77,8 @@ impl Context {
     /// The mode that the caller may give a file of this group: a program that runs as a group is made by its members only
     /// (`chmod(2)`; `inode(7)`, "The set-group-ID bit").
     pub(super) fn without_foreign_set_gid(&self, mode: u32, gid: u32) -> u32 {
-        if self.squashed && self.caller.gid != gid { mode & !S_ISGID } else { mode }
+        let is_foreign = (self.is_squashed() && self.caller.gid != gid) || (self.is_guarded() && gid == 0);
+        if is_foreign { mode & !S_ISGID } else { mode }
     }
 
     /// Whether a change of content by this caller takes set-uid and set-gid away, where the kernel does not say so
@@ -91,6 +92,6 @@ impl Context {
     /// # Errors
     /// `EPERM`.
     pub(super) fn check_owner(&self, inode: &Inode) -> Result<(), Errno> {
-        if self.squashed && self.caller.uid != inode.uid { Err(Errno::EPERM) } else { Ok(()) }
+        if self.is_squashed() && self.caller.uid != inode.uid { Err(Errno::EPERM) } else { Ok(()) }
     }
 }

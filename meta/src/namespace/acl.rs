@@ -105,6 +105,21 @@ impl Acl {
         perm(USER_OBJ) << 6 | perm(group) << 3 | perm(OTHER)
     }
 
+    /// Whether somebody who is neither root nor of root's group has all of these rights to an inode of root's with this list and
+    /// group: a named user, a group, or everybody else (`posix_acl_permission`).
+    pub(super) fn grants_without_root(&self, gid: u32, wanted: u32) -> bool {
+        let mask = self.0.iter().find(|entry| entry.tag == MASK).map_or(7, |entry| entry.perm);
+        self.0.iter().any(|entry| {
+            let perm = match entry.tag {
+                USER | GROUP if entry.id != 0 => entry.perm & mask,
+                GROUP_OBJ if gid != 0 => entry.perm & mask,
+                OTHER => entry.perm,
+                _ => return false,
+            };
+            u32::from(perm) & wanted == wanted
+        })
+    }
+
     /// Whether it says more than nine bits can.
     pub(super) fn is_more_than_mode(&self) -> bool {
         self.0.iter().any(|entry| matches!(entry.tag, USER | GROUP | MASK))

@@ -19,11 +19,21 @@ pub struct Context {
     pub request: RequestId,
     /// Who acts, already mapped (root squash).
     pub caller: Caller,
-    /// The caller was mapped, so the client's kernel checked the rights of somebody else: mode bits are checked here.
-    /// Otherwise they are not: the mount runs with `default_permissions`.
-    pub squashed: bool,
+    /// Whose word it is that the caller may do this.
+    pub rights: Rights,
     /// Mode bits taken off everything made (the flag `umask` of volume, token and command line).
     pub umask: u32,
+}
+
+/// Who has looked at whether a caller may do what he asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// The client's kernel, and it is believed: the mount runs with `default_permissions`.
+    Client,
+    /// The same, but root is nobody in this session (`rootSquash`): what only root may do is refused (`guard.rs`).
+    Guarded,
+    /// Nobody: this is root of such a session. The client's kernel checked the rights of somebody else, so mode bits are checked here, too.
+    Nobody,
 }
 
 /// A session's idea of the server's clock may be ahead by so much, seconds.
@@ -32,6 +42,16 @@ const TOLD_AHEAD_MAX: i64 = 1;
 const TOLD_LATE_MAX: i64 = 3_600;
 
 impl Context {
+    /// Whether the caller is a squashed root.
+    pub(super) fn is_squashed(&self) -> bool {
+        self.rights == Rights::Nobody
+    }
+
+    /// Whether root is nobody in this session.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.rights != Rights::Client
+    }
+
     /// What goes into time stamps: now, or when the program was told.
     #[must_use]
     pub fn stamp(&self) -> Time {

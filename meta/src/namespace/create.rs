@@ -46,7 +46,7 @@ impl<S: Store> Namespace<S> {
             if self.opens.is_full(context.session) {
                 return Err(Errno::ENFILE);
             }
-            txn.effects.push(Effect::Opened(inode.ino));
+            txn.effects.push(Effect::Opened(inode.ino, true));
         }
         match name {
             Some(name) => {

@@ -10,7 +10,7 @@ use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
-use super::context::{Context, Limits, Outcome};
+use super::context::{Context, Limits, Outcome, Rights};
 use super::machine::Namespace;
 use crate::engine::Store;
 use crate::engine::key::{self, Tag};
@@ -43,7 +43,7 @@ impl Fixture {
         let (blocks, _) = ns.grant_blocks(session, 4_096).unwrap();
         let caller = Caller { uid: 0, gid: 0 };
         let request = RequestId(0);
-        let context = Context { now, told: None, session, request, caller, squashed: false, umask: 0 };
+        let context = Context { now, told: None, session, request, caller, rights: Rights::Client, umask: 0 };
         Self { ns, context, next_ino: inos.start, next_block: blocks.start }
     }
 

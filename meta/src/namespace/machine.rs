@@ -82,6 +82,9 @@ impl<S: Store> Namespace<S> {
                 return Outcome::refused(context, Errno::EPROTO);
             }
         }
+        if let Err(errno) = self.guard(context, request) {
+            return Outcome::refused(context, errno);
+        }
         if request.is_mutation() {
             return Outcome::now(self.mutate(context, request));
         }
@@ -283,14 +286,14 @@ impl<S: Store> Namespace<S> {
 
     /// The open that a call of the server's last life had counted.
     fn count_again(&mut self, context: &Context, request: &Request, reply: &Reply) {
-        let opened = match (request, reply) {
-            (Request::Open { node, .. }, _) => node.ino,
+        let (opened, write) = match (request, reply) {
+            (Request::Open { node, write, .. }, _) => (node.ino, *write),
             (Request::Make { make, name, .. }, Reply::Entry(entry)) if make.open || name.is_none() => {
-                entry.node.ino
+                (entry.node.ino, true)
             }
             _ => return,
         };
-        self.opens.add(context.session, opened, 1);
+        self.follow(Effect::Opened(opened, write), Some(context.session));
     }
 
     /// Keeps the answer of a call that changes the session only.
@@ -362,9 +365,12 @@ impl<S: Store> Namespace<S> {
 
     fn follow(&mut self, effect: Effect, session: Option<SessionId>) {
         match effect {
-            Effect::Opened(ino) => {
+            Effect::Opened(ino, write) => {
                 if let Some(session) = session {
                     self.opens.add(session, ino, 1);
+                    if write {
+                        self.opens.note_writer(session, ino);
+                    }
                 }
             }
             Effect::Orphaned(ino) => {

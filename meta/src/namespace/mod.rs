@@ -16,6 +16,7 @@ mod extent;
 mod fallocate;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod guard;
 mod idle;
 mod layout;
 mod link;
@@ -38,7 +39,7 @@ mod unlink;
 mod write;
 mod xattr;
 
-pub use context::{BlockState, Bounds, Context, Figures, Limits, Outcome, SessionRecord, Wakeup};
+pub use context::{BlockState, Bounds, Context, Figures, Limits, Outcome, Rights, SessionRecord, Wakeup};
 pub use machine::Namespace;
 pub use scope::Place;
 pub use start::OpenError;

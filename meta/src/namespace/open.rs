@@ -24,6 +24,9 @@ impl<S: Store> Namespace<S> {
         self.check_open(context, &inode, write)?;
         let reply = self.opened(&txn, &inode)?;
         self.opens.add(context.session, ino, 1);
+        if write {
+            self.opens.note_writer(context.session, ino);
+        }
         Ok(reply)
     }
 
@@ -39,11 +42,11 @@ impl<S: Store> Namespace<S> {
         self.check_open(context, &inode, write)?;
         context.check(&inode, WRITE)?;
         self.resize(txn, &mut inode, 0)?;
-        if kill_privileges {
+        if kill_privileges || context.is_guarded() {
             inode.kill_privileges();
         }
         txn.set_inode(inode);
-        txn.effects.push(Effect::Opened(ino));
+        txn.effects.push(Effect::Opened(ino, write));
         self.opened(txn, &inode)
     }
 

@@ -203,7 +203,7 @@ mod tests {
     use flexfs_wire::attr::SetAttr;
     use flexfs_wire::message::Caller;
 
-    use super::super::context::Limits;
+    use super::super::context::{Limits, Rights};
     use super::super::fixture::{Fixture, ROOT};
     use super::*;
 
@@ -275,13 +275,13 @@ mod tests {
         for (dir, mode) in [(a, 0o777), (b, 0o777), (sub, 0o755)] {
             t.set(dir, SetAttr { mode: Some(mode), ..SetAttr::default() }).unwrap();
         }
-        t.context.squashed = true;
+        t.context.rights = Rights::Nobody;
         t.context.caller = Caller { uid: 65_534, gid: 65_534 };
         assert_eq!(t.rename((a, "sub"), (b, "sub"), 0), Err(Errno::EACCES));
         t.rename((a, "sub"), (a, "other"), 0).unwrap();
-        t.context.squashed = false;
+        t.context.rights = Rights::Client;
         t.file(b, "file");
-        t.context.squashed = true;
+        t.context.rights = Rights::Nobody;
         assert_eq!(t.rename((b, "file"), (a, "other"), RENAME_EXCHANGE), Err(Errno::EACCES));
         t.verify();
     }
@@ -291,7 +291,7 @@ mod tests {
         let mut t = Fixture::new();
         let file = t.file(ROOT, "one");
         t.link(file, ROOT, "two").unwrap();
-        t.context.squashed = true;
+        t.context.rights = Rights::Nobody;
         t.context.caller = Caller { uid: 65_534, gid: 65_534 };
         t.rename((ROOT, "one"), (ROOT, "two"), 0).unwrap();
         assert_eq!(t.rename((ROOT, "one"), (ROOT, "three"), 0), Err(Errno::EACCES));

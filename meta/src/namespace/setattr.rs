@@ -39,7 +39,8 @@ impl<S: Store> Namespace<S> {
             self.resize(txn, &mut inode, size)?;
         }
         // Not of directories: there set-gid passes the group on, and `chown(2)` leaves it.
-        if change.kill_privileges && !inode.is_dir() {
+        let kills = change.kill_privileges || (change.size.is_some() && context.is_guarded());
+        if kills && !inode.is_dir() {
             inode.kill_privileges();
         }
         if let Some(mode) = change.mode {
@@ -114,6 +115,7 @@ mod tests {
     use flexfs_wire::attr::S_IFREG;
     use flexfs_wire::message::Caller;
 
+    use super::super::context::Rights;
     use super::super::fixture::{Fixture, ROOT};
     use super::*;
 
@@ -179,7 +181,7 @@ mod tests {
         let mut t = Fixture::new();
         let dir = t.dir(ROOT, "dir");
         t.set(dir, SetAttr { mode: Some(0o2777), gid: Some(50), ..SetAttr::default() }).unwrap();
-        t.context.squashed = true;
+        t.context.rights = Rights::Nobody;
         t.context.caller = Caller { uid: 65_534, gid: 65_534 };
         let file = t.make(dir, "file", S_IFREG | 0o2755);
         assert_eq!((t.attr(file).mode, t.attr(file).gid), (S_IFREG | 0o755, 50));
@@ -194,7 +196,7 @@ mod tests {
         let mut t = Fixture::new();
         let file = t.file(ROOT, "file");
         t.set(file, SetAttr { mode: Some(0o604), ..SetAttr::default() }).unwrap();
-        t.context.squashed = true;
+        t.context.rights = Rights::Nobody;
         t.context.caller = Caller { uid: 65_534, gid: 65_534 };
         let mode = SetAttr { mode: Some(0o777), ..SetAttr::default() };
         assert_eq!(t.set(file, mode), Err(Errno::EPERM));

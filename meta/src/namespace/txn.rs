@@ -42,8 +42,8 @@ pub(super) struct PendingBlock {
 /// Changes of memory that follow a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// The session has it open once more.
-    Opened(Ino),
+    /// The session has it open once more, for writing if so.
+    Opened(Ino, bool),
     /// It has no name any more, or was made without.
     Orphaned(Ino),
     /// It stays for a while, though nobody has it open.

@@ -30,7 +30,7 @@ impl<S: Store> Namespace<S> {
         }
         if inline.is_some() || !write.extents.is_empty() {
             inode.touch_written(context.now, write.time);
-            if write.kill_privileges {
+            if write.kill_privileges || context.is_guarded() {
                 inode.kill_privileges();
             }
         }

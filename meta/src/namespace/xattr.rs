@@ -141,7 +141,7 @@ fn check_name(name: &[u8]) -> Result<(), Errno> {
 
 /// Trusted attributes are seen by the privileged only (`xattr(7)`).
 fn is_visible(context: &Context, name: &[u8]) -> bool {
-    !context.squashed || !name.starts_with(b"trusted.")
+    !context.is_squashed() || !name.starts_with(b"trusted.")
 }
 
 /// `user.` needs the right to write, everything else is the owner's, or a capability's that nobody has.
@@ -153,7 +153,7 @@ fn check_writer(context: &Context, inode: &Inode, name: &[u8]) -> Result<(), Err
         }
         return context.check(inode, WRITE);
     }
-    if context.squashed && !name.starts_with(b"system.") {
+    if context.is_squashed() && !name.starts_with(b"system.") {
         return Err(Errno::EPERM);
     }
     context.check_owner(inode)
@@ -195,6 +195,7 @@ fn row_bytes(name: &[u8]) -> u32 {
 mod tests {
     use flexfs_wire::message::Request;
 
+    use super::super::context::Rights;
     use super::super::fixture::{Fixture, ROOT};
     use super::*;
 
@@ -237,7 +238,7 @@ mod tests {
         t.set(dir, mode).unwrap();
         set(&mut t, dir, b"trusted.a", b"1", XattrMode::Any).unwrap();
         set(&mut t, dir, b"user.a", b"1", XattrMode::Any).unwrap();
-        t.context.squashed = true;
+        t.context.rights = Rights::Nobody;
         t.context.caller = flexfs_wire::message::Caller { uid: 65_534, gid: 65_534 };
         assert_eq!(get(&mut t, dir, b"trusted.a"), Err(Errno::ENODATA));
         assert_eq!(get(&mut t, dir, b"user.a"), Ok(Reply::Bytes(b"1".to_vec())));

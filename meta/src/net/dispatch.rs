@@ -19,7 +19,7 @@ use crate::blocks::Wanted;
 use crate::clock;
 use crate::front;
 use crate::metrics;
-use crate::namespace::acl;
+use crate::namespace::{Rights, acl};
 use crate::payload::Payload;
 use crate::volume::{EndOfReplay, Job, Stamp, ToVolume};
 use crate::volume::{Rules, Shared};
@@ -79,13 +79,13 @@ impl Dispatch {
                     );
                     return Ok(());
                 }
-                let squashed = squash(rules, &mut replay.call.caller);
+                let rights = squash(rules, &mut replay.call.caller);
                 self.flush(&session);
                 session.volume.send(ToVolume::Replay {
                     session: session.info.id,
                     link: link.key,
                     request: header.request,
-                    squashed,
+                    rights,
                     umask: rules.umask,
                     bytes: header.body_bytes,
                     replay: Box::new(replay),
@@ -164,14 +164,14 @@ impl Dispatch {
                 }
             }
             _ => {
-                let squashed = squash(rules, &mut call.caller);
+                let rights = squash(rules, &mut call.caller);
                 let job = Job {
                     from: link.key,
                     session: session.info.id,
                     request: header.request,
                     finished: RequestId(header.mark),
                     stamp,
-                    squashed,
+                    rights,
                     umask: rules.umask,
                     call,
                 };
@@ -223,10 +223,12 @@ fn refused_by(rules: Rules, request: &Request) -> Option<Errno> {
     }
 }
 
-/// Maps root to nobody where the session's flags say so; whether it did.
-fn squash(rules: Rules, caller: &mut Caller) -> bool {
-    if !rules.root_squash || (caller.uid != 0 && caller.gid != 0) {
-        return false;
+/// Maps root to nobody where the session's flags say so.
+fn squash(rules: Rules, caller: &mut Caller) -> Rights {
+    match rules.root_squash {
+        false => return Rights::Client,
+        true if caller.uid != 0 && caller.gid != 0 => return Rights::Guarded,
+        true => {}
     }
     if caller.uid == 0 {
         caller.uid = NOBODY;
@@ -234,7 +236,7 @@ fn squash(rules: Rules, caller: &mut Caller) -> bool {
     if caller.gid == 0 {
         caller.gid = NOBODY;
     }
-    true
+    Rights::Nobody
 }
 
 fn end_of_replay(link: &Link, session: &Shared, header: Header, recovery: Recovery) -> Option<EndOfReplay> {
@@ -298,11 +300,11 @@ mod tests {
     fn root_becomes_nobody() {
         let rules = Rules { ro: false, root_squash: true, no_acl: false, umask: 0 };
         let mut caller = Caller { uid: 0, gid: 5 };
-        assert!(squash(rules, &mut caller));
+        assert_eq!(squash(rules, &mut caller), Rights::Nobody);
         assert_eq!(caller, Caller { uid: NOBODY, gid: 5 });
         let mut caller = Caller { uid: 7, gid: 7 };
-        assert!(!squash(rules, &mut caller));
+        assert_eq!(squash(rules, &mut caller), Rights::Guarded);
         let mut root = Caller { uid: 0, gid: 0 };
-        assert!(!squash(Rules { root_squash: false, ..rules }, &mut root));
+        assert_eq!(squash(Rules { root_squash: false, ..rules }, &mut root), Rights::Client);
     }
 }

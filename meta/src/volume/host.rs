@@ -199,8 +199,8 @@ impl<S: Store> Host<S> {
             held @ ToVolume::Open(_) => self.held.push(held),
             ToVolume::Claim(claim) => self.handle_claim(claim, now),
             ToVolume::LinkGone { session, link } => self.handle_link_gone(session, link, now),
-            ToVolume::Replay { session, link, request, squashed, umask, bytes, replay } => {
-                let replayed = Replayed { session, request, squashed, umask, bytes, replay: *replay };
+            ToVolume::Replay { session, link, request, rights, umask, bytes, replay } => {
+                let replayed = Replayed { session, request, rights, umask, bytes, replay: *replay };
                 self.handle_replay(link, replayed, now);
             }
             ToVolume::Recovery(end) => self.handle_end_of_replay(*end, now)?,

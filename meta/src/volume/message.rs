@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::shared::Shared;
 use crate::guard::Permit;
+use crate::namespace::Rights;
 use crate::session::handshake::Admitted;
 
 /// A link: the core it lives on and its place there. The generation tells a link from a later one at the same place.
@@ -39,7 +40,7 @@ pub(crate) struct Stamp {
     pub(crate) cost: u32,
 }
 
-/// One request on its way to the volume thread; nodes checked, caller squashed.
+/// One request on its way to the volume thread; nodes checked, caller mapped.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) from: LinkKey,
@@ -48,8 +49,8 @@ pub(crate) struct Job {
     /// Requests below this are finished at the client.
     pub(crate) finished: RequestId,
     pub(crate) stamp: Stamp,
-    /// The caller was mapped to nobody.
-    pub(crate) squashed: bool,
+    /// Whose word it is that the caller may do this.
+    pub(crate) rights: Rights,
     /// Mode bits taken off everything made.
     pub(crate) umask: u16,
     pub(crate) call: Call,
@@ -71,7 +72,7 @@ pub(crate) enum ToVolume {
         session: SessionId,
         link: LinkKey,
         request: RequestId,
-        squashed: bool,
+        rights: Rights,
         umask: u16,
         /// Bytes of its body.
         bytes: u32,

@@ -14,7 +14,7 @@ use super::host::{Host, Now};
 use super::message::{Item, Job};
 use crate::engine::Store;
 use crate::lease::{Done, Want};
-use crate::namespace::acl;
+use crate::namespace::{Rights, acl};
 
 /// Recalls in one notice: far below the bound of a body.
 const RECALLS_PER_NOTICE: usize = 1_000;
@@ -103,8 +103,8 @@ impl<S: Store> Host<S> {
             }
             return;
         }
-        if !self.may_name(&job) {
-            return self.answer(job.from, job.request, job.stamp, Err(Errno::ESTALE));
+        if let Some(errno) = self.refusal(&job, now) {
+            return self.answer(job.from, job.request, job.stamp, Err(errno));
         }
         // One session alone is in nobody's way.
         if self.sessions.len() == 1 {
@@ -143,9 +143,9 @@ impl<S: Store> Host<S> {
 
     /// Nobody is in the way.
     fn go_on(&mut self, job: Job, now: Now) {
-        // While it waited, what it names may have been moved out of its scope.
-        if !self.may_name(&job) {
-            return self.answer(job.from, job.request, job.stamp, Err(Errno::ESTALE));
+        // While it waited, what it names may have been moved out of its scope, or been given to root.
+        if let Some(errno) = self.refusal(&job, now) {
+            return self.answer(job.from, job.request, job.stamp, Err(errno));
         }
         match job.call.request {
             Request::Acquire { node } => {
@@ -158,6 +158,17 @@ impl<S: Store> Host<S> {
             }
             _ => self.apply(job, now),
         }
+    }
+
+    /// What a call is refused with before anybody is asked to give something back for it.
+    fn refusal(&mut self, job: &Job, now: Now) -> Option<Errno> {
+        if !self.may_name(job) {
+            return Some(Errno::ESTALE);
+        }
+        if job.rights == Rights::Client || self.namespace.has_answered(job.session, job.request) {
+            return None;
+        }
+        self.namespace.guard(&job.context(now), &job.call.request).err()
     }
 
     fn answer_acquired(&mut self, job: &Job, ino: Ino, leases: Leases) {

@@ -12,6 +12,7 @@ use flexfs_wire::limits::{LEASE_MS, UNSTABLE_BYTES_MAX};
 use flexfs_wire::message::Replay;
 
 use super::message::EndOfReplay;
+use crate::namespace::Rights;
 
 /// Sessions have this long to come.
 pub(crate) const WINDOW: Duration = Duration::from_millis(LEASE_MS);
@@ -29,7 +30,7 @@ const BYTES_PER_SESSION_MAX: usize = 2 * UNSTABLE_BYTES_MAX;
 pub(crate) struct Replayed {
     pub(crate) session: SessionId,
     pub(crate) request: RequestId,
-    pub(crate) squashed: bool,
+    pub(crate) rights: Rights,
     pub(crate) umask: u16,
     /// Bytes of its body.
     pub(crate) bytes: u32,
@@ -163,7 +164,7 @@ mod tests {
         Replayed {
             session: SessionId(session),
             request: RequestId(request),
-            squashed: false,
+            rights: Rights::Client,
             umask: 0,
             bytes: 10,
             replay: Replay { commit: Commit(commit), at: Time::default(), call },

@@ -18,6 +18,21 @@ const INODE_GRANT_MAX: u64 = 16 * INODE_GRANT;
 /// Most block ids given at once.
 const BLOCK_GRANT_MAX: u64 = 16 * BLOCK_GRANT;
 
+impl Job {
+    /// As the volume's machine takes it.
+    pub(super) fn context(&self, now: Now) -> Context {
+        Context {
+            now: now.wall,
+            told: self.call.told,
+            session: self.session,
+            request: self.request,
+            caller: self.call.caller,
+            rights: self.rights,
+            umask: u32::from(self.umask),
+        }
+    }
+}
+
 impl<S: Store> Host<S> {
     /// Requests of one link, in the order they were sent in.
     pub(super) fn handle_jobs(&mut self, jobs: Vec<Job>, now: Now) -> Result<(), Errno> {
@@ -132,15 +147,7 @@ impl<S: Store> Host<S> {
     }
 
     pub(super) fn apply(&mut self, job: Job, now: Now) {
-        let context = Context {
-            now: now.wall,
-            told: job.call.told,
-            session: job.session,
-            request: job.request,
-            caller: job.call.caller,
-            squashed: job.squashed,
-            umask: u32::from(job.umask),
-        };
+        let context = job.context(now);
         // An answer from memory tells what was so then: nothing may be cached of it.
         let again = self.namespace.has_answered(job.session, job.request);
         let outcome = self.namespace.apply(&context, &job.call.request);
@@ -255,14 +262,16 @@ impl<S: Store> Host<S> {
         block: BlockId,
         now: Now,
     ) -> Result<(), Errno> {
-        if !self.sessions.contains_key(&session) {
-            return Err(Errno::EACCES);
-        }
+        let Some(found) = self.sessions.get(&session) else { return Err(Errno::EACCES) };
+        let is_guarded = found.shared.rules().root_squash;
         if self.namespace.check_put_block(session, block).is_ok() {
             return Ok(()); // Its own, perhaps written a moment ago.
         }
         if !self.may_read(session, ino) {
             return Err(Errno::ESTALE);
+        }
+        if is_guarded {
+            self.namespace.guard_read(session, ino)?;
         }
         self.namespace.check_read_block(now.wall, ino, block)
     }

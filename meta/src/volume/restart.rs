@@ -132,12 +132,16 @@ impl<S: Store> Host<S> {
         Ok(())
     }
 
-    /// What a session has open, locked and unwritten, but what is not in its scope (any more).
+    /// What a session has open, locked and unwritten, but what is not in its scope (any more), or only root's to look into.
     fn declare(&mut self, end: &EndOfReplay) {
         let id = end.session;
         let (mut opens, mut locks) = (end.opens.clone(), end.locks.clone());
         opens.retain(|(ino, _)| !self.is_outside(id, *ino));
         locks.retain(|(ino, _)| !self.is_outside(id, *ino));
+        if self.sessions.get(&id).is_some_and(|session| session.shared.rules().root_squash) {
+            opens.retain(|(ino, _)| self.namespace.guard_use(id, *ino).is_ok());
+            locks.retain(|(ino, _)| self.namespace.guard_use(id, *ino).is_ok());
+        }
         self.namespace.declare(id, &opens, &locks);
         for ino in &end.exclusive {
             if !self.is_outside(id, *ino) {
@@ -148,7 +152,7 @@ impl<S: Store> Host<S> {
     }
 
     fn apply_replay(&mut self, replayed: &Replayed, now: Now) -> Commit {
-        let Replayed { session, request, squashed, umask, bytes: _, replay } = replayed;
+        let Replayed { session, request, rights, umask, bytes: _, replay } = replayed;
         let nodes = replay.call.request.nodes();
         let strays = nodes.iter().flatten().any(|node| self.is_outside(*session, node.ino));
         if strays && !self.namespace.has_answered(*session, *request) {
@@ -164,7 +168,7 @@ impl<S: Store> Host<S> {
             session: *session,
             request: *request,
             caller: replay.call.caller,
-            squashed: *squashed,
+            rights: *rights,
             umask: u32::from(*umask),
         };
         let outcome = self.namespace.apply_replay(&context, &replay.call.request);

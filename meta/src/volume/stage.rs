@@ -27,7 +27,7 @@ use super::registry::Registry;
 use super::thread::raise_epoch;
 use crate::engine::Room;
 use crate::engine::memory::Memory;
-use crate::namespace::{Limits, Namespace};
+use crate::namespace::{Limits, Namespace, Rights};
 use crate::session::handshake::Admitted;
 
 /// Why a stage cannot go on: the host itself failed, which memory gives it no cause for.
@@ -208,7 +208,7 @@ impl Stage {
             request,
             finished,
             stamp: stamp(now),
-            squashed: false,
+            rights: Rights::Client,
             umask: 0,
             call,
         };
@@ -224,8 +224,8 @@ impl Stage {
         now: Clocks,
     ) {
         self.touch(session, now);
-        let (squashed, umask, bytes, replay) = (false, 0, 64, Box::new(replay));
-        let message = ToVolume::Replay { session, link: key(link), request, squashed, umask, bytes, replay };
+        let (rights, umask, bytes, replay) = (Rights::Client, 0, 64, Box::new(replay));
+        let message = ToVolume::Replay { session, link: key(link), request, rights, umask, bytes, replay };
         self.handle(message, now);
     }
 

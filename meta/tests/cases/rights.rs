@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use flexfs_wire::attr::SetAttr;
 use flexfs_wire::block;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{Reason, Welcome};
@@ -10,9 +11,11 @@ use flexfs_wire::id::BlockId;
 use flexfs_wire::message::{
     Call, Caller, Lock, LockFamily, LockKind, Notice, Reply, Request, Write, XattrMode,
 };
+use flexfs_wire::name::Name;
 use flexfs_wire::settings::{Compression, Flags};
 use flexfs_wire::token::{CaPin, Secret, Token};
 
+use super::blocks::{grant, refer};
 use crate::client::Session;
 use crate::client::cluster::{Cluster, within};
 
@@ -139,7 +142,7 @@ fn root_is_nobody_where_the_flags_say_so() {
     let token = cluster.another_token(&["--flags", "rootSquash"]);
     let mut owner = cluster.open();
     let root = owner.root();
-    let change = flexfs_wire::attr::SetAttr { mode: Some(0o777), ..Default::default() };
+    let change = SetAttr { mode: Some(0o777), ..Default::default() };
     owner.get(Request::SetAttr { node: root, change });
     let mut session = cluster.try_open(&token, Flags::default()).unwrap();
     let made = session.make(session.root(), "f", 0o100_644);
@@ -151,12 +154,54 @@ fn root_is_nobody_where_the_flags_say_so() {
     assert_eq!((entry.attr.uid, entry.attr.gid), (1000, 1000));
 }
 
+/// A client that lies about who is calling: what is root's stays root's, on the way over blocks, too.
+#[test]
+fn a_liar_does_not_become_root() {
+    let cluster = Cluster::start();
+    let mut owner = cluster.open();
+    let root = owner.root();
+    let secret = owner.make(root, "secret", 0o100_600);
+    let id = BlockId(grant(&mut owner).start);
+    let mut stored = Vec::new();
+    block::seal(b"secret", Compression::None, &mut stored).unwrap();
+    assert_eq!(owner.call_with(Request::PutBlock { block: id }, &stored).0.result, Ok(Reply::Done));
+    refer(&mut owner, secret.node, id, b"secret".len(), stored.len());
+    let closed = owner.make(root, "closed", 0o040_700);
+    owner.make(closed.node, "inner", 0o100_666);
+
+    let token = cluster.another_token(&["--flags", "rootSquash"]);
+    let mut liar = cluster.try_open(&token, Flags::default()).unwrap();
+    // He knows the handles: somebody told him.
+    let (node, dir) = (secret.node, closed.node);
+    let inner = Name::new(b"inner").unwrap();
+    let made = liar.make_request(root, "mine", 0o100_600);
+    for caller in [Caller { uid: 0, gid: 0 }, Caller { uid: 1000, gid: 1000 }] {
+        let mut refused = |request: Request| {
+            let number = liar.number();
+            liar.link.request_call(number, &Call::new(caller, request.clone()), &[]);
+            let errno = liar.link.answer(number).0.result.err();
+            assert!(matches!(errno, Some(Errno::EACCES | Errno::EPERM)), "{caller:?} {request:?}: {errno:?}");
+        };
+        refused(Request::Open { node, write: false, truncate: false, kill_privileges: false });
+        refused(Request::ReadLayout { node, start: 0, end: 10 });
+        refused(Request::ReadBlock { node, block: id, first: 0, count: 1 });
+        refused(Request::Write { node, write: Write { inline: None, ..Write::default() } });
+        refused(Request::SetAttr { node, change: SetAttr { mode: Some(0o666), ..SetAttr::default() } });
+        refused(Request::Lookup { parent: dir, name: inner.clone() });
+        refused(Request::ReadDir { node: dir, cookie: 0, bytes_max: 4096, plus: true });
+        refused(Request::Acquire { node: dir });
+        refused(made.clone());
+    }
+    let read = Request::ReadBlock { node, block: id, first: 0, count: 1 };
+    assert_eq!(owner.call_with(read, &[]).1, b"secret");
+}
+
 /// What the token says holds, whatever the client says in its hello and keeps to itself.
 #[test]
 fn flags_of_the_token_hold_for_a_client_that_claims_none() {
     let cluster = Cluster::start();
     let mut owner = cluster.open();
-    let change = flexfs_wire::attr::SetAttr { mode: Some(0o777), ..Default::default() };
+    let change = SetAttr { mode: Some(0o777), ..Default::default() };
     owner.get(Request::SetAttr { node: owner.root(), change });
     let token = cluster.another_token(&["--flags", "noACL,umask=0077,rootSquash"]);
     let mut session = cluster.try_open(&token, Flags::default()).unwrap();

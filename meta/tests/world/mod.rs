@@ -1,7 +1,7 @@
 //! The machine, the model, and the sessions between them.
 
 use flexfs_meta::engine::memory::Memory;
-use flexfs_meta::namespace::{Bounds, Context, Limits, Namespace};
+use flexfs_meta::namespace::{Bounds, Context, Limits, Namespace, Rights};
 use flexfs_meta::verify::verify;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Ino, Range, RequestId, SessionId};
@@ -106,7 +106,7 @@ impl World {
             session: client.session,
             request: RequestId(client.request),
             caller: Caller { uid: OWNER.0, gid: OWNER.1 },
-            squashed: false,
+            rights: Rights::Client,
             umask: 0,
         }
     }

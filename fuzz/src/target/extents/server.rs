@@ -1,7 +1,7 @@
 //! The server's side: one file, scaled so that a cell stands for one byte or for many gibibytes.
 
 use flexfs_meta::engine::memory::Memory;
-use flexfs_meta::namespace::{Bounds, Context, Limits, Namespace};
+use flexfs_meta::namespace::{Bounds, Context, Limits, Namespace, Rights};
 use flexfs_meta::verify::verify;
 use flexfs_wire::attr::{S_IFREG, SetAttr};
 use flexfs_wire::errno::Errno;
@@ -105,7 +105,7 @@ impl File {
             session: self.session,
             request: RequestId(self.request),
             caller: Caller { uid: 0, gid: 0 },
-            squashed: false,
+            rights: Rights::Client,
             umask: 0,
         };
         self.machine.apply(&context, &request).answer.expect("no lock is asked for").result
