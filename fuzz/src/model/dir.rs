@@ -32,7 +32,7 @@ impl Model {
     /// use this number. `masked`: permission bits that the volume takes off.
     ///
     /// # Errors
-    /// `EEXIST`, `ENOENT`, `ENOTDIR`, `EACCES`, `EINVAL`, `ENAMETOOLONG`, `ENOSPC`.
+    /// `EEXIST`, `ENOENT`, `ENOTDIR`, `EACCES`, `EINVAL`, `ENAMETOOLONG`, `ENOSPC`, `EPERM`.
     pub fn make(
         &mut self,
         who: Who,
@@ -51,6 +51,9 @@ impl Model {
         let kinds = [S_IFREG, S_IFDIR, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK];
         faults.add_if(!kinds.contains(&kind) || !is_number_good, Errno::EINVAL);
         faults.add_if(name.is_none() && kind != S_IFREG, Errno::EINVAL);
+        // Devices are made by the privileged; Linux lets everybody make the character device 0, which stands for what is not there.
+        let is_device = kind == S_IFBLK || (kind == S_IFCHR && make.rdev != 0);
+        faults.add_if(who.is_plain && is_device, Errno::EPERM);
         faults.add_if(kind != S_IFLNK && !make.target.is_empty(), Errno::EINVAL);
         faults.add_if(kind == S_IFLNK && make.target.is_empty(), Errno::ENOENT);
         faults.add_if(make.target.len() > 4095, Errno::ENAMETOOLONG);

@@ -31,12 +31,15 @@ impl<S: Store> Namespace<S> {
             return Ok(());
         }
         let txn = self.begin(context.now);
+        for node in request.nodes().into_iter().flatten() {
+            if self.any_inode(&txn, node.ino)?.is_none() {
+                return Ok(());
+            }
+        }
         let session = context.session;
         match request {
             Request::Lookup { parent, .. } => self.guard_dir(&txn, parent.ino, SEARCH),
-            Request::ReadDir { node, plus, .. } => {
-                self.guard_dir(&txn, node.ino, if *plus { READ | SEARCH } else { READ })
-            }
+            Request::ReadDir { node, .. } => self.guard_dir(&txn, node.ino, READ),
             Request::GetXattr { node, name } if name.starts_with(b"user.") => {
                 self.guard_inode(&txn, node.ino, READ)
             }
@@ -93,7 +96,7 @@ impl<S: Store> Namespace<S> {
     }
 
     /// Whether somebody who is not root has all of these rights to an inode.
-    fn guard_found(&self, inode: &Inode, wanted: u32) -> Result<(), Errno> {
+    pub(super) fn guard_found(&self, inode: &Inode, wanted: u32) -> Result<(), Errno> {
         if inode.uid != 0 {
             return Ok(());
         }
@@ -132,10 +135,12 @@ impl<S: Store> Namespace<S> {
     }
 
     fn guard_open(&mut self, txn: &Txn, ino: Ino, write: bool) -> Result<(), Errno> {
-        let Some(inode) = self.any_inode(txn, ino)? else { return Ok(()) };
+        let Some(inode) = self.any_inode(txn, ino)?.filter(|inode| !write || inode.is_file()) else {
+            return Ok(()); // A directory is not opened for writing at all.
+        };
         match self.guard_found(&inode, if write { WRITE } else { READ }) {
             // Opening for execution is not told apart from reading.
-            Err(Errno::EACCES) if !write && inode.is_file() => self.guard_found(&inode, SEARCH),
+            Err(Errno::EACCES) if inode.is_file() && !write => self.guard_found(&inode, SEARCH),
             other => other,
         }
     }

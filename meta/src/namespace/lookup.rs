@@ -47,7 +47,11 @@ impl<S: Store> Namespace<S> {
     ) -> Result<Reply, Errno> {
         let txn = self.begin(context.now);
         let dir = self.dir(&txn, ino)?;
-        context.check(&dir, if plus { READ | SEARCH } else { READ })?;
+        context.check(&dir, READ)?;
+        // Who may not search it sees names, but not what they stand for.
+        let plus = plus
+            && context.check(&dir, SEARCH).is_ok()
+            && (!context.is_guarded() || self.guard_found(&dir, SEARCH).is_ok());
         let (found, eof) = self.entries_behind(ino, cookie, bytes_max as usize, plus)?;
         let mut entries = Vec::with_capacity(found.len());
         for (cookie, row) in found {
