@@ -18,6 +18,7 @@ use super::context::{Context, Rights};
 use super::machine::Namespace;
 use super::record::Inode;
 use super::txn::Txn;
+use super::xattr::CAPABILITY;
 use crate::engine::Store;
 
 impl<S: Store> Namespace<S> {
@@ -44,6 +45,9 @@ impl<S: Store> Namespace<S> {
                 self.guard_inode(&txn, node.ino, READ)
             }
             Request::GetXattr { name, .. } if name.starts_with(b"trusted.") => Err(Errno::ENODATA),
+            Request::RemoveXattr { node, name } if name == CAPABILITY => {
+                self.guard_content(&txn, session, node.ino, true)
+            }
             Request::SetXattr { node, name, .. } | Request::RemoveXattr { node, name } => {
                 self.guard_xattr(&txn, node.ino, name)
             }
@@ -422,6 +426,10 @@ mod tests {
         }
         assert_eq!(t.fails(write(listed)), Errno::EACCES);
         assert_eq!(t.fails(write(run)), Errno::EACCES);
+        // Who writes to a program takes its capabilities off.
+        let disarm = |ino| Request::RemoveXattr { node: Fixture::node(ino), name: CAPABILITY.to_vec() };
+        assert_eq!(t.fails(disarm(shared)), Errno::ENODATA);
+        assert_eq!(t.fails(disarm(run)), Errno::EACCES);
         // His own, whatever its mode says: he could change that.
         let own = t.make(ROOT, "own", S_IFREG);
         for request in [write(own), layout(own), open(own, true), mode(own, 0o4755)] {

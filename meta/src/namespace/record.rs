@@ -10,8 +10,11 @@ use flexfs_wire::time::Time;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Version of the rows; a database of another one is refused.
-pub(crate) const FORMAT: u32 = 2;
+/// Version of the rows; a database of a newer one is refused. 3: grants note which of their numbers are used; rows of blocks that no
+/// file refers to.
+pub(crate) const FORMAT: u32 = 3;
+/// Oldest version whose rows are still understood: such a database is [`FORMAT`]'s from its opening on, and older programs refuse it.
+pub(crate) const FORMAT_OLDEST: u32 = 2;
 /// Room for most rows, so that they do not grow byte by byte.
 const ROW_BYTES: usize = 128;
 /// First cookie of a directory: 0 is its start, 1 and 2 are `.` and `..`.

@@ -12,7 +12,7 @@ use flexfs_wire::time::Time;
 use super::context::{Bounds, Limits};
 use super::idle::Idle;
 use super::machine::Namespace;
-use super::record::{COOKIE_FIRST, FORMAT, Inode, State, decode};
+use super::record::{COOKIE_FIRST, FORMAT, FORMAT_OLDEST, Inode, State, decode};
 use super::roster::Roster;
 use super::txn::Txn;
 use crate::cache::Cache;
@@ -30,7 +30,7 @@ pub enum OpenError {
     Engine(Errno),
     /// Made by another version.
     #[error(
-        "the database has format {found}, this program understands {FORMAT}: use the version that made it"
+        "the database has format {found}, this program understands {FORMAT_OLDEST} to {FORMAT}: use the version that made it, or a newer one"
     )]
     Format {
         /// The database's format.
@@ -61,7 +61,7 @@ impl<S: Store> Namespace<S> {
             Some(row) => decode::<State>(&row)?,
             None => State::new(),
         };
-        if state.format != FORMAT {
+        if !(FORMAT_OLDEST..=FORMAT).contains(&state.format) {
             return Err(OpenError::Format { found: state.format });
         }
         let survived = store.durable().current();
@@ -91,6 +91,7 @@ impl<S: Store> Namespace<S> {
         // Should this life end before its recovery does, the next one must ask the clients from the same point on.
         let mut txn = namespace.begin(now);
         txn.state.recovering_from.get_or_insert(survived.0);
+        txn.state.format = FORMAT;
         txn.batch.set_vital();
         namespace.commit(&mut txn, None)?;
         Ok(namespace)
@@ -211,6 +212,37 @@ impl Inode {
             xattr_bytes: 0,
             linkable: false,
             dead: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::super::record::encode;
+    use super::*;
+    use crate::engine::memory::Memory;
+
+    /// A database whose last program wrote this format.
+    fn of_format(format: u32) -> Memory {
+        let t = Fixture::new();
+        let state = State { format, ..t.ns.state };
+        let mut store = t.ns.into_store();
+        let mut batch = Batch::default();
+        batch.put(key::state(), encode(&state));
+        store.commit(batch).unwrap();
+        store
+    }
+
+    #[test]
+    fn an_older_database_is_taken_over_and_a_newer_one_refused() {
+        let (limits, now) = (Limits::new(1 << 20, 0, 0), Time::default());
+        let ns = Namespace::open(of_format(FORMAT_OLDEST), limits, now).unwrap();
+        let row = ns.into_store().get(&key::state()).unwrap().unwrap();
+        assert_eq!(decode::<State>(&row).unwrap().format, FORMAT, "programs of before refuse it from now on");
+        for found in [FORMAT_OLDEST - 1, FORMAT + 1] {
+            let refused = Namespace::open(of_format(found), limits, now).err();
+            assert_eq!(refused, Some(OpenError::Format { found }));
         }
     }
 }

@@ -20,6 +20,10 @@ use crate::engine::key::{self, Tag};
 /// Namespaces of names that are kept. `trusted.` and `security.` are guarded by the client's kernel.
 const PREFIXES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
+/// Capabilities of a program (`capabilities(7)`): whoever writes to it takes them off, the client says so (`guard.rs` looks whether he
+/// may write).
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
 impl<S: Store> Namespace<S> {
     pub(super) fn xattr(&mut self, context: &Context, ino: Ino, name: &[u8]) -> Result<Reply, Errno> {
         check_name(name)?;
@@ -96,7 +100,9 @@ impl<S: Store> Namespace<S> {
     ) -> Result<Reply, Errno> {
         check_name(name)?;
         let mut inode = self.inode(txn, ino)?;
-        check_writer(context, &inode, name)?;
+        if name != CAPABILITY {
+            check_writer(context, &inode, name)?;
+        }
         if self.xattr_value(&inode, name)?.is_none() {
             return Err(Errno::ENODATA);
         }

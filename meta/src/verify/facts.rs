@@ -9,7 +9,7 @@ use flexfs_wire::id::{BlockId, Ino};
 use super::report::Report;
 use crate::engine::Store;
 use crate::engine::key::{self, Tag};
-use crate::namespace::record::{BlockRecord, DeadRange, FORMAT, Inode, State, decode};
+use crate::namespace::record::{BlockRecord, DeadRange, FORMAT, FORMAT_OLDEST, Inode, State, decode};
 
 /// The volume as its tables say.
 pub(super) struct Facts {
@@ -42,9 +42,11 @@ impl Facts {
     /// Counters and inodes. `None` when there is no volume to check.
     pub(super) fn load(store: &impl Store, report: &mut Report) -> Result<Option<Self>, Errno> {
         let state = match store.get(&key::state())?.map(|row| decode::<State>(&row)) {
-            Some(Ok(state)) if state.format == FORMAT => state,
+            Some(Ok(state)) if (FORMAT_OLDEST..=FORMAT).contains(&state.format) => state,
             Some(Ok(state)) => {
-                report.problem(|| format!("the database has format {}, not {FORMAT}", state.format));
+                report.problem(|| {
+                    format!("the database has format {}, not {FORMAT_OLDEST} to {FORMAT}", state.format)
+                });
                 return Ok(None);
             }
             Some(Err(_)) => {

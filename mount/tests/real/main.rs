@@ -59,6 +59,7 @@ mod refusals;
 mod revoke;
 mod secrets;
 mod space;
+mod squash;
 mod suites;
 mod tools;
 mod tree;

@@ -21,7 +21,7 @@ const BOUND: Duration = Duration::from_millis(2500);
 both!(running_mount, unwritten_data, rotation_under_load, read_only_and_scope);
 
 /// A mount of its own with this token, and its credentials file.
-fn guest(cluster: &Cluster, token: &str) -> (PathBuf, PathBuf) {
+pub(crate) fn guest(cluster: &Cluster, token: &str) -> (PathBuf, PathBuf) {
     let creds = cluster.root().join("creds");
     write_creds(cluster, &creds, token);
     let mnt = cluster.root().join("mnt-guest");
