@@ -15,8 +15,8 @@ fn squashed(transport: Transport) -> (Cluster, std::path::PathBuf) {
     let cluster = Cluster::start(transport);
     let token = new_token(&cluster, &["--flags", "rootSquash"]);
     let (mnt, _) = guest(&cluster, &token.text);
-    fs::create_dir(cluster.path("work")).unwrap();
-    set_mode(&cluster.path("work"), 0o1777);
+    fs::create_dir(cluster.path("desk")).unwrap();
+    set_mode(&cluster.path("desk"), 0o1777);
     (cluster, mnt)
 }
 
@@ -45,13 +45,13 @@ fn root_is_nobody(transport: Transport) {
         "ls \"$1/closed\"",
         "cat \"$1/closed/inner\"",
         "touch \"$1/new\"",
-        "touch \"$1/work/mine\"; chown 0:0 \"$1/work/mine\"",
-        "mknod \"$1/work/sda\" b 8 0",
+        "touch \"$1/desk/mine\"; chown 0:0 \"$1/desk/mine\"",
+        "mknod \"$1/desk/sda\" b 8 0",
     ] {
         Run::shell(script, &[&mnt]).fails();
     }
-    Run::shell("echo x > \"$1/work/file\"; mkdir \"$1/work/dir\"; cat \"$1/work/file\"", &[&mnt]).ok();
-    let made = fs::metadata(cluster.path("work/file")).unwrap();
+    Run::shell("echo x > \"$1/desk/file\"; mkdir \"$1/desk/dir\"; cat \"$1/desk/file\"", &[&mnt]).ok();
+    let made = fs::metadata(cluster.path("desk/file")).unwrap();
     assert_eq!((made.uid(), made.gid()), (65_534, 65_534));
     assert_eq!(fs::read_to_string(cluster.path("secret")).unwrap(), "root's own");
     finish(cluster, &mnt);
@@ -61,16 +61,16 @@ fn root_is_nobody(transport: Transport) {
 fn others_are_themselves(transport: Transport) {
     let (cluster, mnt) = squashed(transport);
     let user = |id: u32, script: &str| Run::shell(script, &[&mnt]).user(id).folder("/");
-    user(1, "cd \"$1/work\"; mkdir d; cp -r /etc/apt d/; tar cf t.tar d; mkdir x; tar xf t.tar -C x; diff -r d x/d").ok();
+    user(1, "cd \"$1/desk\"; mkdir d; cp -r /etc/apt d/; tar cf t.tar d; mkdir x; tar xf t.tar -C x; diff -r d x/d").ok();
     user(
         1,
-        "cd \"$1/work\"; echo a > own; chmod 0 own; chmod 4755 own; mv own d/own; ln d/own link; rm d/own",
+        "cd \"$1/desk\"; echo a > own; chmod 0 own; chmod 4755 own; mv own d/own; ln d/own link; rm d/own",
     )
     .ok();
-    assert_eq!(fs::metadata(cluster.path("work/link")).unwrap().mode(), 0o104_755);
+    assert_eq!(fs::metadata(cluster.path("desk/link")).unwrap().mode(), 0o104_755);
     // A file that its owner shut himself out of, and still has open.
-    user(1, "cd \"$1/work\"; exec 3> shut; chmod 0 shut; echo late >&3; truncate -s 2 /dev/fd/3 || true; exec 3>&-").ok();
-    user(2, "rm -f \"$1/work/link\"").fails();
+    user(1, "cd \"$1/desk\"; exec 3> shut; chmod 0 shut; echo late >&3; truncate -s 2 /dev/fd/3 || true; exec 3>&-").ok();
+    user(2, "rm -f \"$1/desk/link\"").fails();
     // Of root's, by mode, by group, by access list; a program that may be run and not read; names without what they stand for.
     let roots = cluster.path("roots");
     fs::create_dir(&roots).unwrap();
