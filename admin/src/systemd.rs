@@ -75,6 +75,9 @@ pub(crate) fn init(wanted: &Systemd, start: Start) -> anyhow::Result<()> {
         println!("next: systemctl daemon-reload && systemctl enable --now {UNIT}");
         return Ok(());
     }
+    println!(
+        "starting it, until it serves; `systemctl status {UNIT}` and `journalctl -u {UNIT}` tell how it goes"
+    );
     for arguments in [&["daemon-reload"][..], &["enable", "--now", UNIT]] {
         let status = Command::new("systemctl").args(arguments).status().context("run systemctl")?;
         anyhow::ensure!(status.success(), "systemctl {} failed", arguments.join(" "));

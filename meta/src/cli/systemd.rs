@@ -12,10 +12,11 @@ use crate::config::Config;
 
 /// Name of the unit.
 const UNIT: &str = "flexfs-meta.service";
-/// When to start it again, and what it needs more of than others.
+/// When to start it again, and what it needs more of than others. It may wait for admin, or read a long journal, before it serves.
 const LINES: &str = "\
     Restart=always\n\
     RestartSec=1\n\
+    TimeoutStartSec=infinity\n\
     TimeoutStopSec=60\n\
     LimitNOFILE=1048576\n\
     LimitMEMLOCK=infinity\n";
@@ -77,6 +78,9 @@ pub(super) fn init(wanted: &Systemd, config: Config) -> Result<()> {
         println!("next: systemctl daemon-reload && systemctl enable --now {UNIT}");
         return Ok(());
     }
+    println!(
+        "starting it, until it serves; `systemctl status {UNIT}` and `journalctl -u {UNIT}` tell how it goes"
+    );
     for arguments in [&["daemon-reload"][..], &["enable", "--now", UNIT]] {
         let status = Command::new("systemctl").args(arguments).status().context("run systemctl")?;
         anyhow::ensure!(status.success(), "systemctl {} failed", arguments.join(" "));

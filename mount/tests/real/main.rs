@@ -61,6 +61,7 @@ mod secrets;
 mod space;
 mod squash;
 mod suites;
+mod systemd;
 mod tools;
 mod tree;
 mod twins;

@@ -106,6 +106,7 @@ impl Service<'_> {
              After={}\n\
              \n\
              [Service]\n\
+             Type=notify\n\
              Environment=HOME={}\n\
              ExecStart={command}\n\
              {}\
