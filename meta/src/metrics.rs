@@ -26,7 +26,7 @@ const VOLUME_EVERY: Duration = Duration::from_millis(500);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names of the kinds of requests; a kind's number is its place here.
-const KINDS: [&str; 36] = [
+const KINDS: [&str; 37] = [
     "lookup",
     "getattr",
     "readlink",
@@ -63,6 +63,7 @@ const KINDS: [&str; 36] = [
     "giveback",
     "dropleases",
     "recovery",
+    "lookuptoopen",
 ];
 /// Number of the end of a replay, which is no `Request`.
 pub(crate) const KIND_RECOVERY: u8 = 35;
@@ -105,6 +106,7 @@ pub(crate) fn kind_of(request: &Request) -> u8 {
         Request::Recalled { .. } => 32,
         Request::GiveBack { .. } => 33,
         Request::DropLeases { .. } => 34,
+        Request::LookupToOpen { .. } => 36,
     }
 }
 

@@ -205,6 +205,10 @@ pub enum Request {
     GiveBack { inos: Vec<Ino> },
     /// Nothing that was granted before this start of the server is cached any more -> `Done`.
     DropLeases { epoch: Epoch },
+
+    // ---- Reads, again.
+    /// As `Lookup`, by one who is about to open what he finds -> `Found`.
+    LookupToOpen { parent: Node, name: Name },
 }
 
 /// What to make.
@@ -301,6 +305,8 @@ pub enum Reply {
     Opened { attr: Attr, layout: Option<Layout> },
     /// Bytes copied, and the target's attributes.
     Copied { length: u64, attr: Attr },
+    /// An inode found. The layout is there for who may read a file, when it is short (inline, or few extents).
+    Found { entry: Entry, layout: Option<Box<Layout>> },
 }
 
 /// An inode found or made, with what `stat` shows.
@@ -408,6 +414,7 @@ impl Request {
             | Self::Fallocate { .. }
             | Self::CopyRange { .. } => true,
             Self::Lookup { .. }
+            | Self::LookupToOpen { .. }
             | Self::GetAttr { .. }
             | Self::ReadLink { .. }
             | Self::ReadDir { .. }
@@ -449,6 +456,7 @@ impl Request {
     pub fn names(&self) -> [Option<(Node, &Name)>; 2] {
         match self {
             Self::Lookup { parent, name }
+            | Self::LookupToOpen { parent, name }
             | Self::Link { parent, name, .. }
             | Self::Remove { parent, name, .. }
             | Self::Make { parent, name: Some(name), .. } => [Some((*parent, name)), None],
@@ -464,6 +472,7 @@ impl Request {
     pub fn nodes(&self) -> [Option<Node>; 2] {
         match self {
             Self::Lookup { parent: node, .. }
+            | Self::LookupToOpen { parent: node, .. }
             | Self::GetAttr { node }
             | Self::ReadLink { node }
             | Self::ReadDir { node, .. }
@@ -506,7 +515,7 @@ impl Reply {
     /// Seals every node handed out. Called once, at the server's border.
     pub fn seal(&mut self, sealer: &Sealer) {
         match self {
-            Self::Entry(entry) => entry.node = sealer.seal(entry.node.ino),
+            Self::Entry(entry) | Self::Found { entry, .. } => entry.node = sealer.seal(entry.node.ino),
             Self::Entries { entries, .. } => {
                 for entry in entries.iter_mut().filter_map(|entry| entry.entry.as_mut()) {
                     entry.node = sealer.seal(entry.node.ino);

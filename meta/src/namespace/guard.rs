@@ -39,7 +39,9 @@ impl<S: Store> Namespace<S> {
         }
         let session = context.session;
         match request {
-            Request::Lookup { parent, .. } => self.guard_dir(&txn, parent.ino, SEARCH),
+            Request::Lookup { parent, .. } | Request::LookupToOpen { parent, .. } => {
+                self.guard_dir(&txn, parent.ino, SEARCH)
+            }
             Request::ReadDir { node, .. } => self.guard_dir(&txn, node.ino, READ),
             Request::GetXattr { node, name } if name.starts_with(b"user.") => {
                 self.guard_inode(&txn, node.ino, READ)

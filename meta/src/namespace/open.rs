@@ -1,6 +1,7 @@
 //! Opening and closing: counted per session, so that an inode without a name lives as long as somebody has it open.
 
 use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::Layout;
 use flexfs_wire::id::Ino;
 use flexfs_wire::message::Reply;
 use flexfs_wire::time::Time;
@@ -86,8 +87,12 @@ impl<S: Store> Namespace<S> {
     }
 
     fn opened(&self, txn: &Txn, inode: &Inode) -> Result<Reply, Errno> {
+        Ok(Reply::Opened { attr: inode.attr(), layout: self.short_layout(txn, inode)? })
+    }
+
+    /// The layout of a file, where it is short enough to come along with an answer.
+    pub(super) fn short_layout(&self, txn: &Txn, inode: &Inode) -> Result<Option<Layout>, Errno> {
         let short = inode.is_file() && inode.extents <= OPEN_EXTENTS_MAX;
-        let layout = if short { Some(self.layout(txn, inode, 0, u64::MAX)?) } else { None };
-        Ok(Reply::Opened { attr: inode.attr(), layout })
+        if short { self.layout(txn, inode, 0, u64::MAX).map(Some) } else { Ok(None) }
     }
 }

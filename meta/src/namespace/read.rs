@@ -16,6 +16,7 @@ impl<S: Store> Namespace<S> {
     pub(super) fn read(&mut self, context: &Context, request: &Request) -> Result<Reply, Errno> {
         match request {
             Request::Lookup { parent, name } => self.lookup(context, parent.ino, name),
+            Request::LookupToOpen { parent, name } => self.lookup_to_open(context, parent.ino, name),
             Request::GetAttr { node } => {
                 let txn = self.begin(context.now);
                 Ok(Reply::Attr(self.inode(&txn, node.ino)?.attr()))

@@ -193,7 +193,7 @@ fn answer_bytes(request: &Request) -> u32 {
     match request {
         Request::ReadDir { bytes_max, .. } => (*bytes_max).clamp(SHORT_BYTES, LISTING_BYTES),
         Request::GetXattr { .. } | Request::ListXattr { .. } | Request::ReadLayout { .. } => LONG_BYTES,
-        Request::Open { .. } => OPENED_BYTES,
+        Request::Open { .. } | Request::LookupToOpen { .. } => OPENED_BYTES,
         // A seal each.
         Request::GrantInodes { .. } => LISTING_BYTES,
         _ => SHORT_BYTES,

@@ -103,6 +103,7 @@ fn written(request: &Request) -> u64 {
 pub(super) fn shown(answer: &Answer) -> u64 {
     match &answer.result {
         Ok(Reply::Layout(layout) | Reply::Opened { layout: Some(layout), .. }) => layout.inline.len() as u64,
+        Ok(Reply::Found { layout: Some(layout), .. }) => layout.inline.len() as u64,
         _ => 0,
     }
 }

@@ -207,7 +207,9 @@ impl<S: Store> Host<S> {
         let mut wants = Vec::with_capacity(6);
         match request {
             // Whoever is alone with the directory may have made the name; whoever writes to the file says how large it is.
-            Request::Lookup { parent, name } if self.leases.has_exclusive() => {
+            Request::Lookup { parent, name } | Request::LookupToOpen { parent, name }
+                if self.leases.has_exclusive() =>
+            {
                 wants.push(Want::Read(parent.ino));
                 wants.extend(self.namespace.child(parent.ino, name).map(Want::Read));
             }
@@ -275,10 +277,11 @@ impl<S: Store> Host<S> {
             (Request::GetXattr { node, .. }, Ok(_) | Err(Errno::ENODATA)) => {
                 self.leases.grant(session, node.ino)
             }
-            (Request::Lookup { parent, .. }, Err(Errno::ENOENT)) => {
+            (Request::Lookup { parent, .. } | Request::LookupToOpen { parent, .. }, Err(Errno::ENOENT)) => {
                 self.leases.grant_names(session, parent.ino)
             }
-            (Request::Lookup { parent, .. } | Request::Link { parent, .. }, Ok(Reply::Entry(entry))) => {
+            (Request::Lookup { parent, .. } | Request::Link { parent, .. }, Ok(Reply::Entry(entry)))
+            | (Request::LookupToOpen { parent, .. }, Ok(Reply::Found { entry, .. })) => {
                 let alone = self.is_alone_in(session, parent.ino, &entry.attr);
                 let names = self.leases.grant_names(session, parent.ino);
                 names.and(self.leases.grant(session, entry.attr.ino)).and(Leases::ALONE.when(alone))

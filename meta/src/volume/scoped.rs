@@ -91,7 +91,10 @@ impl<S: Store> Host<S> {
             (
                 Request::Lookup { parent, name } | Request::Link { parent, name, .. },
                 Ok(Reply::Entry(entry)),
-            ) => self.namespace.note_shown(root, entry.attr.ino, parent.ino, name),
+            )
+            | (Request::LookupToOpen { parent, name }, Ok(Reply::Found { entry, .. })) => {
+                self.namespace.note_shown(root, entry.attr.ino, parent.ino, name)
+            }
             (Request::ReadDir { node, plus: true, .. }, Ok(Reply::Entries { entries, .. })) => {
                 for line in entries.iter().filter(|line| line.entry.is_some()) {
                     self.namespace.note_shown(root, line.ino, node.ino, &line.name);

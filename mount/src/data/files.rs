@@ -5,6 +5,7 @@ use std::sync::Arc;
 use flexfs_wire::attr::{Attr, SetAttr};
 use flexfs_wire::cipher::Cipher;
 use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::Layout;
 use flexfs_wire::id::Ino;
 use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
@@ -15,7 +16,7 @@ use flexfs_wire::time::Time;
 use super::budget::Budget;
 use super::core::{Core, attr_of, unexpected};
 use super::figures::Figures;
-use super::file::File;
+use super::file::{File, Recalling};
 use super::layout::Map;
 use super::memory;
 use super::read::adopt;
@@ -144,6 +145,69 @@ impl<S: Server> Files<S> {
         drop(state);
         self.core.weigh_layout(&file);
         Ok(OpenInfo { attr, keep_cache, contended })
+    }
+
+    /// Opens a file for reading that is under a lease; the server hears nothing of it. `known` is what it told last, and when that
+    /// was asked. `None`: not under a lease any more.
+    pub fn open_here(&self, node: Node, known: Option<(Attr, Asked)>) -> Option<OpenInfo> {
+        let file = self.core.file(node);
+        file.remember();
+        let (recalls, life) = (self.core.server.recalls(), self.core.server.recalls().life());
+        let mut state = file.state();
+        if let Some((attr, asked)) = &known
+            && !(state.lease.holds(life) && state.known.is_some())
+            && recalls.is_good(node.ino, *asked)
+        {
+            state.learn(attr, life);
+            state.lease.grant(Leases::ATTR, life, attr.version);
+            state.know_whole(life);
+        }
+        let mut info = None;
+        if state.lease.recall == Recalling::No
+            && state.lease.holds(life)
+            && let Some(mut attr) = state.known
+        {
+            state.opens += 1;
+            state.overlay(&mut attr, life);
+            info = Some(OpenInfo { attr, keep_cache: !state.take_stale(), contended: false });
+        }
+        drop(state);
+        self.core.release(file);
+        info
+    }
+
+    /// One of those is closed.
+    pub fn close_here(&self, node: Node) {
+        let Some(file) = self.core.find(node.ino) else { return };
+        let mut state = file.state();
+        state.opens = state.opens.saturating_sub(1);
+        if state.opens == 0 {
+            state.streams = None;
+        }
+        drop(state);
+        self.core.release(file);
+    }
+
+    /// Somebody who is about to open a file has found it, with its layout; `leases` came with that, of a call made then.
+    pub fn bring(&self, node: Node, attr: &Attr, leases: Leases, asked: Asked, layout: Layout) {
+        if !leases.has(Leases::ATTR) {
+            return;
+        }
+        let file = self.core.file(node);
+        file.remember();
+        let (recalls, life) = (self.core.server.recalls(), self.core.server.recalls().life());
+        let mut state = file.state();
+        if recalls.is_good(node.ino, asked) {
+            state.learn(attr, life);
+            state.lease.grant(leases, life, attr.version);
+            state.know_whole(life);
+            if layout.version == state.version() && adopt(&mut state, attr.version, layout).is_err() {
+                // Who reads asks for it and reports.
+                state.map = None;
+            }
+        }
+        drop(state);
+        self.core.weigh_layout(&file);
     }
 
     async fn open_truncated(

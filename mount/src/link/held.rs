@@ -127,7 +127,8 @@ impl Held {
         self.shelf(ino).remove(&ino);
     }
 
-    fn add_open(&self, node: Node) {
+    /// One more open.
+    pub fn add_open(&self, node: Node) {
         let mut shelf = self.shelf(node.ino);
         let entry = shelf.entry(node.ino).or_insert((node, 0));
         entry.1 = entry.1.saturating_add(1);

@@ -95,6 +95,7 @@ async fn resume(session: &Session) -> Result<Conn, LinkError> {
 /// Sends the end of the replay and waits for its answer: all is applied and durable then, up to what comes back.
 async fn declare(session: &Session, conn: &mut Conn) -> Result<Commit, LinkError> {
     let id = session.marks.take();
+    hold_untold(session);
     let exclusive = session.listener.get().map(|listener| listener.exclusive()).unwrap_or_default();
     let recovery = Recovery { opens: session.held.opens(), locks: session.held.all_locks(), exclusive };
     let mut header = Header::new(Kind::Recovery, id);
@@ -119,6 +120,13 @@ async fn declare(session: &Session, conn: &mut Conn) -> Result<Commit, LinkError
             Kind::Reply | Kind::Notice if header.payload_bytes == 0 => {}
             _ => return Err(LinkError::Unexpected("an unknown frame during recovery")),
         }
+    }
+}
+
+/// What the server was not told of is declared with the rest.
+fn hold_untold(session: &Session) {
+    for node in session.listener.get().map(|listener| listener.untold_opens()).unwrap_or_default() {
+        session.held.add_open(node);
     }
 }
 
@@ -162,6 +170,7 @@ fn report(session: &Session, granted: &Granted, lost_opens: usize) {
 /// Declares every open to the new session, which this connection belongs to. Returns those that failed: their files are
 /// gone or out of reach.
 async fn reopen_files(session: &Session, conn: &mut Conn) -> Result<usize, LinkError> {
+    hold_untold(session);
     let opens = session.held.opens();
     let mut single =
         opens.iter().flat_map(|(node, count)| std::iter::repeat_n(*node, *count as usize)).peekable();

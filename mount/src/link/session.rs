@@ -211,6 +211,9 @@ pub trait Listener: Send + Sync + std::fmt::Debug {
     fn handle_lost(&self);
     /// The token is no longer good: nothing that is cached may be shown any more.
     fn handle_revoked(&self);
+    /// Inodes that are open here and of which the server was not told. It is told now, and of others there will be none until
+    /// one of the handlers above was called.
+    fn untold_opens(&self) -> Vec<Node>;
     /// Files with unwritten data, and directories with changes on their way, that only this session may tell of.
     fn exclusive(&self) -> Vec<Node>;
 }

@@ -29,6 +29,7 @@ pub enum Opening {
 pub fn seal(cipher: &Cipher, request: &mut Request) -> Opening {
     match request {
         Request::Lookup { parent, name }
+        | Request::LookupToOpen { parent, name }
         | Request::Link { parent, name, .. }
         | Request::Remove { parent, name, .. } => {
             *name = cipher.seal_name(parent.ino, name);
@@ -64,7 +65,7 @@ pub fn seal(cipher: &Cipher, request: &mut Request) -> Opening {
 /// `EIO`: something in it was not made with this volume's key in its place; logged. Nobody is shown half a directory.
 pub fn open(cipher: &Cipher, opening: &Opening, reply: &mut Reply) -> Result<(), Errno> {
     match reply {
-        Reply::Entry(entry) => shorten(&mut entry.attr),
+        Reply::Entry(entry) | Reply::Found { entry, .. } => shorten(&mut entry.attr),
         Reply::Attr(attr) | Reply::Opened { attr, .. } | Reply::Copied { attr, .. } => shorten(attr),
         Reply::Entries { entries, .. } => {
             let Opening::Names(dir) = opening else { return Err(Errno::EPROTO) };

@@ -157,7 +157,12 @@ impl Vfs {
         self.files.created(entry.node, &entry.attr, grant.leases, grant.asked);
         let found = self.found(place, &entry, grant)?;
         let inode = self.inodes.get(found.nodeid)?;
-        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime, direct: flags.append }) {
+        match self.handles.insert(Handle {
+            inode,
+            touches_atime: !flags.no_atime,
+            direct: flags.append,
+            quiet: false,
+        }) {
             Ok(fh) => Ok((found, Opened { fh, keep_cache: true, direct: flags.append })),
             Err(errno) => {
                 // Neither the open nor the lookup reaches the kernel.

@@ -2,7 +2,10 @@
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::FILE_BYTES_MAX;
-use flexfs_wire::message::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LockFamily, Request};
+use flexfs_wire::message::{
+    Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LockFamily, Request,
+};
+use flexfs_wire::seal::Node;
 
 use super::answer::Opened;
 use super::args::{CopyArgs, OpenFlags, ReadArgs, WriteArgs};
@@ -26,15 +29,23 @@ impl Vfs {
             OpenMode { write: flags.write, truncate: flags.truncate, kill_privileges: flags.kill_privileges };
         // Before the call: a change noticed while it runs must not be forgotten.
         let stale = inode.has_stale_pages();
-        let mut info = self.files.open(ctx.caller, inode.node, mode, Some(ctx.cancel)).await?;
+        if !flags.write {
+            self.note_reader(&inode);
+        }
+        let quietly = if flags.write || flags.truncate { None } else { self.open_quietly(&inode) };
+        let quiet = quietly.is_some();
+        let mut info = match quietly {
+            Some(info) => info,
+            None => self.files.open(ctx.caller, inode.node, mode, Some(ctx.cancel)).await?,
+        };
         inode.note_times(&mut info.attr);
         let keep_cache = info.keep_cache && !stale && !inode.has_stale_pages();
         let node = inode.node;
         let direct = flags.append || info.contended;
-        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime, direct }) {
+        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime, direct, quiet }) {
             Ok(fh) => Ok(Opened { fh, keep_cache, direct }),
             Err(errno) => {
-                self.files.close(ctx.caller, node);
+                self.close_open(ctx.caller, node, quiet);
                 Err(errno)
             }
         }
@@ -118,8 +129,17 @@ impl Vfs {
             let request = Request::Unlock { node, family: owner.family, owner: owner.owner };
             self.remote.call_later(ctx.caller, request);
         }
-        self.files.close(ctx.caller, node);
+        self.close_open(ctx.caller, node, handle.quiet);
         Ok(())
+    }
+
+    fn close_open(&self, caller: Caller, node: Node, quiet: bool) {
+        if quiet {
+            self.files.close_here(node);
+            self.close_quietly(caller, node);
+        } else {
+            self.files.close(caller, node);
+        }
     }
 
     /// `fsync(2)`. `fdatasync(2)` is no cheaper: size and extents are data of the server's history.

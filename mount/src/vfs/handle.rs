@@ -21,6 +21,8 @@ pub(crate) struct Handle {
     pub(crate) touches_atime: bool,
     /// The kernel keeps no pages for it.
     pub(crate) direct: bool,
+    /// The server was not told of this very open.
+    pub(crate) quiet: bool,
 }
 
 /// The table of handles. A handle's number holds its shard and its place; 0 is none.
@@ -97,7 +99,12 @@ mod tests {
         let numbers: Vec<u64> = (0..1000)
             .map(|_| {
                 handles
-                    .insert(Handle { inode: table.get(1).unwrap(), touches_atime: true, direct: false })
+                    .insert(Handle {
+                        inode: table.get(1).unwrap(),
+                        touches_atime: true,
+                        direct: false,
+                        quiet: false,
+                    })
                     .unwrap()
             })
             .collect();

@@ -12,6 +12,7 @@ use flexfs_wire::message::{Caller, Entry, LockFamily};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
+use super::appetite::Appetite;
 use super::content::Content;
 use super::known::Known;
 use crate::lease::Asked;
@@ -43,6 +44,8 @@ pub struct Inode {
     pub(crate) content: Content,
     /// Names of this directory that the kernel may know.
     pub(crate) names: Known,
+    /// Whether its files are opened when they were found.
+    pub(crate) appetite: Appetite,
 }
 
 /// What changes about an inode.
@@ -99,6 +102,7 @@ impl Inode {
             state: Mutex::default(),
             content: Content::default(),
             names: Known::default(),
+            appetite: Appetite::default(),
         }
     }
 

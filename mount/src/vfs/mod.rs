@@ -6,6 +6,7 @@
 //! `args answer` <- `known content` <- `inode handle notice forgotten` <- `recall state told behind gather` <- `name create attr file dir xattr lock atime export`.
 
 mod answer;
+mod appetite;
 mod args;
 mod atime;
 mod attr;
@@ -23,6 +24,7 @@ mod known;
 mod lock;
 mod name;
 mod notice;
+mod quiet;
 mod recall;
 mod state;
 mod told;

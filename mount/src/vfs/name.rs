@@ -31,16 +31,34 @@ impl Vfs {
                 return Ok(Looked::Absent(ValidFor::LEASE));
             }
         }
-        let request = Request::Lookup { parent: parent.node, name: name.clone() };
+        let request = match parent.appetite.has_some() {
+            true => Request::LookupToOpen { parent: parent.node, name: name.clone() },
+            false => Request::Lookup { parent: parent.node, name: name.clone() },
+        };
         let (result, grant) = self.call_granted(ctx, request).await;
         match result {
             Ok(Reply::Entry(entry)) => self.found(Some((&parent, &name)), &entry, grant).map(Looked::Found),
+            Ok(Reply::Found { entry, layout }) => {
+                let found = self.found(Some((&parent, &name)), &entry, grant)?;
+                if let Some(layout) = layout {
+                    parent.appetite.take();
+                    self.files.bring(entry.node, &entry.attr, grant.leases, grant.asked, *layout);
+                }
+                Ok(Looked::Found(found))
+            }
             Ok(other) => Err(misfit(&other)),
             Err(Errno::ENOENT) => match self.name_valid(&parent, &name, grant) {
                 ValidFor::NOTHING => Err(Errno::ENOENT),
                 valid => Ok(Looked::Absent(valid)),
             },
             Err(errno) => Err(errno),
+        }
+    }
+
+    /// A file is opened for reading: others of its directory may be, too.
+    pub(super) fn note_reader(&self, inode: &Inode) {
+        if let Some(dir) = self.inodes.known(inode.parent()) {
+            dir.appetite.add();
         }
     }
 
@@ -55,6 +73,7 @@ impl Vfs {
     /// Those of the system calls.
     pub async fn remove(&self, ctx: Ctx<'_>, parent: u64, name: Name, dir: bool) -> Result<(), Errno> {
         let parent = self.inodes.get(parent)?;
+        let _removing = if dir { None } else { Some(self.begin_removal().await) };
         if self.remove_behind(ctx, (&parent, &name), dir).await? {
             return Ok(());
         }
@@ -99,6 +118,7 @@ impl Vfs {
         }
         let parent = self.inodes.get(source.0)?;
         let new_parent = self.inodes.get(target.0)?;
+        let _removing = if flags == 0 { Some(self.begin_removal().await) } else { None };
         if self.rename_behind(ctx, (&parent, &source.1), (&new_parent, &target.1), flags).await? {
             return Ok(());
         }

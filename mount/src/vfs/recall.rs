@@ -172,7 +172,9 @@ impl Listener for Ear {
             }
             if self.vfs.has_nothing_of(&recall) {
                 done.push(recall.id);
-            } else if recall.keep != Keep::All && self.vfs.has_unsent(recall.ino) {
+            } else if recall.keep != Keep::All
+                && (self.vfs.has_unsent(recall.ino) || self.vfs.quiet.is_untold(recall.ino))
+            {
                 // Unwritten bytes may have to go out: others do not wait for them. The receiver lives as long as the process.
                 drop(self.tasks.send(Task::Recalls(vec![recall])));
             } else {
@@ -199,6 +201,10 @@ impl Listener for Ear {
 
     fn handle_revoked(&self) {
         drop(self.tasks.send(Task::DropAll { restarted: None }));
+    }
+
+    fn untold_opens(&self) -> Vec<Node> {
+        self.vfs.quiet.shut()
     }
 
     fn exclusive(&self) -> Vec<Node> {
@@ -459,6 +465,10 @@ impl Recaller {
             // No more begin: it is shared since the recall was heard.
             self.vfs.remote.behind().wait_here(last);
         }
+        if recall.keep == Keep::Nothing && self.vfs.quiet.is_untold(recall.ino) {
+            let (vfs, ino) = (Arc::clone(&self.vfs), recall.ino);
+            self.on_shard(move || async move { vfs.tell_open(ino).await });
+        }
         let inode = self.vfs.inodes.known(recall.ino);
         match (recall.keep, self.vfs.files.recalled(recall.ino)) {
             (Keep::All, _) | (Keep::Shared, None) => {}
@@ -618,6 +628,7 @@ impl Recaller {
         for inode in inodes.iter().filter(|inode| inode.is_file()) {
             let _ = self.kernel.forget_pages(inode.nodeid, None);
         }
+        self.vfs.quiet.reopen();
         if let Some(epoch) = restarted {
             self.call_later(Request::DropLeases { epoch });
         }

@@ -21,6 +21,7 @@ use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
 use super::known;
 use super::notice::{Notice, Notices};
+use super::quiet::Quiet;
 use super::recall::Task;
 use crate::cancel::Cancel;
 use crate::data;
@@ -59,6 +60,9 @@ pub struct Vfs {
     pub(crate) to_give_back: Mutex<Vec<Ino>>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
     pub(crate) keeps_names: AtomicBool,
+    /// Opens for reading are noted here, and told to the server when it matters.
+    pub(crate) opens_quietly: bool,
+    pub(crate) quiet: Arc<Quiet>,
     /// What the threads that process recalls are to do.
     pub(crate) tasks: OnceLock<Sender<Task>>,
 }
@@ -92,6 +96,8 @@ impl Vfs {
         let may_wait = !flags.ro && !remote.is_soft();
         let makes_behind = may_wait && !flags.root_squash && granted.settings.max_inodes == 0;
         let closes_behind = may_wait && granted.settings.max_blocks == 0;
+        // Elsewhere the server decides by what is open: who has it open keeps what leaves his scope, or is given to root.
+        let opens_quietly = granted.root.ino == Ino::ROOT && !flags.root_squash;
         Self {
             inodes: InodeTable::new(root),
             forgotten: Forgotten::new(),
@@ -107,6 +113,8 @@ impl Vfs {
             own_changes: AtomicU64::new(0),
             to_give_back: Mutex::default(),
             keeps_names: AtomicBool::new(false),
+            opens_quietly,
+            quiet: Arc::default(),
             tasks: OnceLock::new(),
         }
     }

@@ -53,6 +53,7 @@ mod locks;
 mod mapped;
 mod mounting;
 mod names;
+mod opens;
 mod outage;
 mod quickstart;
 mod refusals;

@@ -29,9 +29,9 @@ macro_rules! variants {
 variants!(request_name, REQUESTS, Request: Lookup, GetAttr, ReadLink, ReadDir, GetXattr, ListXattr, StatFs,
     ReadLayout, ReadBlock, TestLock, Heartbeat, GrantInodes, GrantBlocks, Sync, PutBlock, CancelWait, Leave, Open,
     Close, Make, Link, Remove, Rename, SetAttr, SetXattr, RemoveXattr, Write, Fallocate, CopyRange, Lock, Unlock,
-    Acquire, Recalled, GiveBack, DropLeases);
+    Acquire, Recalled, GiveBack, DropLeases, LookupToOpen);
 variants!(reply_name, REPLIES, Reply: Done, Entry, Attr, Bytes, Entries, StatFs, Layout, Segments, Locked, Granted, Inodes,
-    Opened, Copied);
+    Opened, Copied, Found);
 variants!(notice_name, NOTICES, Notice: Durable, Revoked, Closing, Recall);
 variants!(hello_name, HELLOS, Hello: Open, Attach, Resume);
 variants!(welcome_name, WELCOMES, Welcome: Granted, Attached, Recovering, Refused);
@@ -162,6 +162,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Recalled { ids: vec![1, 300] },
         Request::GiveBack { inos: vec![Ino(42), Ino(1 << 40)] },
         Request::DropLeases { epoch: Epoch(3) },
+        Request::LookupToOpen { parent: m, name: name("file") },
     ]
 }
 
@@ -184,6 +185,7 @@ pub(crate) fn replies() -> Vec<Reply> {
         Reply::Inodes { range: Range { start: 9, count: 2 }, seals: (1..=16).collect() },
         Reply::Opened { attr: attr(), layout: Some(layout()) },
         Reply::Copied { length: 3, attr: attr() },
+        Reply::Found { entry: entry(), layout: Some(Box::new(layout())) },
     ]
 }
 

@@ -125,6 +125,7 @@ fn write() -> impl Strategy<Value = Write> + Clone {
 fn reads() -> BoxedStrategy<Request> {
     prop_oneof![
         (node(), name()).prop_map(|(parent, name)| Request::Lookup { parent, name }),
+        (node(), name()).prop_map(|(parent, name)| Request::LookupToOpen { parent, name }),
         node().prop_map(|node| Request::GetAttr { node }),
         node().prop_map(|node| Request::ReadLink { node }),
         (node(), any::<u64>(), any::<u32>(), any::<bool>())
@@ -286,6 +287,8 @@ pub(crate) fn reply() -> BoxedStrategy<Reply> {
             .prop_map(|(start, count, seals)| Reply::Inodes { range: Range { start, count }, seals }),
         (attr(), option::of(layout())).prop_map(|(attr, layout)| Reply::Opened { attr, layout }),
         (any::<u64>(), attr()).prop_map(|(length, attr)| Reply::Copied { length, attr }),
+        (entry(), option::of(layout()))
+            .prop_map(|(entry, layout)| Reply::Found { entry, layout: layout.map(Box::new) }),
     ]
     .boxed()
 }
