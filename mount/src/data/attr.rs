@@ -15,6 +15,7 @@ use flexfs_wire::message::{Caller, Request};
 use super::core::{Core, attr_of};
 use super::file::{File, State};
 use super::pending::{Pending, Told, after};
+use super::promise::LARGE_BYTES_MAX;
 use super::server::Server;
 
 impl<S: Server> Core<S> {
@@ -40,8 +41,9 @@ impl<S: Server> Core<S> {
             pending.join(caller, change, after(now, &pending.attr));
             return state.shown(life);
         }
-        let small = state.is_clean() || self.may_inline(&state);
-        let order = file.order.try_lock_arc().filter(|_| small)?;
+        // Who writes next waits for all of it.
+        let is_soon = state.unwritten() <= LARGE_BYTES_MAX;
+        let order = file.order.try_lock_arc().filter(|_| is_soon)?;
         let (begun, now) = self.server.begin_told(file.node)?;
         let attr = state.shown(life)?;
         let mut pending = Pending::new(attr);

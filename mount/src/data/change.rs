@@ -82,6 +82,7 @@ impl<S: Server> Core<S> {
         // The rest was written before the truncation but is sent behind it: time must not go back.
         state.written = state.written.map(|written| written.max(attr.mtime));
         state.settle();
+        self.end_promise(&mut state);
         drop(state);
         self.budget.give(freed);
     }

@@ -13,6 +13,7 @@ use super::core::{Core, attr_of};
 use super::file::{File, Flight, Progress, State};
 use super::layout::insert;
 use super::pack;
+use super::promise::Promise;
 use super::server::Server;
 
 /// Times a flight is begun anew because its session was lost.
@@ -82,7 +83,7 @@ impl<S: Server> Core<S> {
         let Some(batch) = file.state().flight(number).map(|flight| Arc::clone(&flight.batch)) else {
             return Ok(());
         };
-        let promised = file.state().promised;
+        let promised = file.state().promised == Some(Promise::Small);
         let change = file.begin_change();
         for inline in pack::runs(&batch.pieces) {
             let write = Write {

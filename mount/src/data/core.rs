@@ -1,7 +1,7 @@
 //! What all files share: the table, the budget, the caches, the server.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flexfs_uring::clock;
@@ -22,6 +22,7 @@ use super::file::{File, State};
 use super::files::Config;
 use super::layout::Map;
 use super::lru::Lru;
+use super::promise::Promises;
 use super::readahead::WINDOW_BYTES_MAX;
 use super::server::Server;
 use crate::cancel::Cancel;
@@ -59,8 +60,8 @@ pub(crate) struct Core<S> {
     pub(crate) relieving: AtomicBool,
     /// Bytes that readahead fetches right now.
     pub(crate) ahead: AtomicU64,
-    /// Files whose programs closed them, and whose few bytes are on their way.
-    pub(crate) promised: AtomicUsize,
+    /// What programs have closed, and is on its way.
+    pub(crate) promises: Promises,
     shards: Vec<Mutex<Shard>>,
 }
 
@@ -87,7 +88,7 @@ impl<S: Server> Core<S> {
             puts: async_lock::Semaphore::new(budget.puts_max()),
             relieving: AtomicBool::new(false),
             ahead: AtomicU64::new(0),
-            promised: AtomicUsize::new(0),
+            promises: Promises::default(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             budget,
         }

@@ -21,6 +21,7 @@ use flexfs_wire::time::Time;
 use super::dirty::{Dirty, Piece};
 use super::layout::Map;
 use super::pending::Pending;
+use super::promise::Promise;
 use super::readahead::Streams;
 
 /// Bytes per unit of `Attr::blocks`.
@@ -81,8 +82,8 @@ pub(crate) struct State {
     pub(crate) listed: bool,
     /// When the oldest dirty byte came, for the writeback.
     pub(crate) dirty_since: Option<std::time::Instant>,
-    /// Its program closed it and went on, before the dirty bytes are at the server.
-    pub(crate) promised: bool,
+    /// Its program closed it and went on, before these bytes are at the server.
+    pub(crate) promised: Option<Promise>,
     /// A writeback failed, and the next flush has to say so.
     pub(crate) flush_error: Option<Errno>,
     /// The same for the next write, so that a writer without room stops early.
@@ -311,6 +312,11 @@ impl State {
         self.dirty.is_empty() && self.flights.is_empty()
     }
 
+    /// Bytes that are not at the server.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.dirty.bytes() + self.flights.iter().map(|flight| flight.batch.bytes).sum::<u64>()
+    }
+
     /// Whether nothing here is needed any more once the kernel forgot the inode.
     pub(crate) fn is_idle(&self) -> bool {
         self.is_clean() && self.opens == 0 && self.changing == 0 && self.pending.is_none()
@@ -484,8 +490,7 @@ impl State {
             attr.ctime = attr.ctime.max(written);
         }
         // Not known before the server counts; but never a hole's 0 for a file that has data (tar, cp --sparse).
-        let held: u64 = self.flights.iter().map(|flight| flight.batch.bytes).sum();
-        let more = (self.dirty.bytes() + held).div_ceil(BLOCKS_UNIT);
+        let more = self.unwritten().div_ceil(BLOCKS_UNIT);
         let all = attr.size.div_ceil(4096) * (4096 / BLOCKS_UNIT);
         attr.blocks = attr.blocks.max(all.min(attr.blocks + more));
         if self.kill_privileges || self.flights.iter().any(|flight| flight.batch.kill_privileges) {

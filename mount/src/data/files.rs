@@ -332,7 +332,7 @@ impl<S: Server> Files<S> {
         }
     }
 
-    /// As `flush`, for a program that closes the file and for which a few bytes may be sent behind its back.
+    /// As `flush`, for a program that closes the file and behind whose back bytes may be sent.
     ///
     /// # Errors
     /// As `flush`.
@@ -340,6 +340,22 @@ impl<S: Server> Files<S> {
         match self.core.find(node.ino) {
             Some(file) => self.core.flush_closed(&file, cancel).await,
             None => Ok(()),
+        }
+    }
+
+    /// Everything written to the inode is at the server, before a name of it takes the place of another. `None`: which inode is not
+    /// known, and it is done for all that were closed with bytes on their way.
+    ///
+    /// # Errors
+    /// What a writeback met and nobody was told yet; `EINTR` (the work goes on).
+    pub async fn settle(&self, ino: Option<Ino>, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        match ino.map(|ino| self.core.find(ino)) {
+            Some(Some(file)) => self.core.settle(&file, cancel).await,
+            Some(None) => Ok(()),
+            None => {
+                let core = Arc::clone(&self.core);
+                to_the_end(async move { core.clean_closed().await }, cancel).await
+            }
         }
     }
 

@@ -1,22 +1,45 @@
 //! Everything dirty of a file goes to the server.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use event_listener::EventListener;
+use flexfs_uring::clock;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::limits::INLINE_BYTES_MAX;
+use flexfs_wire::message::{Reply, Request};
 
-use super::core::Core;
+use super::core::{Core, NOBODY};
 use super::file::{File, Progress, Recalling, State};
 use super::pack;
+use super::promise::Promise;
 use super::server::Server;
 use super::wait::to_the_end;
 use crate::cancel::Cancel;
 
-/// Closed files whose bytes are on their way at once, each of `INLINE_BYTES_MAX` at most: what a server with a full disk must
-/// have room for, for each of its clients (`engine/room.rs`).
-const PROMISED_MAX: usize = 512;
+/// What a program that closes a file is told.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    /// All of it is at the server.
+    Clean,
+    /// It will be.
+    Promised(Promise),
+    /// It has to wait.
+    No,
+}
+
+/// The server is asked for its room. One that ends in the middle (its shard ends) lets others ask.
+struct Asking<S: Server> {
+    core: Arc<Core<S>>,
+    asked: Instant,
+    bytes: Option<u64>,
+}
+
+impl<S: Server> Drop for Asking<S> {
+    fn drop(&mut self) {
+        self.core.promises.learn(self.asked, self.bytes);
+    }
+}
 
 /// What is to be done for flights that are on their way.
 enum Step {
@@ -40,44 +63,90 @@ impl<S: Server> Core<S> {
         file.state().report()
     }
 
-    /// As [`Core::flush`], for a program that closes the file. A few bytes of a file that nobody else looks at unasked are
-    /// sent behind its back: others that look get them, and the server takes them on a full disk, too.
+    /// As [`Core::flush`], for a program that closes the file. What nobody else looks at unasked is sent behind its back, where
+    /// the server is certain to have room for it: others that look get it.
     pub(crate) async fn flush_closed(
         self: &Arc<Self>,
         file: &Arc<File>,
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
-        if self.promise(file) { file.state().report() } else { self.flush(file, cancel).await }
+        let promised = self.promise(file);
+        match promised {
+            Told::Clean => {}
+            // Goes when it is closed by all: it may be removed, or written to, until then.
+            Told::Promised(Promise::Small) => {}
+            Told::Promised(Promise::Large(_)) => self.send_behind(file),
+            Told::No => return self.flush(file, cancel).await,
+        }
+        file.state().report()
     }
 
-    /// Whether nothing is unwritten, or it may be sent when the program has gone on.
-    fn promise(&self, file: &File) -> bool {
+    /// Looks what a program that closes the file is told.
+    fn promise(self: &Arc<Self>, file: &File) -> Told {
         let mut state = file.state();
         if state.is_clean() {
-            return true;
-        }
-        if !self.may_inline(&state) {
-            return false;
-        }
-        if state.promised {
-            return true;
+            return Told::Clean;
         }
         let alone = state.lease.recall == Recalling::No
             && state.lease.is_exclusive(self.server.recalls().life())
             && state.flush_error.is_none();
         if !alone {
-            return false;
+            return Told::No;
         }
-        let one_more = |count: usize| (count < PROMISED_MAX).then_some(count + 1);
-        state.promised = self.promised.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
-        state.promised
+        let promise = if self.may_inline(&state) {
+            self.promises.take_small(state.promised)
+        } else {
+            let now = clock::now();
+            self.ask_room(now);
+            self.promises.take_large(state.promised, state.unwritten(), now)
+        };
+        let Some(promise) = promise else { return Told::No };
+        state.promised = Some(promise);
+        Told::Promised(promise)
+    }
+
+    /// Asks the server for its room when that was long ago.
+    fn ask_room(self: &Arc<Self>, now: Instant) {
+        if !self.promises.begin_asking(now) {
+            return;
+        }
+        let asking = Asking { core: Arc::clone(self), asked: now, bytes: None };
+        drop(flexfs_uring::spawn(async move {
+            let mut asking = asking;
+            // Not behind changes of names: they are no matter, and may be many.
+            let answer = asking.core.server.call_past(NOBODY, Request::StatFs, None).await;
+            if let Ok(Reply::StatFs(figures)) = answer {
+                asking.bytes = Some(figures.bytes_free);
+            }
+        }));
+    }
+
+    fn send_behind(self: &Arc<Self>, file: &Arc<File>) {
+        let (core, file) = (Arc::clone(self), Arc::clone(file));
+        drop(flexfs_uring::spawn(async move {
+            // Errors are kept with the file.
+            let _ = core.clean(&file, None).await;
+            core.release(file);
+        }));
+    }
+
+    /// Before a name of the file takes the place of another: what was written is at the server, so that nobody finds less under that
+    /// name when this client or the server dies. An error that is not told yet is left for those it is meant for.
+    pub(crate) async fn settle(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
+        self.clean(file, cancel).await?;
+        file.state().flush_error.map_or(Ok(()), Err)
     }
 
     /// Nothing is unwritten any more, or it is lost: what was promised is done with.
     pub(crate) fn end_promise(&self, state: &mut State) {
-        if state.promised && state.is_clean() {
-            state.promised = false;
-            self.promised.fetch_sub(1, Ordering::Relaxed);
+        if state.is_clean()
+            && let Some(promise) = state.promised.take()
+        {
+            self.promises.end(promise);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The bytes of files: what was written here and is on its way, what was read and may be wanted again.
 //!
-//! Layers, lower ones never import upward: `server wait lru dirty budget memory figures pending` <- `layout pack cache
+//! Layers, lower ones never import upward: `server wait lru dirty budget memory figures pending promise` <- `layout pack cache
 //! readahead` <- `file` <- `core` <- `put commit fetch` <- `flush` <- `read write change attr seek writeback` <- `files`.
 
 mod attr;
@@ -23,6 +23,7 @@ mod memory;
 mod model;
 mod pack;
 mod pending;
+mod promise;
 mod put;
 mod read;
 mod readahead;

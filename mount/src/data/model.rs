@@ -12,7 +12,7 @@ use flexfs_wire::id::{BlockId, Commit, Ino};
 use flexfs_wire::lease::Leases;
 use flexfs_wire::limits::INLINE_BYTES_MAX;
 use flexfs_wire::message::{
-    Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Reply, Request, Write,
+    Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Reply, Request, StatFs, Write,
 };
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Compression;
@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) write_errors: Vec<Errno>,
     /// The same for `PutBlock`.
     pub(crate) put_errors: Vec<Errno>,
+    /// What is free, as it says.
+    pub(crate) free_bytes: u64,
     /// Calls are not answered before this is lifted.
     pub(crate) away: bool,
     /// So many reads of blocks answer damaged bytes.
@@ -266,6 +268,12 @@ impl World {
             Request::GetAttr { node } | Request::Acquire { node } => {
                 Ok(Reply::Attr(self.file(node.ino)?.attr))
             }
+            Request::StatFs => Ok(Reply::StatFs(StatFs {
+                bytes_total: u64::MAX,
+                bytes_free: self.free_bytes,
+                inodes_total: 0,
+                inodes_free: 0,
+            })),
             Request::ReadLayout { node, start, end } => {
                 self.layout_reads += 1;
                 let most = self.window_extents;

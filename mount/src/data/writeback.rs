@@ -53,6 +53,13 @@ impl<S: Server> Core<S> {
         error.map_or(Ok(()), Err)
     }
 
+    /// What was closed with bytes on their way is at the server.
+    pub(crate) async fn clean_closed(self: &Arc<Self>) {
+        let mut files = self.dirty_files();
+        files.retain(|file| file.state().promised.is_some());
+        self.clean_files(files).await;
+    }
+
     /// Begins to send what is dirty because memory is short; largest files first, half of it, and so on.
     pub(crate) fn relieve(self: &Arc<Self>) {
         if self.relieving.swap(true, Ordering::SeqCst) {

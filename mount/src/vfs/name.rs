@@ -9,6 +9,7 @@ use flexfs_wire::message::{RENAME_EXCHANGE, RENAME_NOREPLACE, Reply, Request};
 use flexfs_wire::name::Name;
 
 use super::answer::{Found, Looked, ValidFor};
+use super::behind::Place;
 use super::content::Unknown;
 use super::inode::Inode;
 use super::known;
@@ -118,6 +119,7 @@ impl Vfs {
         }
         let parent = self.inodes.get(source.0)?;
         let new_parent = self.inodes.get(target.0)?;
+        self.settle_moved(ctx, (&parent, &source.1), (&new_parent, &target.1), flags).await?;
         let _removing = if flags == 0 { Some(self.begin_removal().await) } else { None };
         if self.rename_behind(ctx, (&parent, &source.1), (&new_parent, &target.1), flags).await? {
             return Ok(());
@@ -151,6 +153,25 @@ impl Vfs {
             }
         }
         renamed
+    }
+
+    /// What takes the place of another name has its bytes at the server before: a program that writes a new version of a file, closes
+    /// it and moves it over the old one must not be left with neither when this machine dies (`auto_da_alloc` of ext4).
+    async fn settle_moved(
+        &self,
+        ctx: Ctx<'_>,
+        (dir, name): Place<'_>,
+        (new_dir, new_name): Place<'_>,
+        flags: u32,
+    ) -> Result<(), Errno> {
+        if flags & RENAME_NOREPLACE != 0 || self.is_absent(new_dir, new_name) {
+            return Ok(());
+        }
+        self.files.settle(dir.content.child(known::hash(name)), Some(ctx.cancel)).await?;
+        if flags & RENAME_EXCHANGE != 0 {
+            self.files.settle(new_dir.content.child(known::hash(new_name)), Some(ctx.cancel)).await?;
+        }
+        Ok(())
     }
 
     /// The inode is to be found there now.

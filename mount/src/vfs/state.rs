@@ -50,7 +50,7 @@ pub struct Vfs {
     pub(crate) flags: Flags,
     /// What is made may be sent behind where nobody else looks: nothing of what the server refuses for is in force.
     pub(crate) makes_behind: bool,
-    /// Small files may be sent behind the program that closes them: no bound on space may refuse them.
+    /// Bytes may be sent behind the program that closes the file: no bound on space may refuse them.
     pub(crate) closes_behind: bool,
     /// Renames begun, and ended.
     pub(crate) renames: Arc<AtomicU64>,

@@ -196,7 +196,8 @@ fn refused_late(transport: Transport) {
     let cluster = Cluster::start(transport);
     let other = cluster.second_mount();
     fs::create_dir(cluster.path("new")).unwrap();
-    fs::write(cluster.path("new/first"), "").unwrap();
+    // Who has no numbers is refused at once.
+    touch_on_each_core(&cluster.path("new"));
     cluster.configure(&["update", "volume", VOLUME, "--flags", "ro"]).ok();
     let folder = File::open(cluster.path("new")).unwrap();
     // The mount does not know that the volume is read-only now.
@@ -231,7 +232,7 @@ fn refused_late(transport: Transport) {
 }
 
 /// Each core has numbers for new inodes then.
-fn touch_on_each_core(folder: &Path) {
+pub(crate) fn touch_on_each_core(folder: &Path) {
     for number in 0..8 * std::thread::available_parallelism().unwrap().get() {
         let cpu = number / 8;
         let file = folder.join(format!("first-{number}"));

@@ -38,6 +38,7 @@ mod acls;
 mod behind;
 mod certificates;
 mod child;
+mod closed;
 mod coherence;
 mod crash;
 mod encryption;

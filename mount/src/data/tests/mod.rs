@@ -1,5 +1,6 @@
 //! The whole of it against a server of maps and a flat vector of bytes.
 
+mod closed;
 mod errors;
 mod flat;
 mod growth;

@@ -28,7 +28,10 @@ fn killed(transport: Transport) {
         fs::rename(cluster.path("temporary"), cluster.path(name)).unwrap();
     }
     File::create(cluster.path("locked")).unwrap();
-    File::create(cluster.path("appended")).unwrap().write_all(&pattern(0, 50_000)).unwrap();
+    let mut file = File::create(cluster.path("appended")).unwrap();
+    file.write_all(&pattern(0, 50_000)).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
     File::open(cluster.mnt()).unwrap().sync_all().unwrap();
     let before = used(&other);
     let orphans: Vec<File> = (0..ORPHANS).map(|_| orphan(&cluster.path("orphan"))).collect();
