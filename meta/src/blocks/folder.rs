@@ -75,7 +75,6 @@ impl Folders {
 }
 
 async fn sync_now(folder: &Path) -> io::Result<()> {
-    let file = File::open(folder).await?;
-    file.sync().await?;
-    file.close().await
+    // Closes itself, and nobody waits for that.
+    File::open(folder).await?.sync().await
 }

@@ -130,6 +130,8 @@ struct Shared {
 #[derive(Debug)]
 struct Wanted {
     sequence: u64,
+    /// Wanted when the thread has nothing else to do.
+    later: u64,
     stop: bool,
 }
 
@@ -182,7 +184,7 @@ impl Fjall {
         database.persist(PersistMode::SyncAll).map_err(engine)?;
         let shared = Arc::new(Shared {
             publisher: Publisher::starting_at(Commit(survived)),
-            wanted: Mutex::new(Wanted { sequence: survived, stop: false }),
+            wanted: Mutex::new(Wanted { sequence: survived, later: survived, stop: false }),
             work: Condvar::new(),
         });
         let syncer = Syncer {
@@ -267,8 +269,13 @@ impl Store for Fjall {
             return Err(refused("write", &error));
         }
         self.sequence = next;
-        self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).sequence = next;
-        self.shared.work.notify_one();
+        let mut wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if batch.lazy {
+            wanted.later = next;
+        } else {
+            wanted.sequence = next;
+            self.shared.work.notify_one();
+        }
         Ok(Commit(next))
     }
 
@@ -365,6 +372,7 @@ impl Syncer {
                     room.measure();
                 }
                 now = wanted();
+                now.sequence = now.sequence.max(now.later);
             }
         }
     }
@@ -485,6 +493,27 @@ mod tests {
         let mut batch = Batch::default();
         batch.put([&[7][..], &number.to_be_bytes()].concat(), number.to_le_bytes().to_vec());
         store.commit(batch).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_waits_for_comes_with_the_next_or_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        let lazy = |store: &mut Fjall| {
+            let mut batch = Batch::default();
+            batch.put(vec![8], vec![1]);
+            batch.set_lazy();
+            store.commit(batch).unwrap()
+        };
+        let first = lazy(&mut store);
+        assert!(!store.durable().wait(first, IDLE / 4), "a sync that nobody asked for");
+        let second = put(&mut store, 1);
+        assert!(second > first && store.durable().wait(second, LONG));
+        let last = lazy(&mut store);
+        assert!(store.durable().wait(last, LONG), "nobody comes, and it is done all the same");
+        let unsynced = lazy(&mut store);
+        store.close().unwrap();
+        assert!(open(folder.path()).durable().current() >= unsynced);
     }
 
     fn numbers(store: &Fjall) -> Vec<u32> {

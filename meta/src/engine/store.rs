@@ -59,6 +59,7 @@ pub trait Store: Send + std::fmt::Debug {
 pub struct Batch {
     pub(crate) changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(crate) vital: bool,
+    pub(crate) lazy: bool,
 }
 
 impl Batch {
@@ -80,6 +81,11 @@ impl Batch {
     /// Marks it as one that frees space, or that nobody could free space without: accepted on a disk that is nearly full.
     pub fn set_vital(&mut self) {
         self.vital = true;
+    }
+
+    /// Marks it as one that nobody waits for: it becomes durable with the next that is not, or within a second or two.
+    pub fn set_lazy(&mut self) {
+        self.lazy = true;
     }
 
     /// Number of changes.

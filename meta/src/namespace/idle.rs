@@ -199,6 +199,11 @@ impl<S: Store> Namespace<S> {
             self.roster.spend_block(block.0, &mut batch);
         }
         batch.put(key::idle(block), encode(&bytes));
+        if surplus.is_empty() {
+            // The block's own sync is not to wait for this one's. A `Write` that names it is a later commit; with none, and without
+            // this row, it is a stray. That numbers are spent must be known before their files go.
+            batch.set_lazy();
+        }
         self.store.commit(batch)?;
         for block in surplus {
             self.idle.let_go(block);
