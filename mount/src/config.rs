@@ -118,6 +118,12 @@ pub struct MountArgs {
     /// Memory for cached and unwritten data, e.g. 10%, 4G [default: 1/8 of memory, at most 4G].
     #[arg(long = "memCapacity")]
     pub mem_capacity: Option<Capacity>,
+    /// Cache what is read on this machine's disk, at most so much, e.g. 64M, 10G, 5% (of the folder's file system) [default: no].
+    #[arg(long = "diskQuota")]
+    pub disk_quota: Option<Capacity>,
+    /// Folder of the disk cache, on a local disk [default: ~/.flexfs/mount/cache].
+    #[arg(long = "diskFolder", requires = "disk_quota")]
+    pub disk_folder: Option<PathBuf>,
     /// Log of the daemon [default: /var/log/flexfs/MOUNT-POINT.log].
     #[arg(long = "logFile")]
     pub log_file: Option<PathBuf>,
@@ -151,6 +157,7 @@ impl MountArgs {
         absolute(&mut self.state_folder)?;
         self.creds_file.as_mut().map(absolute).transpose()?;
         self.log_file.as_mut().map(absolute).transpose()?;
+        self.disk_folder.as_mut().map(absolute).transpose()?;
         Ok(())
     }
 
@@ -189,6 +196,8 @@ impl MountArgs {
             "logFile" => self.log_file = Some(PathBuf::from(text()?)),
             "stateFolder" => self.state_folder = PathBuf::from(text()?),
             "memCapacity" => self.mem_capacity = Some(text()?.parse()?),
+            "diskQuota" => self.disk_quota = Some(text()?.parse()?),
+            "diskFolder" => self.disk_folder = Some(PathBuf::from(text()?)),
             "transport" => {
                 self.transport = Transport::from_str(text()?, false)
                     .map_err(|_| "option transport is auto, uring or dev".to_owned())?;
@@ -231,6 +240,12 @@ impl MountArgs {
         if let Some(capacity) = self.mem_capacity {
             pair("--memCapacity", capacity.to_string().into());
         }
+        if let Some(quota) = self.disk_quota {
+            pair("--diskQuota", quota.to_string().into());
+        }
+        if let Some(path) = &self.disk_folder {
+            pair("--diskFolder", path.into());
+        }
         pair("--stateFolder", self.state_folder.clone().into());
         pair("--transport", self.transport.name().into());
         args.extend(["--".into(), self.volume.clone().into(), self.mount_point.clone().into()]);
@@ -258,6 +273,27 @@ impl MountArgs {
         self.creds_file.clone().unwrap_or_else(|| default_creds_path(&self.volume))
     }
 
+    /// Folder and quota of the disk cache, if there is to be one.
+    ///
+    /// # Errors
+    /// A folder without a quota, or on the mount itself.
+    pub fn disk(&self) -> Result<Option<(PathBuf, Capacity)>, String> {
+        let Some(quota) = self.disk_quota else {
+            return match self.disk_folder {
+                Some(_) => Err("a diskFolder needs a diskQuota, e.g. diskQuota=10G".to_owned()),
+                None => Ok(None),
+            };
+        };
+        let folder = self.disk_folder.clone().unwrap_or_else(|| home().join(".flexfs/mount/cache"));
+        if folder.starts_with(&self.mount_point) {
+            let folder = folder.display();
+            return Err(format!(
+                "the disk cache {folder} would lie on the mount itself; choose another --diskFolder"
+            ));
+        }
+        Ok(Some((folder, quota)))
+    }
+
     /// The log file in force.
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
@@ -281,8 +317,11 @@ impl MountArgs {
 /// `~/.flexfs/mount/creds/VOLUME`; root's home where none is set, as under `mount(8)` at boot.
 #[must_use]
 pub fn default_creds_path(volume: &str) -> PathBuf {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).unwrap_or_else(|| "/root".into());
-    Path::new(&home).join(".flexfs/mount/creds").join(volume)
+    home().join(".flexfs/mount/creds").join(volume)
+}
+
+fn home() -> PathBuf {
+    std::env::var_os("HOME").filter(|home| !home.is_empty()).unwrap_or_else(|| "/root".into()).into()
 }
 
 /// Memory of the machine in bytes.
@@ -312,9 +351,25 @@ mod tests {
         assert!(args.ro && args.transport == Transport::Dev && args.umask == Some(0o27));
         assert_eq!(args.mem_bytes(), 2 << 30);
         assert_eq!(args.creds_path(), Path::new("/c"));
-        for bad in ["acls", "umask=999", "credsFile", "credsFile=", "transport=tcp", "memCapacity=0"] {
+        for bad in
+            ["acls", "umask=999", "credsFile", "credsFile=", "transport=tcp", "memCapacity=0", "diskQuota="]
+        {
             assert!(args.apply_options(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_disk_cache_is_asked_for_by_its_quota() {
+        let disk = |options: &str| {
+            let mut args = MountArgs::new("vol", Path::new("/mnt"));
+            args.apply_options(options).unwrap();
+            args.disk()
+        };
+        assert_eq!(disk(""), Ok(None));
+        assert_eq!(disk("diskQuota=5%,diskFolder=/c"), Ok(Some(("/c".into(), Capacity::Percent(5)))));
+        assert!(disk("diskQuota=1G").unwrap().unwrap().0.ends_with(".flexfs/mount/cache"));
+        assert!(disk("diskFolder=/c").unwrap_err().contains("diskQuota"));
+        assert!(disk("diskQuota=1G,diskFolder=/mnt/c").unwrap_err().contains("mount itself"));
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn paths(c: &mut Criterion) {
                 flags: Flags::default(),
                 soft: false,
                 mem_capacity: 0,
+                disk: None,
                 shards: 1,
             };
             setup::connect(&config).unwrap()

@@ -16,6 +16,7 @@ use super::attach::{Attached, Plan};
 use super::signal::Signals;
 use super::spawn::Ready;
 use crate::config::MountArgs;
+use crate::disk;
 use crate::fuse::attach::{self, Unmounted};
 use crate::setup::{self, Session};
 use crate::shard::Shards;
@@ -59,6 +60,7 @@ pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
     args.mount_point.clone_from(&target);
     let claim = claim(&Place::new(&args.state_folder, &target), &target)?;
     let creds = creds_file::load(TokenKind::Volume, &args.creds_path())?;
+    let disk = args.disk().map_err(anyhow::Error::msg)?;
     // Before any other thread, for threads inherit it.
     let in_force = harden::give_up(&Needs { user: None, keep: Keep::Mounts, reach: None })?;
     tracing::info!("given up what is not needed: {in_force}");
@@ -70,6 +72,7 @@ pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
         flags: args.flags(),
         soft: args.soft,
         mem_capacity: args.mem_bytes(),
+        disk: disk.map(|(folder, quota)| disk::Settings { folder, quota }),
         shards: shards.count(),
     })?;
     let (events, happened) = unbounded();

@@ -14,10 +14,10 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 
 use super::budget::Budget;
-use super::lru::Lru;
 use super::spare::Spare;
 use crate::cancel::Cancel;
 use crate::cancel::or_cancel;
+use crate::lru::Lru;
 
 /// Shards of the table: locks are held for a look-up, and this many cores seldom meet.
 const SHARDS: usize = 64;

@@ -21,11 +21,11 @@ use super::figures::Counters;
 use super::file::{File, State};
 use super::files::Config;
 use super::layout::Map;
-use super::lru::Lru;
 use super::promise::Promises;
 use super::readahead::WINDOW_BYTES_MAX;
 use super::server::Server;
 use crate::cancel::Cancel;
+use crate::lru::Lru;
 
 /// Shards of the table: a lock is held for a look-up.
 const SHARDS: usize = 64;

@@ -13,9 +13,9 @@ use super::cache::{Bytes, Cache, Claim, Fetch, Found};
 use super::core::Core;
 use super::layout::Want;
 use super::server::Server;
-use super::wait::all;
 use crate::cancel::Cancel;
 use crate::store::Place;
+use crate::wait::all;
 
 const SEGMENT: usize = SEGMENT_BYTES as usize;
 /// Segments that readahead asks for in one request: 1 MiB keeps a link busy and lets others in between.

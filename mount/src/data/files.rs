@@ -21,9 +21,9 @@ use super::layout::Map;
 use super::memory;
 use super::read::adopt;
 use super::server::Server;
-use super::wait::to_the_end;
 use crate::cancel::Cancel;
 use crate::lease::Asked;
+use crate::wait::to_the_end;
 
 /// What file data needs to know of volume and command line.
 #[derive(Clone, Debug)]

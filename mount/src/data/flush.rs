@@ -14,8 +14,8 @@ use super::file::{File, Progress, Recalling, State};
 use super::pack;
 use super::promise::Promise;
 use super::server::Server;
-use super::wait::to_the_end;
 use crate::cancel::Cancel;
+use crate::wait::to_the_end;
 
 /// What a program that closes a file is told.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! The bytes of files: what was written here and is on its way, what was read and may be wanted again.
 //!
-//! Layers, lower ones never import upward: `server wait lru dirty budget memory figures pending promise` <- `layout pack cache
+//! Layers, lower ones never import upward: `server dirty budget memory figures pending promise` <- `layout pack cache
 //! readahead` <- `file` <- `core` <- `put commit fetch` <- `flush` <- `read write change attr seek writeback` <- `files`.
 
 mod attr;
@@ -17,7 +17,6 @@ mod files;
 mod flush;
 pub mod layout;
 mod lease;
-mod lru;
 mod memory;
 #[cfg(test)]
 mod model;
@@ -32,7 +31,6 @@ mod server;
 mod spare;
 #[cfg(test)]
 mod tests;
-mod wait;
 mod write;
 mod writeback;
 

@@ -12,7 +12,7 @@ use flexfs_wire::limits::WRITEBACK_MS;
 use super::core::Core;
 use super::file::{File, Progress};
 use super::server::Server;
-use super::wait::all;
+use crate::wait::all;
 
 /// How often is looked for old data. Data is as old as this beyond its age at most when it is sent.
 const LOOK_EVERY: Duration = Duration::from_millis(WRITEBACK_MS / 5);

@@ -37,6 +37,7 @@ use super::task;
 use super::veil;
 use super::waiter::{Outcome, Waiter};
 use crate::cancel::{Cancel, or_cancel};
+use crate::disk::Disk;
 use crate::lease::Recalls;
 
 /// Calls of one link without an answer beyond which new ones wait: a little below what the server takes, so that
@@ -231,6 +232,11 @@ impl Remote {
     /// What the volume is encrypted with.
     pub(crate) fn cipher(&self) -> Option<&Arc<Cipher>> {
         self.session.target.cipher.as_ref()
+    }
+
+    /// The disk cache of this mount.
+    pub(crate) fn disk(&self) -> Option<&Arc<Disk>> {
+        self.session.target.disk.as_ref()
     }
 
     /// Whether calls fail when the server is away for long, instead of waiting.

@@ -24,6 +24,7 @@ use super::first::First;
 use super::held::Held;
 use super::mark::Marks;
 use super::unstable::Unstable;
+use crate::disk::Disk;
 use crate::lease::Recalls;
 
 /// How often an outage is mentioned again.
@@ -50,6 +51,8 @@ pub struct Target {
     pub shards: usize,
     /// What the volume is encrypted with.
     pub cipher: Option<Arc<Cipher>>,
+    /// Where segments that were read are kept on this machine.
+    pub disk: Option<Arc<Disk>>,
     /// How a server is found that is no longer at its address.
     pub locate: Option<Locate>,
     /// A wait for a lock longer than this is asked for anew: the server keeps the answers to all calls behind the oldest one

@@ -10,6 +10,7 @@ use flexfs_wire::token::Secret;
 
 use super::admin::{self, AdminError};
 use super::encryption::{self, EncryptionError};
+use crate::disk::{self, Disk};
 use crate::link::{Locate, OpenError, Remote, Target};
 
 /// A soft mount gives errors after this much absence of the server: long enough for a restart with recovery.
@@ -34,6 +35,8 @@ pub struct Config {
     pub soft: bool,
     /// Bytes of memory for dirty data and caches; 0 for the default.
     pub mem_capacity: u64,
+    /// The disk cache, if there is to be one.
+    pub disk: Option<disk::Settings>,
     /// Shards that will serve.
     pub shards: usize,
 }
@@ -57,6 +60,9 @@ pub enum SetupError {
     /// The volume's key was not had.
     #[error(transparent)]
     Encryption(#[from] EncryptionError),
+    /// There can be no disk cache where it was asked for.
+    #[error(transparent)]
+    Disk(#[from] disk::OpenError),
     /// The metadata server refused or is away.
     #[error(transparent)]
     Meta(#[from] OpenError),
@@ -72,6 +78,10 @@ pub fn connect(config: &Config) -> Result<Arc<Remote>, SetupError> {
         return Err(SetupError::Volume { wanted: config.volume.clone(), found: found.settings.name });
     }
     let cipher = encryption::cipher(&config.creds, &found)?;
+    let disk = match &config.disk {
+        Some(settings) => Some(Disk::open(settings, &found.settings.id, &config.client)?),
+        None => None,
+    };
     let target = Target {
         meta_addr: found.meta_addr,
         tls: tls::client_config(config.creds.token.ca_pin, Role::Meta, ALPN_META),
@@ -82,6 +92,7 @@ pub fn connect(config: &Config) -> Result<Arc<Remote>, SetupError> {
         soft: config.soft.then_some(SOFT_AFTER),
         shards: config.shards,
         cipher,
+        disk,
         locate: Some(locate(&config.creds)),
         lock_wait_max: LOCK_WAIT_MAX,
     };

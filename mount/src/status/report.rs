@@ -5,7 +5,16 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{data, fuse, link, vfs};
+use crate::{data, disk, fuse, link, vfs};
+
+/// Parts of a report: their titles for people, their names.
+const PARTS: [(&str, &str); 5] = [
+    ("session", "link"),
+    ("data", "data"),
+    ("disk cache", "disk"),
+    ("requests", "requests"),
+    ("kernel", "vfs"),
+];
 
 /// All there is to say about a mount.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +42,9 @@ pub struct Report {
     pub link: link::Figures,
     /// Cached and unwritten data.
     pub data: data::Figures,
+    /// The disk cache, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<disk::Figures>,
     /// Requests of the kernel.
     pub requests: fuse::seat::Figures,
     /// Inodes and open files.
@@ -101,11 +113,16 @@ pub fn text(report: &Value) -> String {
             rate("seconds"),
         ),
     ];
-    for (title, name) in [("session", "link"), ("data", "data"), ("requests", "requests"), ("kernel", "vfs")]
-    {
+    for (title, name) in PARTS {
+        let fields = report.get(name).and_then(Value::as_object);
+        // Only some mounts have a disk cache.
+        if name == "disk" && fields.is_none() {
+            continue;
+        }
         lines.push(format!("  {title}"));
-        let fields = report.get(name).and_then(Value::as_object).into_iter().flatten();
-        lines.extend(fields.map(|(key, value)| format!("    {key:<22} {}", plain(value))));
+        lines.extend(
+            fields.into_iter().flatten().map(|(key, value)| format!("    {key:<22} {}", plain(value))),
+        );
     }
     lines.join("\n")
 }

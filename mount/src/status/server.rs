@@ -147,6 +147,7 @@ impl Server {
             read_only: *read_only,
             link: remote.figures(),
             data: files.figures(),
+            disk: remote.disk().map(|disk| disk.figures()),
             requests,
             vfs: vfs.figures(),
             throughput,

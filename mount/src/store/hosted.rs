@@ -1,13 +1,17 @@
-//! Blocks at the metadata server.
+//! Blocks at the metadata server, and on this machine's disk what was read of them before.
 
-use flexfs_wire::block::{Codec, check_stored, open_encrypted, open_segment};
+use std::ops::Range;
+
+use flexfs_wire::block::{BlockError, Codec, check_stored};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use flexfs_wire::message::Segment;
 use flexfs_wire::seal::Node;
 
+use super::opened;
 use super::place::Place;
 use crate::cancel::Cancel;
+use crate::disk::Disk;
 use crate::link::Remote;
 
 /// How often a read whose link breaks in the middle of the answer is begun anew before it counts as a fault. The waits in
@@ -23,6 +27,68 @@ enum Attempt {
 
 /// See [`super::Store::read`].
 pub(crate) async fn read(
+    remote: &Remote,
+    node: Node,
+    block: BlockId,
+    first: u32,
+    places: &mut [Place<'_>],
+    cancel: Option<&Cancel>,
+) -> Result<(), Errno> {
+    let Some(disk) = remote.disk() else { return fetch(remote, node, block, first, places, cancel).await };
+    // Who may not ask the server may not ask the disk either, before and after: the session may end meanwhile.
+    remote.check()?;
+    let missing = read_disk(remote, disk, block, first, places).await;
+    remote.check()?;
+    for range in missing {
+        let first = first + u32::try_from(range.start).map_err(|_| Errno::EINVAL)?;
+        fetch(remote, node, block, first, &mut places[range], cancel).await?;
+    }
+    Ok(())
+}
+
+/// Fills the places with what the disk has; the ranges of places that it has not, or not any more. An error there is none: what is not
+/// right is the server's to give.
+async fn read_disk(
+    remote: &Remote,
+    disk: &Disk,
+    block: BlockId,
+    first: u32,
+    places: &mut [Place<'_>],
+) -> Vec<Range<usize>> {
+    let cipher = remote.cipher().map(|cipher| cipher.block(block));
+    let mut plain = Vec::new();
+    let mut missing: Vec<Range<usize>> = Vec::new();
+    let pieces = disk.read(block, first, places.len()).await;
+    for ((index, (place, piece)), number) in places.iter_mut().zip(pieces).enumerate().zip(first..) {
+        let Some(piece) = piece else {
+            miss(&mut missing, index);
+            continue;
+        };
+        let segment = &piece.segment;
+        let opened = match place.room(segment.raw_bytes) {
+            Some(room) => opened::open(cipher.as_ref(), number, segment, piece.stored(), room, &mut plain),
+            None => Err(BlockError::Index),
+        };
+        match opened {
+            Ok(()) => disk.accept(piece),
+            Err(error) => {
+                disk.refuse(block, number, piece, &error);
+                miss(&mut missing, index);
+            }
+        }
+    }
+    missing
+}
+
+/// One more that is missing.
+fn miss(missing: &mut Vec<Range<usize>>, index: usize) {
+    match missing.last_mut() {
+        Some(range) if range.end == index => range.end += 1,
+        _ => missing.push(index..index + 1),
+    }
+}
+
+async fn fetch(
     remote: &Remote,
     node: Node,
     block: BlockId,
@@ -58,7 +124,8 @@ async fn attempt(
             tracing::error!(%node.ino, %block, segment = number, raw_bytes = segment.raw_bytes, "a segment is shorter than the file's extents say");
             return Err(Errno::EIO);
         };
-        let opened = if cipher.is_none() && segment.codec == Codec::Raw as u8 {
+        let is_straight = cipher.is_none() && segment.codec == Codec::Raw as u8;
+        let opened = if is_straight {
             if payload.read(room).await.is_err() {
                 return Ok(Attempt::Broken);
             }
@@ -68,23 +135,17 @@ async fn attempt(
             if payload.read(&mut stored).await.is_err() {
                 return Ok(Attempt::Broken);
             }
-            match &cipher {
-                Some(cipher) => open_encrypted(cipher, number, segment, &stored, room, &mut plain),
-                None => open_segment(segment, &stored, room),
-            }
+            opened::open(cipher.as_ref(), number, segment, &stored, room, &mut plain)
         };
         opened.map_err(|error| damaged(node, block, number, segment, &error))?;
+        if let Some(disk) = remote.disk() {
+            disk.offer(block, number, segment, if is_straight { room } else { &stored });
+        }
     }
     Ok(Attempt::Done)
 }
 
-fn damaged(
-    node: Node,
-    block: BlockId,
-    number: u32,
-    segment: &Segment,
-    error: &flexfs_wire::block::BlockError,
-) -> Errno {
+fn damaged(node: Node, block: BlockId, number: u32, segment: &Segment, error: &BlockError) -> Errno {
     tracing::error!(ino = %node.ino, %block, segment = number, stored_bytes = segment.stored_bytes, %error, "a block cannot be read");
     Errno::EIO
 }

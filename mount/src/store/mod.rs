@@ -1,6 +1,7 @@
 //! Where blocks live. One kind so far: the metadata server keeps them and serves them over the session's links.
 
 mod hosted;
+mod opened;
 mod place;
 
 use std::sync::Arc;

@@ -40,6 +40,7 @@ fn target(server: &Server, shards: usize, token: &str) -> Target {
         soft: None,
         shards,
         cipher: None,
+        disk: None,
         locate: None,
         lock_wait_max: Duration::from_secs(30),
     }
