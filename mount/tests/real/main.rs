@@ -41,6 +41,7 @@ mod child;
 mod closed;
 mod coherence;
 mod crash;
+mod disk_cache;
 mod encryption;
 mod ends;
 mod faults;
