@@ -114,6 +114,8 @@ pub(super) struct Host<S: Store> {
     pub(super) namespace: Namespace<S>,
     pub(super) registry: Arc<Registry>,
     pub(super) settings: VolumeSettings,
+    /// Sessions that were told that the volume is read-only (`trust`).
+    pub(super) trusting: BTreeSet<SessionId>,
     pub(super) seal_key: [u8; 16],
     pub(super) epoch: Epoch,
     pub(super) phase: Phase,
@@ -167,6 +169,7 @@ impl<S: Store> Host<S> {
             namespace,
             registry,
             settings,
+            trusting: BTreeSet::new(),
             seal_key,
             epoch,
             phase: Phase::Open,
@@ -355,9 +358,6 @@ impl<S: Store> Host<S> {
 
     fn handle_settings(&mut self, settings: VolumeSettings, now: Now) {
         tracing::info!(volume = %self.volume.id, name = settings.name, "settings changed");
-        for session in self.sessions.values() {
-            session.shared.tighten(settings.flags);
-        }
         self.take_settings(settings, now);
     }
 
@@ -366,6 +366,7 @@ impl<S: Store> Host<S> {
         // What is encrypted stays so, whatever is said later: plain bytes would be lost on its clients.
         let encrypted = settings.encrypted || self.settings.encrypted;
         self.settings = VolumeSettings { encrypted, ..settings };
+        self.tighten_all();
         self.measure_space();
         // A client that is alone with a directory makes names there before it asks.
         let asked = self.leases.keep_together(self.settings.max_inodes != 0);

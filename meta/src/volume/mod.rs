@@ -18,6 +18,7 @@ mod sessions;
 mod shared;
 pub mod stage;
 mod thread;
+mod trust;
 mod volumes;
 
 pub(crate) use handle::Volume;

@@ -13,6 +13,7 @@ use super::message::{EndOfReplay, Item, LinkKey};
 use super::record::Record;
 use super::recovery::{Recovery, Replayed};
 use super::shared::SessionInfo;
+use super::trust;
 use crate::engine::Store;
 use crate::namespace::Context;
 
@@ -22,7 +23,10 @@ const REPLAY_SECS_MAX: u64 = 86_400;
 impl<S: Store> Host<S> {
     /// Finds the sessions of the last run and waits for them; serves at once when there are none.
     pub(super) fn restart(&mut self, now: Now) -> Result<(), Errno> {
-        for found in self.namespace.sessions() {
+        self.trusting = trust::kept(&self.namespace)?;
+        let sessions = self.namespace.sessions();
+        self.trusting.retain(|id| sessions.iter().any(|found| found.session == *id));
+        for found in sessions {
             let id = found.session;
             let Some(record) = Record::decode(&found.bytes) else {
                 tracing::warn!(volume = %self.volume.id, session = %id, "session of an unknown version is ended");

@@ -74,8 +74,16 @@ impl<S: Store> Host<S> {
             networks: access.networks.clone(),
             limits,
         };
+        let settings = self.told_settings();
+        let flags = flags.and(self.flags_in_force());
         let (id, commit) =
             self.namespace.open_session(|_| record.encode()).map_err(|errno| self.not_stored(errno))?;
+        let commit = if settings.flags.ro {
+            let kept = self.note_trusting(id).map_err(|errno| self.not_stored(errno))?;
+            commit.max(kept)
+        } else {
+            commit
+        };
         let info = SessionInfo {
             id,
             token_id: access.token_id,
@@ -93,7 +101,7 @@ impl<S: Store> Host<S> {
             epoch: self.epoch,
             root,
             attr,
-            settings: access.settings,
+            settings,
             flags,
             lease_ms: LEASE_MS,
             durable: self.volume.durable(),
@@ -135,7 +143,7 @@ impl<S: Store> Host<S> {
         let id = info.id;
         let sealer = Sealer::new(self.seal_key, record.root);
         let shared = Arc::new(Shared::new(info, self.volume.clone(), sealer, record.flags, now.mono));
-        shared.tighten(self.settings.flags);
+        shared.tighten(self.flags_in_force());
         self.registry.add(&shared);
         let session = Session {
             shared: shared.clone(),
@@ -230,6 +238,7 @@ impl<S: Store> Host<S> {
         session.shared.end();
         self.registry.remove(&session.shared);
         self.undurable.remove(&id);
+        self.handle_trusting_gone(id);
         if let Phase::Recovering(recovery) = &mut self.phase {
             recovery.handle_gone(id);
         }

@@ -228,6 +228,52 @@ fn flags_of_the_token_hold_for_a_client_that_claims_none() {
     assert_eq!(session.fail(Request::Write { node, write: Write::default() }), Errno::EROFS);
 }
 
+/// Who was told that nothing changes may read past the server: nothing does until he has left.
+#[test]
+fn a_read_only_volume_stays_so_for_those_who_were_told() {
+    let mut cluster = Cluster::start();
+    let set_flags = |cluster: &Cluster, flags: &str| {
+        cluster.configure(&["update", "volume", "main", "--flags", flags]);
+    };
+    let mut writer = cluster.open();
+    writer.make(writer.root(), "f", 0o100_644);
+    assert!(!writer.granted.settings.flags.ro);
+    set_flags(&cluster, "ro");
+    let mut told = cluster.open();
+    assert!(told.granted.settings.flags.ro && told.granted.flags.ro);
+    let is_refused = |session: &mut Session, name: &str| {
+        let request = session.make_request(session.root(), name, 0o100_600);
+        session.call(request).result == Err(Errno::EROFS)
+    };
+    let request =
+        |session: &mut Session| Request::SetAttr { node: session.root(), change: Default::default() };
+    let change = request(&mut writer);
+    assert_eq!(writer.fail(change.clone()), Errno::EROFS, "in force with the first who is told");
+    set_flags(&cluster, "");
+    let mut later = within(Duration::from_secs(10), || {
+        let session = cluster.open();
+        (!session.granted.settings.flags.ro).then_some(session)
+    });
+    assert!(later.granted.flags.ro, "a mount that could not write is told so");
+    let set = later.fail(request(&mut told));
+    assert_eq!((set, writer.fail(change.clone())), (Errno::EROFS, Errno::EROFS));
+    // A restart forgets nobody.
+    cluster.kill_meta();
+    cluster.start_meta();
+    std::thread::scope(|scope| {
+        for session in [&mut writer, &mut told, &mut later] {
+            scope.spawn(|| session.recover(Vec::new()));
+        }
+    });
+    assert_eq!(writer.fail(change.clone()), Errno::EROFS);
+    told.get(Request::Leave);
+    within(Duration::from_secs(10), || {
+        (writer.call(change.clone()).result != Err(Errno::EROFS)).then_some(())
+    });
+    let mut fresh = cluster.open();
+    assert!(!fresh.granted.flags.ro && !is_refused(&mut fresh, "g"));
+}
+
 #[test]
 fn a_scope_is_a_world_of_its_own() {
     let cluster = Cluster::start();
