@@ -11,6 +11,7 @@ pub mod fuse;
 pub mod lease;
 pub mod link;
 mod lru;
+pub mod plain;
 pub mod setup;
 pub mod shard;
 pub mod status;

@@ -36,6 +36,11 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         self.weight
     }
 
+    /// How many entries there are.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The value of `key`, which becomes the warmest.
     pub(crate) fn touch(&mut self, key: &K) -> Option<&mut V> {
         let place = *self.places.get(key)?;

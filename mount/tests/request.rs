@@ -36,7 +36,7 @@ proptest! {
         if let Ok((_, operation)) = parse_whole(&bytes) {
             check(&operation, bytes.len());
         }
-        let _ = Offer::parse(&bytes).map(|offer| offer.answer(true, true));
+        let _ = Offer::parse(&bytes).map(|offer| offer.answer(true, true, true));
     }
 
     #[test]

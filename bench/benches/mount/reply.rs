@@ -21,7 +21,7 @@ pub(crate) fn benches(c: &mut Criterion) {
         group.bench_function(name, |b| b.iter(|| write(black_box(&mut out))));
     };
     let (found, valid) = (answer::found(42), ValidFor::LEASE);
-    let opened = Opened { fh: 3, keep_cache: true, direct: false };
+    let opened = Opened { fh: 3, keep_cache: true, direct: false, passed: None };
     let lock =
         Lock { family: LockFamily::Posix, kind: LockKind::Write, owner: 9, pid: 77, start: 0, end: u64::MAX };
     let figures =

@@ -67,7 +67,7 @@ fn over_uring(null: &Arc<Null>, target: &Path) -> anyhow::Result<()> {
     let shards = Shards::start()?;
     let device = Arc::new(attach::open_device(false)?);
     attach::mount(&device, "null", target, Flags::default())?;
-    let served = handshake::handshake(&device, false)
+    let served = handshake::handshake(&device, false, false)
         .map_err(anyhow::Error::from)
         .and_then(|_| uring::serve(&device, null, &shards));
     if let Err(error) = served {

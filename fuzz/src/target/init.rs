@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
     let offered = if low & INIT_EXT == 0 { low } else { low | high << 32 };
     assert_eq!((offer.major, offer.minor, offer.flags), (word(0), word(4), offered));
     for (io_uring, acls) in [(false, false), (true, false), (false, true), (true, true)] {
-        match offer.answer(io_uring, acls) {
+        match offer.answer(io_uring, acls, false) {
             Err(InitError::Version(major, minor)) => {
                 assert_eq!((major, minor), (word(0), word(4)));
                 assert!(major != 7 || minor < 36);

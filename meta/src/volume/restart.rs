@@ -24,9 +24,7 @@ impl<S: Store> Host<S> {
     /// Finds the sessions of the last run and waits for them; serves at once when there are none.
     pub(super) fn restart(&mut self, now: Now) -> Result<(), Errno> {
         self.trusting = trust::kept(&self.namespace)?;
-        let sessions = self.namespace.sessions();
-        self.trusting.retain(|id| sessions.iter().any(|found| found.session == *id));
-        for found in sessions {
+        for found in self.namespace.sessions() {
             let id = found.session;
             let Some(record) = Record::decode(&found.bytes) else {
                 tracing::warn!(volume = %self.volume.id, session = %id, "session of an unknown version is ended");
@@ -45,6 +43,9 @@ impl<S: Store> Host<S> {
             self.admit(info, &record, now);
             self.leases.set_wild(id, record.root != Ino::ROOT);
         }
+        let sessions = &self.sessions;
+        self.trusting.retain(|id| sessions.contains_key(id));
+        self.tighten_all();
         self.volume.set_durable(self.namespace.durable().clone(), self.namespace.survived());
         self.measure_space();
         // There is nobody to ask yet.

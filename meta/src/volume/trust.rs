@@ -57,7 +57,8 @@ impl<S: Store> Host<S> {
             tracing::warn!(
                 volume = %self.volume.id, sessions = self.trusting.len(),
                 "the volume is to be writable, and stays read-only until the mounts have ended that were told it is \
-                 read-only: their kernels may read its files without asking; unmount them, and mount those anew that are to write"
+                 read-only: their kernels may read its files without asking; unmount them, or end their tokens, and mount those \
+                 anew that are to write"
             );
         }
         for session in self.sessions.values() {

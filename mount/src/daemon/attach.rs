@@ -65,7 +65,10 @@ impl Plan<'_> {
     fn attach_uring(&self) -> anyhow::Result<Attached> {
         let device = Arc::new(attach::open_device(false)?);
         let mounted = Mounting::new(self, &device)?;
-        device::handshake(&device, !self.flags.no_acl)?;
+        let agreed = device::handshake(&device, !self.flags.no_acl, self.vfs.may_pass())?;
+        if agreed.passing {
+            self.vfs.pass_through(&device);
+        }
         let seats = Arc::new(Seats::new(true));
         let service = Service { vfs: Arc::clone(self.vfs), seats: Arc::clone(&seats) };
         let depth = queue::depth(self.shards.possible_cpus());

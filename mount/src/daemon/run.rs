@@ -72,7 +72,7 @@ pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
         flags: args.flags(),
         soft: args.soft,
         mem_capacity: args.mem_bytes(),
-        disk: disk.map(|(folder, quota)| disk::Settings { folder, quota }),
+        disk: disk.map(|(folder, quota)| disk::Settings { folder, quota, keeps_plain: false }),
         shards: shards.count(),
     })?;
     let (events, happened) = unbounded();

@@ -305,6 +305,15 @@ impl<S: Server> Files<S> {
         self.core.read(&self.core.file(node), offset, out, how, cancel).await
     }
 
+    /// What makes the bytes of a file these and no others, and its size; see `identity`. `None`: it has bytes that are in no block.
+    /// `fresh`: the server is asked, whatever is known.
+    ///
+    /// # Errors
+    /// The server's.
+    pub(crate) async fn identity(&self, node: Node, fresh: bool) -> Result<Option<(u128, u64)>, Errno> {
+        self.core.identity(&self.core.file(node), fresh).await
+    }
+
     /// Takes all of `data`, or fails. True: the kernel may have pages of the range without these bytes.
     ///
     /// # Errors

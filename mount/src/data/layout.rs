@@ -57,6 +57,11 @@ impl Map {
         Ok(map)
     }
 
+    /// All extents, ascending; `None` when there are inline bytes.
+    pub(super) fn extents(&self) -> Option<impl Iterator<Item = &Extent>> {
+        self.inline.is_empty().then(|| self.extents.values())
+    }
+
     /// The data version described.
     pub fn version(&self) -> u64 {
         self.version

@@ -15,6 +15,7 @@ mod figures;
 mod file;
 mod files;
 mod flush;
+mod identity;
 pub mod layout;
 mod lease;
 mod memory;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::{Sender, bounded};
@@ -23,6 +24,8 @@ use crate::wait::all;
 
 /// Least quota in bytes: two blocks of the largest size.
 const QUOTA_MIN: u64 = 20 << 20;
+/// Part of the quota that files in plain form may take: one in this many.
+const PLAIN_PART: u64 = 2;
 /// How long a read of the disk may take before the server is asked: longer than a disk that is only busy takes.
 const READ_MAX: Duration = Duration::from_millis(500);
 /// Segments that wait for the filler; beyond it they are not cached. 34 MiB of memory at most.
@@ -35,6 +38,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Most bytes of this mount's cache, or part of the folder's file system.
     pub quota: Capacity,
+    /// Whole files in plain form may be of use: nothing in the volume can change, and it is not encrypted.
+    pub keeps_plain: bool,
 }
 
 /// The disk cache of a mount. Any core may call; reading happens on the shard that calls.
@@ -79,7 +84,10 @@ impl Disk {
         if quota < QUOTA_MIN {
             return Err(OpenError::Quota { bytes: quota, min: QUOTA_MIN });
         }
-        let shared = Arc::new(Shared::new(folder, id.into_bytes(), quota));
+        let shared = Arc::new(Shared::new(folder, id.into_bytes(), quota, settings.keeps_plain));
+        if settings.keeps_plain {
+            shared.plain.store(shared.folder.plain_bytes(), Ordering::Relaxed);
+        }
         let (work, receiver) = bounded(WORK_MAX);
         let filler = Filler::new(Arc::clone(&shared));
         std::thread::Builder::new()
@@ -208,6 +216,37 @@ impl Disk {
         let _ = self.work.try_send(Work::Drop);
     }
 
+    /// Where whole files in plain form belong.
+    pub(crate) fn plain_folder(&self) -> PathBuf {
+        self.shared.folder.plain()
+    }
+
+    /// UUID of the volume.
+    pub(crate) fn volume(&self) -> [u8; 16] {
+        self.shared.volume
+    }
+
+    /// Most bytes that files in plain form may take: half of the quota, and none more where the file system is full.
+    pub(crate) fn plain_max(&self) -> u64 {
+        if matches!(self.shared.state(), State::On | State::Scanning) {
+            self.shared.quota / PLAIN_PART
+        } else {
+            0
+        }
+    }
+
+    /// They take so many bytes now, or soon. Blocks are evicted for them.
+    pub(crate) fn set_plain(&self, bytes: u64) {
+        self.shared.plain.store(bytes, Ordering::Relaxed);
+        // In a full queue the filler sees it behind what it does just now.
+        let _ = self.work.try_send(Work::Drop);
+    }
+
+    /// Whether all of it is within the quota.
+    pub(crate) fn is_within(&self) -> bool {
+        self.shared.state() == State::On && self.shared.held() <= self.shared.quota
+    }
+
     /// For `status`.
     #[must_use]
     pub fn figures(&self) -> Figures {
@@ -221,7 +260,7 @@ impl Disk {
                 State::Off => "off",
             },
             quota_bytes: *quota,
-            held_bytes: index.held(),
+            held_bytes: self.shared.held(),
             blocks: index.count(),
             hits: counters.hits.get(),
             misses: counters.misses.get(),

@@ -74,6 +74,7 @@ impl Filler {
         }
         while self.shared.state() != State::Off {
             self.drop_condemned();
+            self.fit(0);
             let next = if self.left.is_empty() {
                 work.recv_timeout(TICK)
             } else {
@@ -93,6 +94,9 @@ impl Filler {
 
     /// Finds what an earlier mount left; beyond the quota, what was used longest ago goes.
     fn list(&mut self) -> io::Result<()> {
+        if !self.shared.keeps_plain {
+            self.shared.folder.remove_plain()?;
+        }
         self.left = self.shared.folder.list()?;
         self.left.sort_unstable_by_key(|left| std::cmp::Reverse((left.used, left.block)));
         self.left_bytes = self.left.iter().map(|left| left.bytes).sum();
@@ -164,7 +168,7 @@ impl Filler {
 
     /// Evicts until `more` bytes are within the limit. False: they never are.
     fn fit(&mut self, more: u64) -> bool {
-        while self.shared.index.held() + self.left_bytes + more > self.limit {
+        while self.shared.held() + self.left_bytes + more > self.limit {
             // What was not looked through yet was used before all that was.
             if let Some(left) = self.left.pop() {
                 self.left_bytes = self.left_bytes.saturating_sub(left.bytes);
@@ -187,7 +191,7 @@ impl Filler {
             Err(error) => return self.shared.fail("look for room", &error),
         };
         let margin = (all / MARGIN_PART).min(MARGIN_MAX);
-        let spare = (self.shared.index.held() + self.left_bytes + free).saturating_sub(margin);
+        let spare = (self.shared.held() + self.left_bytes + free).saturating_sub(margin);
         self.limit = self.shared.quota.min(spare);
         if self.limit < self.shared.quota {
             self.say_full();
@@ -225,7 +229,7 @@ impl Filler {
             // A part of the segment may be there.
             self.shared.index.remove(block);
             self.remove(block);
-            self.limit = self.limit.min(self.shared.index.held() + self.left_bytes);
+            self.limit = self.limit.min(self.shared.held() + self.left_bytes);
             self.look_at = Some(clock::now() + LOOK_EVERY);
             self.say_full();
         } else {

@@ -15,6 +15,8 @@ use super::slot::{self, PAGE, SLOT_BYTES, SLOT_PAGES};
 
 /// Name of the lock's file.
 const LOCK: &str = "lock";
+/// Folder of whole files in plain form.
+const PLAIN: &str = "plain";
 /// Digits of a block's file name.
 const NAME_DIGITS: usize = 16;
 /// How files of blocks are opened: by readers, too, for the filler takes over what they opened.
@@ -121,6 +123,25 @@ impl Folder {
     /// The file of a block.
     pub(super) fn file(&self, block: BlockId) -> PathBuf {
         self.path.join(format!("{:0width$x}", block.0, width = NAME_DIGITS))
+    }
+
+    /// Where whole files in plain form are (`plain`).
+    pub(super) fn plain(&self) -> PathBuf {
+        self.path.join(PLAIN)
+    }
+
+    /// Bytes that they take.
+    pub(super) fn plain_bytes(&self) -> u64 {
+        let entries = fs::read_dir(self.plain()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some(entry.metadata().ok()?.blocks() * 512)).sum()
+    }
+
+    /// Removes them all.
+    pub(super) fn remove_plain(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.plain()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Bytes of its file system, and of them those that are free for us.

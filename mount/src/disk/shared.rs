@@ -1,7 +1,7 @@
 //! What shards and the filler's thread share.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,9 +37,13 @@ pub(super) enum State {
 pub(super) struct Shared {
     pub(super) folder: Folder,
     pub(super) volume: Volume,
+    /// Whole files in plain form may be of use to this mount; else those of an earlier one go.
+    pub(super) keeps_plain: bool,
     /// Most bytes.
     pub(super) quota: u64,
     pub(super) index: Index,
+    /// Bytes of whole files in plain form beside the blocks (`plain`), which the quota counts.
+    pub(super) plain: AtomicU64,
     pub(super) counters: Counters,
     state: AtomicU8,
     /// Blocks whose files are to go.
@@ -51,18 +55,25 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Nothing is known of what is in the folder.
-    pub(super) fn new(folder: Folder, volume: Volume, quota: u64) -> Self {
+    pub(super) fn new(folder: Folder, volume: Volume, quota: u64, keeps_plain: bool) -> Self {
         Self {
             folder,
             volume,
+            keeps_plain,
             quota,
             index: Index::new(),
+            plain: AtomicU64::new(0),
             counters: Counters::default(),
             state: AtomicU8::new(State::Scanning as u8),
             condemned: Mutex::default(),
             spare: Mutex::default(),
             passed_by: Mutex::default(),
         }
+    }
+
+    /// Bytes of all that is known to be there.
+    pub(super) fn held(&self) -> u64 {
+        self.index.held() + self.plain.load(Ordering::Relaxed)
     }
 
     /// How it is.

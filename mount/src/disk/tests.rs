@@ -21,7 +21,7 @@ const VOLUME: &str = "0d4c1d2e-58d0-4e4a-9c43-93c2f7f5a111";
 const MIB: u64 = 1 << 20;
 
 fn open(folder: &Path, quota: u64) -> Arc<Disk> {
-    let settings = Settings { folder: folder.to_owned(), quota: Capacity::Bytes(quota) };
+    let settings = Settings { folder: folder.to_owned(), quota: Capacity::Bytes(quota), keeps_plain: false };
     Disk::open(&settings, VOLUME, "1 /mnt").unwrap()
 }
 
@@ -215,7 +215,7 @@ fn a_folder_that_goes_away_is_the_end_of_the_cache_and_of_nothing_else() {
 #[test]
 fn quotas_too_small_and_second_mounts_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = |quota| Settings { folder: folder.path().to_owned(), quota };
+    let settings = |quota| Settings { folder: folder.path().to_owned(), quota, keeps_plain: false };
     let refused = Disk::open(&settings(Capacity::Bytes(MIB)), VOLUME, "").unwrap_err();
     assert!(matches!(refused, OpenError::Quota { .. }), "{refused}");
     let refused = Disk::open(&settings(Capacity::Bytes(64 * MIB)), "../x", "").unwrap_err();

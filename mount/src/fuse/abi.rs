@@ -207,6 +207,7 @@ pub(crate) mod fopen {
     pub(crate) const STREAM: u32 = 1 << 4;
     pub(crate) const NOFLUSH: u32 = 1 << 5;
     pub(crate) const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
+    pub(crate) const PASSTHROUGH: u32 = 1 << 7;
 }
 
 /// Flags of INIT; bits from 32 on travel in `flags2`.

@@ -53,18 +53,18 @@ pub enum HandshakeError {
 }
 
 /// Reads the kernel's INIT from a freshly mounted device and answers it, over io_uring or not at all: every queue
-/// must stand ready to be registered. `acls`: access control lists are served. When the kernel does not offer io_uring, the offer is left unanswered.
+/// must stand ready to be registered. `acls`: access control lists are served; `passing`: whole files may be read past this program. When the kernel does not offer io_uring, the offer is left unanswered.
 ///
 /// # Errors
 /// [`HandshakeError`]; the mount is then to be taken off.
-pub fn handshake(device: &OwnedFd, acls: bool) -> Result<Agreement, HandshakeError> {
+pub fn handshake(device: &OwnedFd, acls: bool, passing: bool) -> Result<Agreement, HandshakeError> {
     let (header, body) = read_init(device)?;
     let offer = Offer::parse(&body)?;
     tracing::debug!(?offer, "the kernel's INIT");
     if !offer.has_io_uring() {
         return Err(HandshakeError::NoIoUring);
     }
-    let agreement = offer.answer(true, acls)?;
+    let agreement = offer.answer(true, acls, passing)?;
     let body = agreement.body();
     let head = out_header(body.len(), 0, header.unique);
     // The kernel has taken the answer in when this returns: queues may be registered.

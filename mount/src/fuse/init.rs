@@ -4,7 +4,7 @@
 //! - `WRITEBACK_CACHE`: the kernel would own size and mtime, which other clients must see; measured slower too.
 //! - `ATOMIC_O_TRUNC`: the file would be cut before the kernel finds that it is a running program (`ETXTBSY`); without
 //!   it a truncating open of a file that is there costs one more round trip.
-//! - `PASSTHROUGH`: needs a backing file; blocks are remote, compressed and checked.
+//! - `PASSTHROUGH`, but where nothing can change and there is a local disk to put files on (`plain`).
 //! - `AUTO_INVAL_DATA`: recalls say when pages are old. Where the kernel looks at mtime itself it drops pages after every own
 //!   write, and may fetch a page anew while a write of it is on its way: that page then stays old.
 //! - `NO_OPEN_SUPPORT`, `NO_OPENDIR_SUPPORT`: opens are counted at the server, for orphans live until the last close.
@@ -90,6 +90,8 @@ pub struct Agreement {
     out: fuse_init_out,
     /// Flags in force.
     pub flags: u64,
+    /// Whether files may be passed through.
+    pub passing: bool,
     /// Whether requests come through io_uring.
     pub over_io_uring: bool,
 }
@@ -129,17 +131,21 @@ impl Offer {
         self.flags & f::OVER_IO_URING != 0
     }
 
-    /// Answers the offer. `io_uring`: every queue stands ready to be registered; `acls`: access control lists are served.
+    /// Answers the offer. `io_uring`: every queue stands ready to be registered; `acls`: access control lists are served; `passing`: whole
+    /// files may be read past this program.
     ///
     /// # Errors
     /// `Version`.
-    pub fn answer(&self, io_uring: bool, acls: bool) -> Result<Agreement, InitError> {
+    pub fn answer(&self, io_uring: bool, acls: bool, passing: bool) -> Result<Agreement, InitError> {
         if self.major != FUSE_KERNEL_VERSION || self.minor < FUSE_KERNEL_MINOR_VERSION_MIN {
             return Err(InitError::Version(self.major, self.minor));
         }
         let mut wanted = wanted(acls);
         if io_uring {
             wanted |= f::OVER_IO_URING;
+        }
+        if passing {
+            wanted |= f::PASSTHROUGH;
         }
         let flags = self.flags & wanted;
         let out = fuse_init_out {
@@ -153,9 +159,16 @@ impl Offer {
             max_write: u32::try_from(FUSE_IO_BYTES_MAX).unwrap_or(u32::MAX),
             time_gran: 1,
             max_pages: MAX_PAGES,
+            // Files passed through to are on no stacked file system themselves.
+            max_stack_depth: u32::from(flags & f::PASSTHROUGH != 0),
             ..fuse_init_out::default()
         };
-        Ok(Agreement { out, flags, over_io_uring: flags & f::OVER_IO_URING != 0 })
+        Ok(Agreement {
+            out,
+            flags,
+            passing: flags & f::PASSTHROUGH != 0,
+            over_io_uring: flags & f::OVER_IO_URING != 0,
+        })
     }
 }
 
@@ -200,22 +213,32 @@ mod tests {
 
     #[test]
     fn only_what_was_offered_is_agreed() {
-        let agreed = offer(45, u64::MAX).answer(true, false).unwrap();
+        let agreed = offer(45, u64::MAX).answer(true, false, false).unwrap();
         assert!(agreed.over_io_uring);
         assert_eq!(agreed.flags & (f::WRITEBACK_CACHE | f::PASSTHROUGH | f::AUTO_INVAL_DATA), 0);
         assert_ne!(agreed.flags & f::HANDLE_KILLPRIV_V2, 0);
         assert_eq!(agreed.out.flags2, 1 << 9 | 1 << 4);
         assert_eq!(agreed.out.max_readahead, 131_072);
-        assert!(!offer(45, u64::MAX).answer(false, false).unwrap().over_io_uring);
-        let agreed = offer(45, f::INIT_EXT | f::ASYNC_READ).answer(true, false).unwrap();
+        assert!(!offer(45, u64::MAX).answer(false, false, false).unwrap().over_io_uring);
+        let agreed = offer(45, f::INIT_EXT | f::ASYNC_READ).answer(true, false, false).unwrap();
         assert_eq!((agreed.flags, agreed.over_io_uring), (f::INIT_EXT | f::ASYNC_READ, false));
     }
 
     #[test]
     fn lists_are_agreed_on_where_they_are_wanted() {
         let both = f::POSIX_ACL | f::DONT_MASK;
-        assert_eq!(offer(45, u64::MAX).answer(true, true).unwrap().flags & both, both);
-        assert_eq!(offer(45, u64::MAX).answer(true, false).unwrap().flags & both, 0);
+        assert_eq!(offer(45, u64::MAX).answer(true, true, false).unwrap().flags & both, both);
+        assert_eq!(offer(45, u64::MAX).answer(true, false, false).unwrap().flags & both, 0);
+    }
+
+    #[test]
+    fn passing_through_is_asked_for_where_it_is_wanted() {
+        let agreed = offer(45, u64::MAX).answer(true, false, true).unwrap();
+        assert!(agreed.flags & f::PASSTHROUGH != 0 && agreed.out.max_stack_depth == 1);
+        let agreed = offer(45, f::INIT_EXT).answer(true, false, true).unwrap();
+        assert_eq!((agreed.flags & f::PASSTHROUGH, agreed.out.max_stack_depth), (0, 0));
+        let agreed = offer(45, u64::MAX).answer(true, false, false).unwrap();
+        assert_eq!((agreed.flags & f::PASSTHROUGH, agreed.out.max_stack_depth), (0, 0));
     }
 
     #[test]
@@ -229,7 +252,7 @@ mod tests {
         assert_eq!(Offer::parse(&[0; 15]), Err(InitError::Short(15)));
         let short = Offer::parse(&[7, 0, 0, 0, 31, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0]).unwrap();
         assert_eq!((short.minor, short.flags), (31, 1));
-        assert_eq!(short.answer(true, false).unwrap_err(), InitError::Version(7, 31));
-        assert_eq!(offer(36, 0).answer(true, false).unwrap().flags, 0);
+        assert_eq!(short.answer(true, false, false).unwrap_err(), InitError::Version(7, 31));
+        assert_eq!(offer(36, 0).answer(true, false, false).unwrap().flags, 0);
     }
 }

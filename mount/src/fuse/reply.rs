@@ -193,6 +193,10 @@ fn entry_out(found: &Found) -> abi::fuse_entry_out {
 }
 
 fn open_out(opened: &Opened) -> abi::fuse_open_out {
+    if let Some(backing_id) = opened.passed {
+        // The kernel takes no other flag with it that would mean something here.
+        return abi::fuse_open_out { fh: opened.fh, open_flags: abi::fopen::PASSTHROUGH, backing_id };
+    }
     let mut open_flags = abi::fopen::PARALLEL_DIRECT_WRITES;
     if opened.keep_cache {
         open_flags |= abi::fopen::KEEP_CACHE;

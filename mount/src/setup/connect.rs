@@ -79,7 +79,11 @@ pub fn connect(config: &Config) -> Result<Arc<Remote>, SetupError> {
     }
     let cipher = encryption::cipher(&config.creds, &found)?;
     let disk = match &config.disk {
-        Some(settings) => Some(Disk::open(settings, &found.settings.id, &config.client)?),
+        Some(settings) => {
+            let keeps_plain = found.settings.flags.ro && cipher.is_none();
+            let settings = disk::Settings { keeps_plain, ..settings.clone() };
+            Some(Disk::open(&settings, &found.settings.id, &config.client)?)
+        }
         None => None,
     };
     let target = Target {

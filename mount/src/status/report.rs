@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{data, disk, fuse, link, vfs};
+use crate::{data, disk, fuse, link, plain, vfs};
 
 /// Parts of a report: their titles for people, their names.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 6] = [
     ("session", "link"),
     ("data", "data"),
     ("disk cache", "disk"),
+    ("passthrough", "passthrough"),
     ("requests", "requests"),
     ("kernel", "vfs"),
 ];
@@ -45,6 +46,9 @@ pub struct Report {
     /// The disk cache, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<disk::Figures>,
+    /// Files that the kernel reads by itself, where that may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passthrough: Option<plain::Figures>,
     /// Requests of the kernel.
     pub requests: fuse::seat::Figures,
     /// Inodes and open files.
@@ -115,8 +119,8 @@ pub fn text(report: &Value) -> String {
     ];
     for (title, name) in PARTS {
         let fields = report.get(name).and_then(Value::as_object);
-        // Only some mounts have a disk cache.
-        if name == "disk" && fields.is_none() {
+        // Only some mounts have a disk cache, fewer pass files through.
+        if matches!(name, "disk" | "passthrough") && fields.is_none() {
             continue;
         }
         lines.push(format!("  {title}"));

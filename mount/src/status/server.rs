@@ -148,6 +148,7 @@ impl Server {
             link: remote.figures(),
             data: files.figures(),
             disk: remote.disk().map(|disk| disk.figures()),
+            passthrough: vfs.passing_figures(),
             requests,
             vfs: vfs.figures(),
             throughput,

@@ -63,6 +63,8 @@ pub struct Opened {
     pub keep_cache: bool,
     /// Reads and writes do not go through the kernel's pages.
     pub direct: bool,
+    /// The kernel reads the file with this number by itself.
+    pub passed: Option<i32>,
 }
 
 /// One line of a directory listing.

@@ -162,8 +162,9 @@ impl Vfs {
             touches_atime: !flags.no_atime,
             direct: flags.append,
             quiet: false,
+            passed: None,
         }) {
-            Ok(fh) => Ok((found, Opened { fh, keep_cache: true, direct: flags.append })),
+            Ok(fh) => Ok((found, Opened { fh, keep_cache: true, direct: flags.append, passed: None })),
             Err(errno) => {
                 // Neither the open nor the lookup reaches the kernel.
                 self.files.close(ctx.caller, entry.node);

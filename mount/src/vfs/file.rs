@@ -1,6 +1,7 @@
 //! Open files and their bytes.
 
 use flexfs_wire::errno::Errno;
+use flexfs_wire::id::Ino;
 use flexfs_wire::limits::FILE_BYTES_MAX;
 use flexfs_wire::message::{
     Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, LockFamily, Request,
@@ -42,9 +43,15 @@ impl Vfs {
         let keep_cache = info.keep_cache && !stale && !inode.has_stale_pages();
         let node = inode.node;
         let direct = flags.append || info.contended;
-        match self.handles.insert(Handle { inode, touches_atime: !flags.no_atime, direct, quiet }) {
-            Ok(fh) => Ok(Opened { fh, keep_cache, direct }),
+        // Whoever has it open here and is not counted would be in another mode than the kernel knows.
+        let passing = self.passing.get();
+        let passed = passing.and_then(|passing| passing.open(node, info.attr.size));
+        let counted = passing.map(|_| passed.is_some());
+        let touches_atime = !flags.no_atime;
+        match self.handles.insert(Handle { inode, touches_atime, direct, quiet, passed: counted }) {
+            Ok(fh) => Ok(Opened { fh, keep_cache, direct, passed }),
             Err(errno) => {
+                self.close_passing(node.ino, counted);
                 self.close_open(ctx.caller, node, quiet);
                 Err(errno)
             }
@@ -129,6 +136,7 @@ impl Vfs {
             let request = Request::Unlock { node, family: owner.family, owner: owner.owner };
             self.remote.call_later(ctx.caller, request);
         }
+        self.close_passing(node.ino, handle.passed);
         self.close_open(ctx.caller, node, handle.quiet);
         Ok(())
     }
@@ -139,6 +147,12 @@ impl Vfs {
             self.close_quietly(caller, node);
         } else {
             self.files.close(caller, node);
+        }
+    }
+
+    fn close_passing(&self, ino: Ino, passed: Option<bool>) {
+        if let (Some(passing), Some(passed)) = (self.passing.get(), passed) {
+            passing.close(ino, passed);
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Handle {
     pub(crate) direct: bool,
     /// The server was not told of this very open.
     pub(crate) quiet: bool,
+    /// Counted by `Passing`, and whether the kernel reads it by itself.
+    pub(crate) passed: Option<bool>,
 }
 
 /// The table of handles. A handle's number holds its shard and its place; 0 is none.
@@ -104,6 +106,7 @@ mod tests {
                         touches_atime: true,
                         direct: false,
                         quiet: false,
+                        passed: None,
                     })
                     .unwrap()
             })

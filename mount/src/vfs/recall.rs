@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use event_listener::Event;
 use flexfs_uring::ShardHandle;
+use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Epoch, Ino};
 use flexfs_wire::lease::{Keep, LEASE_BATCH_MAX, Recall};
 use flexfs_wire::limits::LEASE_TRUST_MS;
@@ -469,6 +470,9 @@ impl Recaller {
             let (vfs, ino) = (Arc::clone(&self.vfs), recall.ino);
             self.on_shard(move || async move { vfs.tell_open(ino).await });
         }
+        if let (Keep::Nothing, Some(passing)) = (recall.keep, self.vfs.passing.get()) {
+            passing.handle_recall(recall.ino);
+        }
         let inode = self.vfs.inodes.known(recall.ino);
         match (recall.keep, self.vfs.files.recalled(recall.ino)) {
             (Keep::All, _) | (Keep::Shared, None) => {}
@@ -619,6 +623,12 @@ impl Recaller {
         if restarted.is_some() {
             self.vfs.remote.recalls().void();
             self.vfs.remote.behind().reopen();
+        }
+        if let Some(passing) = self.vfs.passing.get()
+            && passing.handle_dropped(self.vfs.ended() == Some(Errno::EACCES), self.vfs.remote.generation())
+        {
+            let passing = Arc::clone(passing);
+            self.shard.spawn_with(move || passing.compare());
         }
         let inodes = self.vfs.inodes.all();
         let _ = self.kernel.forget_names();

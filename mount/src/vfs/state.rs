@@ -1,5 +1,6 @@
 //! The file system of one mount.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -27,6 +28,7 @@ use crate::cancel::Cancel;
 use crate::data;
 use crate::lease::Asked;
 use crate::link::Remote;
+use crate::plain::{self, Passing};
 
 /// Who asks, and whether he still waits.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +65,8 @@ pub struct Vfs {
     /// Opens for reading are noted here, and told to the server when it matters.
     pub(crate) opens_quietly: bool,
     pub(crate) quiet: Arc<Quiet>,
+    /// Files that the kernel reads by itself, where that may be; set before the first request is served.
+    pub(crate) passing: OnceLock<Arc<Passing>>,
     /// What the threads that process recalls are to do.
     pub(crate) tasks: OnceLock<Sender<Task>>,
 }
@@ -115,6 +119,7 @@ impl Vfs {
             keeps_names: AtomicBool::new(false),
             opens_quietly,
             quiet: Arc::default(),
+            passing: OnceLock::new(),
             tasks: OnceLock::new(),
         }
     }
@@ -123,6 +128,32 @@ impl Vfs {
     #[must_use]
     pub fn figures(&self) -> Figures {
         Figures { inodes: self.inodes.count(), open_files: self.handles.count() }
+    }
+
+    /// Whether files may be read by the kernel itself, if it agrees: nothing in the volume can change, and what may lie on the local
+    /// disk in plain form has a place there.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.remote.granted().settings.flags.ro
+            && self.remote.cipher().is_none()
+            && self.remote.disk().is_some()
+    }
+
+    /// The kernel has agreed on `device`; before the first request is served.
+    pub fn pass_through(&self, device: &Arc<OwnedFd>) {
+        let Some(disk) = self.remote.disk() else { return };
+        match Passing::new(Arc::clone(&self.files), Arc::clone(disk), Arc::clone(device)) {
+            Ok(passing) => drop(self.passing.set(passing)),
+            Err(error) => {
+                tracing::warn!(%error, "no file is read by the kernel itself: the folder cannot be used")
+            }
+        }
+    }
+
+    /// Figures of what the kernel reads by itself, for `status`.
+    #[must_use]
+    pub fn passing_figures(&self) -> Option<plain::Figures> {
+        self.passing.get().map(|passing| passing.figures())
     }
 
     /// How long the server has said nothing; see [`Remote::quiet_for`].

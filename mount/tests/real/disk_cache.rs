@@ -24,15 +24,15 @@ both!(
 );
 one!(an_encrypted_volume_leaves_nothing_readable, one_mount_a_folder);
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..bytes / 8).flat_map(|_| random.next().to_le_bytes()).collect()
 }
 
 /// A cluster whose blocks are of 4 MiB, whatever the environment says of the other tests.
-fn cluster(transport: Transport) -> Cluster {
+pub(crate) fn cluster(transport: Transport) -> Cluster {
     Cluster::with(Options { transport, flags: vec!["--blockSize".to_owned(), "4M".to_owned()], state: None })
 }
 
@@ -130,7 +130,7 @@ impl<'a> Guest<'a> {
     }
 }
 
-fn put(cluster: &Cluster, name: &str, bytes: &[u8]) {
+pub(crate) fn put(cluster: &Cluster, name: &str, bytes: &[u8]) {
     let mut file = File::create(cluster.path(name)).unwrap();
     file.write_all(bytes).unwrap();
     file.sync_all().unwrap();

@@ -57,6 +57,7 @@ mod mounting;
 mod names;
 mod opens;
 mod outage;
+mod passthrough;
 mod quickstart;
 mod refusals;
 mod revoke;

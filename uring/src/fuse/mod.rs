@@ -7,10 +7,12 @@
 //!
 //! Absent: the meaning of requests (opcodes, arguments), which is `mount`'s; INIT, which is always on /dev/fuse.
 
+mod backing;
 mod entry;
 mod place;
 mod queue;
 
+pub use backing::Backing;
 pub(crate) use entry::refuse;
 pub use entry::{Entry, EntryEnd, Fetched};
 pub(crate) use place::Place;
