@@ -41,6 +41,7 @@ fn target(cluster: &Cluster, token: &Token) -> Target {
         soft: None,
         shards: 1,
         cipher: None,
+        disk: None,
         locate: None,
         lock_wait_max: Duration::from_secs(30),
     }

@@ -48,7 +48,7 @@ fn init(device: &OwnedFd) -> anyhow::Result<()> {
     let bytes = rustix::io::read(device, &mut buffer).context("read INIT")?;
     let header = Header::parse(&buffer[..bytes]).map_err(|errno| anyhow::anyhow!("INIT: {errno}"))?;
     let offer = Offer::parse(buffer.get(IN_HEADER_BYTES..bytes).unwrap_or_default())?;
-    let flags = offer.answer(false, false)?.flags;
+    let flags = offer.answer(false, false, false)?.flags;
     let low = |flags: u64| u32::try_from(flags & u64::from(u32::MAX)).unwrap_or(0);
     // As flexfs's own answer has it (`flexfs_mount::fuse::init`).
     let out = InitOut {

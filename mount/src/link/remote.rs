@@ -234,6 +234,12 @@ impl Remote {
         self.session.target.cipher.as_ref()
     }
 
+    /// Whether nothing in the volume changes as long as this session stands: the volume's own flags say so, and the server keeps
+    /// its word.
+    pub(crate) fn is_unchanging(&self) -> bool {
+        self.session.is_unchanging()
+    }
+
     /// The disk cache of this mount.
     pub(crate) fn disk(&self) -> Option<&Arc<Disk>> {
         self.session.target.disk.as_ref()

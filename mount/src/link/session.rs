@@ -185,6 +185,8 @@ pub(crate) struct Session {
     /// `turns.len()`, readable without the lock.
     era: AtomicU64,
     generation: AtomicU64,
+    /// The session was told that the volume is read-only as a whole: it does not change as long as the session stands.
+    is_unchanging: AtomicBool,
     /// Links must let go: what they have not read must not be read any more.
     halted: AtomicBool,
     up: AtomicUsize,
@@ -248,6 +250,7 @@ impl Session {
             last_commit: AtomicU64::new(durable),
             era: AtomicU64::new(0),
             generation: AtomicU64::new(0),
+            is_unchanging: AtomicBool::new(granted.settings.flags.ro),
             halted: AtomicBool::new(false),
             up: AtomicUsize::new(0),
             full: AtomicBool::new(false),
@@ -351,6 +354,7 @@ impl Session {
         let unstable = if restarted { self.settle(granted.durable) } else { 0 };
         let locks = self.held.handle_lost();
         *lock(&self.keys) = Keys::new(granted);
+        self.is_unchanging.store(granted.settings.flags.ro, Ordering::SeqCst);
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.recalls.void();
         if let Some(listener) = self.listener.get() {
@@ -524,6 +528,11 @@ impl Session {
                 listener.handle_revoked();
             }
         }
+    }
+
+    /// Whether nothing in the volume changes as long as this session stands.
+    pub(crate) fn is_unchanging(&self) -> bool {
+        self.is_unchanging.load(Ordering::SeqCst)
     }
 
     /// The errno of calls, once the session is over.

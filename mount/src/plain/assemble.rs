@@ -48,6 +48,7 @@ impl Passing {
     }
 
     async fn make(&self, node: Node, size: u64) -> io::Result<()> {
+        let generation = self.remote.generation();
         let identity =
             self.files.identity(node, false).await.map_err(|errno| io::Error::other(errno.text()))?;
         let Some((identity, known_size)) = identity else { return Ok(()) };
@@ -60,7 +61,7 @@ impl Passing {
                 Ok(Some(file)) => {
                     self.counters.verified.fetch_add(1, Ordering::Relaxed);
                     let bytes = allocated(&file)?;
-                    self.set_ready(node, Plain { name, file }, bytes);
+                    self.set_ready(node, Plain { name, file }, bytes, generation);
                     return Ok(());
                 }
                 damaged => {
@@ -82,7 +83,7 @@ impl Passing {
             let Some(file) = file else { return Ok(()) };
             self.counters.assembled.fetch_add(1, Ordering::Relaxed);
             let bytes = allocated(&file)?;
-            self.set_ready(node, Plain { name, file }, bytes);
+            self.set_ready(node, Plain { name, file }, bytes, generation);
             Ok(())
         });
         if done.is_err() {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flexfs_uring::file::File;
 use flexfs_uring::fuse::Backing;
+use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
 use flexfs_wire::seal::Node;
 use serde::Serialize;
@@ -79,6 +80,7 @@ pub(super) struct State {
 /// See the module above. Any core may call.
 #[derive(Debug)]
 pub struct Passing {
+    pub(super) remote: Arc<Remote>,
     pub(super) files: Arc<Files<Remote>>,
     pub(super) disk: Arc<Disk>,
     pub(super) place: Place,
@@ -97,9 +99,10 @@ impl Passing {
     /// # Errors
     /// The folder's.
     pub fn new(
-        files: Arc<Files<Remote>>,
-        disk: Arc<Disk>,
-        device: Arc<OwnedFd>,
+        remote: &Arc<Remote>,
+        files: &Arc<Files<Remote>>,
+        disk: &Arc<Disk>,
+        device: &Arc<OwnedFd>,
     ) -> std::io::Result<Arc<Self>> {
         let place = Place::open(&disk.plain_folder(), disk.volume())?;
         let mut left = place.list()?;
@@ -110,15 +113,16 @@ impl Passing {
         }
         disk.set_plain(state.kept.weight());
         let passing = Self {
-            files,
-            disk,
+            remote: Arc::clone(remote),
+            files: Arc::clone(files),
+            disk: Arc::clone(disk),
             place,
             counters: Counters::default(),
             permits: async_lock::Semaphore::new(ASSEMBLIES_MAX),
-            device,
+            device: Arc::clone(device),
             state: Mutex::new(state),
             off: AtomicBool::new(false),
-            generation: AtomicU64::new(0),
+            generation: AtomicU64::new(remote.generation()),
         };
         Ok(Arc::new(passing))
     }
@@ -169,11 +173,12 @@ impl Passing {
         }
     }
 
-    /// A plain file is whole.
-    pub(super) fn set_ready(&self, node: Node, plain: Plain, bytes: u64) {
+    /// A plain file is whole, of what the layout said in `generation`.
+    pub(super) fn set_ready(&self, node: Node, plain: Plain, bytes: u64, generation: u64) {
         let mut state = self.state();
         state.kept.insert(plain.name, (), bytes);
-        if self.off.load(Ordering::SeqCst) {
+        // A loss of the session that comes now finds it in the table.
+        if self.is_off() || self.remote.generation() != generation {
             return;
         }
         state.table.set_ready(node, plain);
@@ -250,14 +255,25 @@ impl Passing {
     }
 
     /// All leases are void: the token has ended, the session was lost, or the server is silent. A mount that ends by being unmounted
-    /// leaves its files to the next. True: what is passed through must be compared with the
-    /// server's word ([`Self::compare`]), for others may have had the volume meanwhile. Not on a shard.
-    pub(crate) fn handle_dropped(&self, is_revoked: bool, generation: u64) -> bool {
-        if is_revoked {
+    /// leaves its files to the next. True: what is passed through must be compared with the server's word ([`Self::compare`]), for
+    /// others may have had the volume meanwhile. Not on a shard.
+    pub(crate) fn handle_dropped(&self) -> bool {
+        if self.remote.ended() == Some(Errno::EACCES) {
             self.give_up("the token has ended");
             return false;
         }
-        self.generation.swap(generation, Ordering::SeqCst) != generation && self.state().table.passed() > 0
+        let generation = self.remote.generation();
+        if self.generation.swap(generation, Ordering::SeqCst) == generation {
+            return false;
+        }
+        if !self.remote.is_unchanging() {
+            self.give_up("the session was lost, and the volume is no longer read-only");
+            return false;
+        }
+        // Those in no use are looked for anew, by what the layout says then.
+        let mut state = self.state();
+        state.table.forget_ready();
+        state.table.passed() > 0
     }
 
     /// Looks whether what is passed through is still what the server has. On a shard.

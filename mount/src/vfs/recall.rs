@@ -28,7 +28,6 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use event_listener::Event;
 use flexfs_uring::ShardHandle;
-use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Epoch, Ino};
 use flexfs_wire::lease::{Keep, LEASE_BATCH_MAX, Recall};
 use flexfs_wire::limits::LEASE_TRUST_MS;
@@ -625,7 +624,7 @@ impl Recaller {
             self.vfs.remote.behind().reopen();
         }
         if let Some(passing) = self.vfs.passing.get()
-            && passing.handle_dropped(self.vfs.ended() == Some(Errno::EACCES), self.vfs.remote.generation())
+            && passing.handle_dropped()
         {
             let passing = Arc::clone(passing);
             self.shard.spawn_with(move || passing.compare());

@@ -134,15 +134,13 @@ impl Vfs {
     /// disk in plain form has a place there.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        self.remote.granted().settings.flags.ro
-            && self.remote.cipher().is_none()
-            && self.remote.disk().is_some()
+        self.remote.is_unchanging() && self.remote.cipher().is_none() && self.remote.disk().is_some()
     }
 
     /// The kernel has agreed on `device`; before the first request is served.
     pub fn pass_through(&self, device: &Arc<OwnedFd>) {
         let Some(disk) = self.remote.disk() else { return };
-        match Passing::new(Arc::clone(&self.files), Arc::clone(disk), Arc::clone(device)) {
+        match Passing::new(&self.remote, &self.files, disk, device) {
             Ok(passing) => drop(self.passing.set(passing)),
             Err(error) => {
                 tracing::warn!(%error, "no file is read by the kernel itself: the folder cannot be used")
