@@ -51,7 +51,9 @@ fn cost_no_requests(transport: Transport) {
     // Who only looks gets no layouts after a while.
     cluster.remount();
     let before = cluster.requests("lookuptoopen");
-    (0..100).for_each(|number| drop(fs::metadata(cluster.path(format!("d/{number}"))).unwrap()));
+    for number in 0..100 {
+        fs::metadata(cluster.path(format!("d/{number}"))).unwrap();
+    }
     assert!(cluster.requests("lookuptoopen") - before <= 5);
     cluster.finish();
 }
