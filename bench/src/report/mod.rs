@@ -1,7 +1,8 @@
 //! What a run has found: saved as JSON, shown as tables and plots.
 //!
-//! `model machine` <- `summary` <- `table plot` <- `save readme`.
+//! `model machine` <- `summary` <- `aim table plot` <- `save readme`.
 
+mod aim;
 mod machine;
 mod model;
 mod plot;

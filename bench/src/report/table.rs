@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::aim;
 use super::model::{Report, RowInfo};
 use super::summary::Summary;
 use crate::work::Unit;
@@ -9,12 +10,13 @@ use crate::work::Unit;
 /// Local disk, shown as a ratio beside the base.
 const DISK: &str = "ext4";
 
-/// All tables: figures with ratios, spread, latencies, CPU and memory, failures.
+/// All tables: figures with ratios, targets, spread, latencies, CPU and memory, failures.
 pub(crate) fn tables(report: &Report) -> String {
     let mut text = head(report);
     for (group, rows) in report.groups() {
         text.push_str(&format!("\n### {group}\n\n{}", figures(report, &rows)));
     }
+    text.push_str(&aim::table(report));
     let rows: Vec<&RowInfo> = report.rows.iter().collect();
     let with_latency: Vec<&RowInfo> = rows
         .iter()

@@ -195,6 +195,7 @@ fn large() -> Chain {
         row(Kind::SequentialRead, "seq-reread", "sequential read, second time", 1),
         Row { cold: true, ..row(Kind::RandomRead, "rand-read-1", "random read 4 KiB, cold, depth 1", 1) },
         Row { cold: true, ..row(Kind::RandomRead, "rand-read-8", "random read 4 KiB, cold, depth 8", 8) },
+        Row { warm: true, ..row(Kind::RandomRead, "rand-reread", "random read 4 KiB, second time", 1) },
         row(Kind::RandomWrite, "rand-write", "random write 4 KiB + fsync", 1),
     ];
     Chain { id: "large".to_owned(), title: "One large file".to_owned(), rows, is_large: true }

@@ -23,10 +23,24 @@ fn offsets(spec: &Spec) -> impl Iterator<Item = u64> + use<> {
 pub(crate) fn read(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
     let mut page = vec![0; PAGE];
     pattern::fill(&mut page, 0, 0);
-    gate()?;
-    let input = File::open(file(&spec.folder))?;
-    // As fio does: no readahead of what nobody will want.
-    rustix::fs::fadvise(&input, 0, None, Advice::Random)?;
+    let open = || -> anyhow::Result<File> {
+        let input = File::open(file(&spec.folder))?;
+        // As fio does: no readahead of what nobody will want.
+        rustix::fs::fadvise(&input, 0, None, Advice::Random)?;
+        Ok(input)
+    };
+    let input = if spec.warm {
+        let input = open()?;
+        // The same open file again: what the kernel keeps of it is what is measured.
+        offsets(spec)
+            .take(usize::try_from(spec.count)?)
+            .try_for_each(|offset| input.read_exact_at(&mut page, offset))?;
+        gate()?;
+        input
+    } else {
+        gate()?;
+        open()?
+    };
     let mut offsets = offsets(spec);
     let meter = Meter::run(spec, |_| {
         let offset = offsets.next().unwrap_or(0);
