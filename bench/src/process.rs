@@ -107,6 +107,11 @@ impl Identity {
         Self::of(self.pid) == Some(self)
     }
 
+    /// When it began: seconds after boot, in steps of a tick.
+    pub(crate) fn started(self) -> f64 {
+        self.started as f64 / TICKS_PER_SECOND
+    }
+
     /// As a line of a file.
     pub(crate) fn line(self) -> String {
         format!("{} {}\n", self.pid, self.started)
@@ -117,6 +122,16 @@ impl Identity {
         let (pid, started) = line.split_once(' ')?;
         Some(Self { pid: pid.parse().ok()?, started: started.trim().parse().ok()? })
     }
+}
+
+/// Seconds since boot, as [`Identity::started`] counts them.
+///
+/// # Errors
+/// `/proc` is not there.
+pub(crate) fn uptime() -> anyhow::Result<f64> {
+    let text = fs::read_to_string("/proc/uptime").context("read /proc/uptime")?;
+    let seconds = text.split(' ').next().unwrap_or_default();
+    seconds.parse().with_context(|| format!("/proc/uptime says {text:?}"))
 }
 
 /// Whether a process is there and no zombie.
@@ -224,6 +239,7 @@ mod tests {
         let own = std::process::id();
         assert!(is_alive(own) && Usage::of(&[own]).rss_mib > 0.5);
         let identity = Identity::of(own).unwrap();
+        assert!(uptime().unwrap() >= identity.started());
         assert!(identity.is_alive() && Identity::parse(&identity.line()) == Some(identity));
         assert!(!Identity { pid: own, started: identity.started + 1 }.is_alive());
         assert_eq!((Identity::parse("1"), Identity::parse("x 1\n")), (None, None));

@@ -13,6 +13,6 @@ mod table;
 
 pub(crate) use machine::{load, machine, today};
 pub(crate) use model::{Cell, FORMAT, Report, RowInfo, TargetInfo};
-pub(crate) use readme::rewrite;
+pub(crate) use readme::{Section, rewrite};
 pub(crate) use save::write;
-pub(crate) use table::tables;
+pub(crate) use table::{short, tables};

@@ -8,10 +8,20 @@ use anyhow::{Context as _, bail};
 use super::save::{draw, read};
 use super::table::tables;
 
-/// In front of the generated section.
-const BEGIN: &str = "<!-- compare: begin of the generated section -->";
-/// Behind it.
-const END: &str = "<!-- compare: end of the generated section -->";
+/// The section of `compare`.
+const SECTION: Section = Section {
+    begin: "<!-- compare: begin of the generated section -->",
+    end: "<!-- compare: end of the generated section -->",
+};
+
+/// A part of a README that a program writes, between two lines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Section {
+    /// In front of it.
+    pub(crate) begin: &'static str,
+    /// Behind it.
+    pub(crate) end: &'static str,
+}
 
 /// Draws the plots of a saved report and puts them, with its tables, into the generated section of a README.
 ///
@@ -30,13 +40,23 @@ pub(crate) fn rewrite(readme: &Path, report: &Path) -> anyhow::Result<()> {
         section.push_str(&format!("\n![{}]({}/{name})\n", name.trim_end_matches(".svg"), plots.display()));
     }
     let text = fs::read_to_string(readme).with_context(|| format!("read {}", readme.display()))?;
-    fs::write(readme, replace(&text, &section)?).with_context(|| format!("write {}", readme.display()))
+    fs::write(readme, SECTION.replace(&text, &section)?)
+        .with_context(|| format!("write {}", readme.display()))
 }
 
-fn replace(text: &str, section: &str) -> anyhow::Result<String> {
-    let found = text.split_once(BEGIN).and_then(|(front, rest)| Some((front, rest.split_once(END)?.1)));
-    let Some((front, behind)) = found else { bail!("the README has no section between {BEGIN} and {END}") };
-    Ok(format!("{front}{BEGIN}\n\n{}\n\n{END}{behind}", section.trim()))
+impl Section {
+    /// A README's text with a new section.
+    ///
+    /// # Errors
+    /// It has no section.
+    pub(crate) fn replace(self, text: &str, section: &str) -> anyhow::Result<String> {
+        let Self { begin, end } = self;
+        let found = text.split_once(begin).and_then(|(front, rest)| Some((front, rest.split_once(end)?.1)));
+        let Some((front, behind)) = found else {
+            bail!("the README has no section between {begin} and {end}")
+        };
+        Ok(format!("{front}{begin}\n\n{}\n\n{end}{behind}", section.trim()))
+    }
 }
 
 #[cfg(test)]
@@ -50,7 +70,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let readme = dir.path().join("README.md");
         let report = write(&sample(), &dir.path().join("results")).unwrap();
-        fs::write(&readme, format!("front\n{BEGIN}\nold\n{END}\nbehind\n")).unwrap();
+        fs::write(&readme, format!("front\n{}\nold\n{}\nbehind\n", SECTION.begin, SECTION.end)).unwrap();
         rewrite(&readme, &report).unwrap();
         let text = fs::read_to_string(&readme).unwrap();
         assert!(text.starts_with("front\n") && text.ends_with("\nbehind\n") && !text.contains("old"));
@@ -64,6 +84,6 @@ mod tests {
     #[test]
     fn this_crates_readme_has_the_section() {
         let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-        replace(&text, "x").unwrap();
+        SECTION.replace(&text, "x").unwrap();
     }
 }

@@ -3,7 +3,7 @@
 //! `plan` (rows in chains, sizes), `leftover` <- `cell` (one row on one target) <- `runner` (the loop).
 
 mod cell;
-mod leftover;
+pub(crate) mod leftover;
 mod plan;
 mod runner;
 

@@ -41,15 +41,21 @@ impl FlexFs {
         Self { binaries, scratch, folder, transport, version, admin: None, meta: None, mount: None }
     }
 
-    fn mount_point(&self) -> PathBuf {
+    /// Where it is mounted.
+    pub(crate) fn mount_point(&self) -> PathBuf {
         self.folder.join("mnt")
     }
 
-    fn state(&self) -> PathBuf {
+    /// Folder of the cluster's data, as `up` lays it out.
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.join("state")
     }
 
-    fn program(&self, name: &str) -> anyhow::Result<Command> {
+    /// One of its programs.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub(crate) fn program(&self, name: &str) -> anyhow::Result<Command> {
         let path = self.binaries.join(format!("{name}-flexfs"));
         ensure!(
             path.exists(),
@@ -59,8 +65,35 @@ impl FlexFs {
         Ok(Command::new(path))
     }
 
+    /// What the mount says of itself.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(crate) fn status(&self) -> anyhow::Result<Value> {
+        let mut command = self.program("mount")?;
+        command.arg("status").arg(self.mount_point()).arg("--json").arg("--stateFolder");
+        command.arg(self.state().join("mount"));
+        Ok(serde_json::from_str(&process::run(&mut command, &self.folder, LIMIT)?)?)
+    }
+
+    /// Unmounts, and waits until the client has ended.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(crate) fn unmount(&mut self) -> anyhow::Result<()> {
+        place::unmount(&self.mount_point(), &self.folder, FLUSH_LIMIT)?;
+        if let Some(mount) = self.mount {
+            ensure!(process::wait_until(FLUSH_LIMIT, || !mount.is_alive()), "mount.flexfs did not end");
+        }
+        self.mount = None;
+        Ok(())
+    }
+
     /// Starts what does not run and mounts what is not mounted.
-    fn up(&mut self, ports: &[(&str, u16)]) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub(crate) fn up(&mut self, ports: &[(&str, u16)]) -> anyhow::Result<()> {
         let mut command = self.program("configure")?;
         command.arg("up").arg(self.mount_point()).arg("--stateDir").arg(self.state());
         command.args(["--json", "--transport", self.transport.name()]);
@@ -81,10 +114,7 @@ impl FlexFs {
 
     /// A mount that fell back to the other transport would be measured under the wrong name.
     fn check_transport(&self) -> anyhow::Result<()> {
-        let mut command = self.program("mount")?;
-        command.arg("status").arg(self.mount_point()).arg("--json").arg("--stateFolder");
-        command.arg(self.state().join("mount"));
-        let status: Value = serde_json::from_str(&process::run(&mut command, &self.folder, LIMIT)?)?;
+        let status = self.status()?;
         let transport = status["transport"].as_str().unwrap_or("none");
         ensure!(
             transport == self.transport.name(),
@@ -111,11 +141,7 @@ impl Target for FlexFs {
     }
 
     fn cool(&mut self) -> anyhow::Result<&'static str> {
-        place::unmount(&self.mount_point(), &self.folder, FLUSH_LIMIT)?;
-        if let Some(mount) = self.mount {
-            ensure!(process::wait_until(FLUSH_LIMIT, || !mount.is_alive()), "mount.flexfs did not end");
-        }
-        self.mount = None;
+        self.unmount()?;
         self.up(&[])?;
         Ok("mounted anew with an empty cache, kernel caches dropped")
     }

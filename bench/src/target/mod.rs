@@ -14,5 +14,7 @@ mod place;
 
 pub(crate) use choice::{Choice, PRESETS};
 pub(crate) use contract::{Context, Target};
+pub(crate) use daemon::Daemon;
+pub(crate) use flexfs::FlexFs;
 pub(crate) use local::fs_type;
-pub(crate) use place::{break_off, mounts_below};
+pub(crate) use place::{break_off, is_mounted, mounts_below};
