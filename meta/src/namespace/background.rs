@@ -69,10 +69,15 @@ impl<S: Store> Namespace<S> {
         while spent < budget.max(1) && self.orphans.is_unused(ino) {
             let mut txn: Txn = self.begin(now);
             let rows = (budget - spent).clamp(1, BATCH_ROWS);
+            let mut next = None;
             match self.any_inode(&txn, ino)? {
                 None => txn.unset_orphan(ino),
                 Some(mut inode) => {
-                    let extents = self.stored_extents(&txn, ino, 0, u64::MAX, rows)?;
+                    let from = self.reclaimed.filter(|(of, _)| *of == ino).map_or(0, |(_, to)| to);
+                    let mut extents = self.stored_extents(&txn, ino, from, u64::MAX, rows)?;
+                    if extents.is_empty() && from > 0 {
+                        extents = self.stored_extents(&txn, ino, 0, u64::MAX, rows)?;
+                    }
                     for extent in &extents {
                         self.remove_extent(&mut txn, &mut inode, extent)?;
                     }
@@ -81,12 +86,14 @@ impl<S: Store> Namespace<S> {
                         self.erase(&mut txn, &inode)?;
                         txn.unset_orphan(ino);
                     } else {
+                        next = extents.last().map(|extent| (ino, extent.end));
                         txn.set_inode(inode);
                     }
                 }
             }
             txn.batch.set_vital();
             self.commit(&mut txn, None)?;
+            self.reclaimed = next;
             spent += 1;
         }
         Ok(spent)

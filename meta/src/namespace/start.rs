@@ -82,6 +82,7 @@ impl<S: Store> Namespace<S> {
             idle: Idle::default(),
             shown: Cache::new(SHOWN_MAX),
             garbage_from: key::table(Tag::Garbage).0,
+            reclaimed: None,
             survived,
         };
         if namespace.committed_inode(Ino::ROOT)?.is_none() {

@@ -179,4 +179,24 @@ mod tests {
         assert_eq!((t.ns.figures().orphans, t.ns.figures().bytes, t.ns.garbage()), (0, 0, Ok(1)));
         t.verify();
     }
+
+    #[test]
+    fn an_orphan_is_reclaimed_from_where_the_last_step_ended() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let ranges: Vec<(u64, u32)> = (0..3_000u64).map(|index| (index * 8192, 100)).collect();
+        t.write_ranges(file, &ranges);
+        t.remove(ROOT, "file", false).unwrap();
+        let now = t.context.now;
+        let end_of = |index: u64| Some((file, index * 8192 + 100));
+        assert_eq!(t.ns.background(now, 500), Ok(true));
+        assert_eq!(t.ns.reclaimed, end_of(499));
+        assert_eq!(t.ns.background(now, 500), Ok(true));
+        assert_eq!(t.ns.reclaimed, end_of(999), "the first five hundred graves were not crossed");
+        // Should the place ever be wrong: what is before it goes, too.
+        t.ns.reclaimed = end_of(2_000);
+        t.settle();
+        assert_eq!((t.ns.figures().orphans, t.ns.reclaimed, t.ns.garbage()), (0, None, Ok(1)));
+        t.verify();
+    }
 }
