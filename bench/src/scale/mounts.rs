@@ -50,12 +50,21 @@ pub(super) fn run(study: &mut Study, context: &Context, sizes: &[u64], turns: u3
     let servers = Servers::move_to(&cluster, context, &folder)?;
     let mut mounts: Vec<Mount> = Vec::new();
     for &size in sizes {
-        study.step(&size.to_string(), size as f64);
-        while (mounts.len() as u64) < size {
+        let mut failed = None;
+        while (mounts.len() as u64) < size && failed.is_none() {
             check_end()?;
             let host = network.host()?;
-            mounts.push(Mount::start(&cluster, context, &folder, mounts.len() as u64, &host)?);
+            match Mount::start(&cluster, context, &folder, mounts.len() as u64, &host) {
+                Ok(mount) => mounts.push(mount),
+                Err(error) => failed = Some(error),
+            }
         }
+        // Where the machine takes no more, what it takes is the last size.
+        let size = mounts.len() as u64;
+        if study.steps.last().is_some_and(|step| step.n >= size as f64) {
+            return failed.map_or(Ok(()), Err);
+        }
+        study.step(&size.to_string(), size as f64);
         let pids: Vec<u32> = mounts.iter().map(|mount| mount.daemon.pid()).collect();
         // The first turn fills the caches and is not counted.
         work(&mounts, 1)?;
@@ -86,6 +95,9 @@ pub(super) fn run(study: &mut Study, context: &Context, sizes: &[u64], turns: u3
         );
         study.note("memory of meta", "MiB", Rule::Total, after.0.rss_mib);
         study.note("memory of a mount", "MiB", Rule::Each, after.1.rss_mib / size as f64);
+        if let Some(error) = failed {
+            return Err(error.context(format!("mount {} does not start", size + 1)));
+        }
     }
     Ok(())
 }
@@ -184,8 +196,12 @@ impl Mount {
         let point = folder.join(format!("mnt-{number}"));
         fs::create_dir_all(&point)?;
         let [enter, network] = host;
-        let mut command = Command::new(enter);
-        command.arg(network).arg(cluster.fs.program("mount")?.get_program());
+        // One shard each: rings count against the locked memory of a user, all mounts of a machine together.
+        let cpu =
+            (number % std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)).to_string();
+        let mut command = Command::new("taskset");
+        command.args(["-c", cpu.as_str(), enter.as_str(), network.as_str()]);
+        command.arg(cluster.fs.program("mount")?.get_program());
         command.args(["start", "--foreground", "--transport", "uring", "--credsFile"]).arg(creds_of(folder));
         command.arg("--stateFolder").arg(folder.join("state")).arg("main").arg(&point);
         let log = folder.join(format!("mount-{number}.log"));

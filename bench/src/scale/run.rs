@@ -96,7 +96,7 @@ impl Id {
             ),
             Self::Mounts => (
                 "Mounts of one volume",
-                "Each in a network namespace of its own, at the end of a veth cable. Each second and mount: `stat` of one of 1,000 files in a \
+                "Each in a network namespace of its own, at the end of a veth cable, with one shard. Each second and mount: `stat` of one of 1,000 files in a \
                  directory that all share, a write of 4 KiB over a file of its own directory with close, a listing of that directory (100 entries). All on one \
                  machine: servers, clients and the programs share its cores.",
             ),
