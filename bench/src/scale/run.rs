@@ -224,7 +224,9 @@ fn one(id: Id, args: &Args, scratch: &Path) -> anyhow::Result<(Study, anyhow::Re
         load(),
     );
     if let Err(error) = &result {
-        study.run.push_str(&format!(" It failed: {error:#}."));
+        // Results are kept in the tree, where no machine's paths belong.
+        let why = format!("{error:#}").replace(&folder.display().to_string(), "SCRATCH");
+        study.run.push_str(&format!(" It failed: {why}."));
     }
     Ok((study, result))
 }
