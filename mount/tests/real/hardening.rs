@@ -11,8 +11,8 @@ one!(servers_as_nobody, servers_become_nobody);
 
 /// CAP_CHOWN and CAP_DAC_OVERRIDE.
 const FILES: &str = "0000000000000003";
-/// CAP_DAC_OVERRIDE, CAP_SYS_PTRACE and CAP_SYS_ADMIN.
-const MOUNTS: &str = "0000000000280002";
+/// CAP_DAC_OVERRIDE, CAP_IPC_LOCK, CAP_SYS_PTRACE and CAP_SYS_ADMIN.
+const MOUNTS: &str = "0000000000284002";
 const NONE: &str = "0000000000000000";
 
 /// Every thread of a process is held, and it leaves no core.

@@ -24,9 +24,13 @@ impl Keep {
     fn set(self) -> CapabilitySet {
         match self {
             Self::Files => CapabilitySet::DAC_OVERRIDE | CapabilitySet::CHOWN,
-            // SYS_PTRACE: /proc/PID/syscall of other people's processes, to tell which lock they wait for.
+            // SYS_PTRACE: /proc/PID/syscall of other people's processes, to tell which lock they wait for. IPC_LOCK: without it the
+            // buffers of all mounts of a machine count together against root's RLIMIT_MEMLOCK, 8 MiB by default.
             Self::Mounts => {
-                CapabilitySet::SYS_ADMIN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::SYS_PTRACE
+                CapabilitySet::SYS_ADMIN
+                    | CapabilitySet::DAC_OVERRIDE
+                    | CapabilitySet::SYS_PTRACE
+                    | CapabilitySet::IPC_LOCK
             }
         }
     }
