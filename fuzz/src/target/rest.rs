@@ -234,6 +234,9 @@ fn scratch() -> tempfile::TempDir {
 
 fn copy(from: &Path, to: &Path) {
     for file in fs::read_dir(from).expect("the template").flatten() {
-        fs::copy(file.path(), to.join(file.file_name())).expect("a small file");
+        // The fuzzer's own clock interrupts, and what copies by the kernel's means does not begin anew.
+        while let Err(error) = fs::copy(file.path(), to.join(file.file_name())) {
+            assert_eq!(error.kind(), std::io::ErrorKind::Interrupted, "a small file: {error}");
+        }
     }
 }
