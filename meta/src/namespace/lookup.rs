@@ -14,7 +14,7 @@ use flexfs_wire::time::Time;
 use super::access::{READ, SEARCH};
 use super::context::Context;
 use super::machine::Namespace;
-use super::record::{Cookie, Inode, damaged, decode};
+use super::record::{Cookie, Dentry, Inode, damaged, decode};
 use super::txn::Txn;
 use crate::engine::{Store, key};
 
@@ -28,7 +28,9 @@ const ENTRIES_BYTES_MAX: usize = BODY_BYTES_MAX / 2;
 impl<S: Store> Namespace<S> {
     pub(super) fn lookup(&mut self, context: &Context, parent: Ino, name: &Name) -> Result<Reply, Errno> {
         let txn = self.begin(context.now);
-        self.find(context, &txn, parent, name).map(|inode| Reply::Entry(entry(&inode)))
+        let dentry = self.find(context, &txn, parent, name)?;
+        let inode = self.named_inode(&txn, dentry.ino)?;
+        Ok(Reply::Entry(entry(&inode)))
     }
 
     /// The same, with the layout of a file that the caller may open for reading, if it is short. No open is counted.
@@ -39,7 +41,8 @@ impl<S: Store> Namespace<S> {
         name: &Name,
     ) -> Result<Reply, Errno> {
         let txn = self.begin(context.now);
-        let inode = self.find(context, &txn, parent, name)?;
+        let dentry = self.find(context, &txn, parent, name)?;
+        let inode = self.named_inode(&txn, dentry.ino)?;
         let may_read = context.check(&inode, READ).is_ok()
             && (!context.is_guarded() || self.guard_read(context.session, inode.ino).is_ok());
         let layout = if may_read { self.short_layout(&txn, &inode)? } else { None };
@@ -47,11 +50,10 @@ impl<S: Store> Namespace<S> {
     }
 
     /// What a name stands for.
-    fn find(&mut self, context: &Context, txn: &Txn, parent: Ino, name: &Name) -> Result<Inode, Errno> {
+    fn find(&mut self, context: &Context, txn: &Txn, parent: Ino, name: &Name) -> Result<Dentry, Errno> {
         let dir = self.dir(txn, parent)?;
         context.check(&dir, SEARCH)?;
-        let dentry = self.dentry(txn, parent, name)?.ok_or(Errno::ENOENT)?;
-        self.named_inode(txn, dentry.ino)
+        self.dentry(txn, parent, name)?.ok_or(Errno::ENOENT)
     }
 
     /// Entries behind a cookie, in the order they were made. Cookies only ascend, so a reader meets no entry twice and
