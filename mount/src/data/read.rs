@@ -149,15 +149,16 @@ impl<S: Server> Core<S> {
             }
             let window_max = self.window_max();
             let ahead = state.streams.get_or_insert_default().advance(offset, end, window_max);
-            let Some(ahead) = ahead.map(|ahead| ahead.start..ahead.end.min(size)) else { return };
-            let bytes = ahead.end.saturating_sub(ahead.start);
-            if ahead.is_empty() || !self.has_room_ahead(bytes) {
-                return;
-            }
-            let known_to = state.map().map(|map| map.first_unknown(&ahead));
-            match known_to {
-                Some(None) => (state.map().map(|map| map.wants(&ahead)), ahead),
-                Some(Some(_)) | None => (None, ahead),
+            let Some(ahead) = ahead.filter(|ahead| self.has_room_ahead(ahead.bytes())) else { return };
+            let within = |range: Range<u64>| range.start..range.end.min(size);
+            let ranges = || ahead.ranges().map(within).filter(|range| !range.is_empty());
+            let Some(first) = ranges().next() else { return };
+            let map = state.map().filter(|map| ranges().all(|range| map.first_unknown(&range).is_none()));
+            match map {
+                Some(map) => (Some(ranges().flat_map(|range| map.wants(&range)).collect::<Vec<_>>()), first),
+                // Of jumps the next read asks for the layout anyway.
+                None if ahead.count > 1 => return,
+                None => (None, first),
             }
         };
         match ahead {

@@ -1,7 +1,8 @@
 //! Sequential readers, and what they will want next; random ones, and what is worth having around them.
 //!
 //! Detection is per file: several readers of one file are told apart by where each will go on. A reader that goes
-//! on where it was gets a window ahead of it, doubled as long as it does; one that jumps gets none. Where several jumps end in
+//! on where it was gets a window ahead of it, doubled as long as it does; one that jumps gets none, unless its jumps are all alike, forward
+//! or backward (rows of a matrix, a file read from its end): then the next ones are known. Where several jumps end in
 //! one block of the file, more will: the rest of that block is fetched at once, which costs less than the round trips to come.
 
 use std::ops::Range;
@@ -19,11 +20,88 @@ const MISSES: u8 = 4;
 /// Blocks whose misses are counted, each in the place of its number: a file of 1 GiB in blocks of 4 MiB.
 const PLACES: u64 = 256;
 
+/// Jumps of one length after which the next ones are fetched.
+const ALIKE: u8 = 2;
+/// Jumps that are fetched ahead, at first and at most.
+const JUMPS: (u64, u64) = (4, 64);
+
+/// What to fetch that nobody asked for yet: ranges of one length, each a step behind (or before) the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    pub(crate) first: Range<u64>,
+    pub(crate) step: i64,
+    pub(crate) count: u64,
+}
+
+impl Ahead {
+    fn one(first: Range<u64>) -> Self {
+        Self { first, step: 0, count: 1 }
+    }
+
+    /// Bytes in them.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.first.end - self.first.start) * self.count
+    }
+
+    /// The ranges, but for those that begin before the file does.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        let (length, first, step) = (self.first.end - self.first.start, self.first.start, self.step);
+        let at = move |number: u64| first.checked_add_signed(step.checked_mul(i64::try_from(number).ok()?)?);
+        (0..self.count).filter_map(at).map(move |start| start..start.saturating_add(length))
+    }
+}
+
+/// One reader that jumps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Jumps {
+    /// Where it was last, and how much it read.
+    last: u64,
+    length: u64,
+    /// How it came there, and how many times in a row.
+    step: i64,
+    alike: u8,
+    /// Jumps ahead of it that were fetched, and how many there are to be.
+    fetched: u64,
+    depth: u64,
+}
+
+impl Jumps {
+    /// It reads `offset .. end` now.
+    fn jump(&mut self, offset: u64, end: u64, window_max: u64) -> Option<Ahead> {
+        let step = offset.checked_signed_diff(self.last).unwrap_or(0);
+        let length = end - offset;
+        if step == 0 || step != self.step || length != self.length {
+            *self = Self { last: offset, length, step, depth: JUMPS.0, ..Self::default() };
+            return None;
+        }
+        self.last = offset;
+        self.alike = self.alike.saturating_add(1);
+        self.fetched = self.fetched.saturating_sub(1);
+        let depth = self.depth.min(window_max / length.max(1));
+        // In halves, as windows are.
+        if self.alike < ALIKE || self.fetched > depth / 2 || self.fetched >= depth {
+            return None;
+        }
+        let from = i64::try_from(self.fetched + 1).ok()?;
+        let count = depth - self.fetched;
+        self.fetched = depth;
+        self.depth = (self.depth * 2).min(JUMPS.1);
+        if step.checked_neg().and_then(|back| u64::try_from(back).ok()) == Some(length) {
+            // Backward without a gap: one range, so that a segment is asked for once.
+            let end = offset.checked_add_signed(step.checked_mul(from)?)?.saturating_add(length);
+            return Some(Ahead::one(end.saturating_sub(length * count)..end));
+        }
+        let first = offset.checked_add_signed(step.checked_mul(from)?)?;
+        Some(Ahead { first: first..first.saturating_add(length), step, count })
+    }
+}
+
 /// The sequential readers of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     streams: [Stream; STREAMS],
     clock: u32,
+    jumps: Jumps,
     /// Numbers of blocks of the file, and misses in each.
     misses: Vec<(u64, u8)>,
 }
@@ -40,7 +118,7 @@ struct Stream {
 
 impl Streams {
     /// A reader got `offset .. end`. What to fetch ahead of it, with windows of at most `window_max` bytes.
-    pub(crate) fn advance(&mut self, offset: u64, end: u64, window_max: u64) -> Option<Range<u64>> {
+    pub(crate) fn advance(&mut self, offset: u64, end: u64, window_max: u64) -> Option<Ahead> {
         self.clock = self.clock.wrapping_add(1);
         let clock = self.clock;
         // A reader at the start of a file will probably read on.
@@ -48,7 +126,7 @@ impl Streams {
             let window = if offset == 0 { WINDOW_BYTES_MIN } else { 0 };
             let oldest = self.streams.iter_mut().max_by_key(|stream| clock.wrapping_sub(stream.used))?;
             *oldest = Stream { next: end, ahead: end, window: window.min(window_max), used: clock };
-            return None;
+            return self.jumps.jump(offset, end, window_max);
         };
         stream.used = clock;
         stream.next = stream.next.max(end);
@@ -63,11 +141,9 @@ impl Streams {
         let from = stream.ahead;
         stream.ahead = end + stream.window;
         stream.window = (stream.window * 2).min(window_max);
-        (from < stream.ahead).then_some(from..stream.ahead)
+        (from < stream.ahead).then(|| Ahead::one(from..stream.ahead))
     }
-}
 
-impl Streams {
     /// A reader that jumps wanted a part of a segment at `offset`, and it was not here. The block of the file to be fetched
     /// whole, if it is time; once.
     pub(crate) fn miss(&mut self, offset: u64, block_bytes: u64) -> Option<Range<u64>> {
@@ -107,7 +183,8 @@ mod tests {
         let mut fetched = 0;
         for number in 0..1_000 {
             let (start, end) = (number * READ, (number + 1) * READ);
-            if let Some(range) = streams.advance(start, end, WINDOW_BYTES_MAX) {
+            if let Some(ahead) = streams.advance(start, end, WINDOW_BYTES_MAX) {
+                let range = ahead.first;
                 assert!(range.start >= end && range.start >= fetched, "nothing is fetched twice");
                 assert!(range.end - end <= WINDOW_BYTES_MAX);
                 fetched = range.end;
@@ -120,10 +197,47 @@ mod tests {
     #[test]
     fn a_random_reader_gets_nothing() {
         let mut streams = Streams::default();
-        for number in 1..1_000_u64 {
-            let start = number * 7_919 % 1_000 * READ + 4096;
+        let mut random = 1u64;
+        for _ in 1..1_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let start = (random >> 33) % 1_000 * READ + 4096;
             assert_eq!(streams.advance(start, start + 4096, WINDOW_BYTES_MAX), None);
         }
+    }
+
+    /// Reads `count` pages from `start` on, a step apart: how many of them were fetched before they were wanted, and all that was fetched.
+    fn stride(start: u64, step: i64, count: u64) -> (usize, Vec<Range<u64>>) {
+        let (mut streams, mut fetched, mut met) = (Streams::default(), Vec::<Range<u64>>::new(), 0);
+        for number in 0..count {
+            let at = start.checked_add_signed(step * i64::try_from(number).unwrap()).unwrap();
+            met += usize::from(fetched.iter().any(|range| range.contains(&at)));
+            if let Some(ahead) = streams.advance(at, at + 4096, WINDOW_BYTES_MAX) {
+                assert!(ahead.bytes() <= WINDOW_BYTES_MAX);
+                fetched.extend(ahead.ranges());
+            }
+        }
+        (met, fetched)
+    }
+
+    #[test]
+    fn jumps_that_are_alike_are_foreseen() {
+        for step in [5 << 20, -(5 << 20), 8192, -8192] {
+            let (met, fetched) = stride(1 << 40, step, 200);
+            assert!(met >= 196, "{step}: {met} of 200");
+            assert!(fetched.len() <= 200 + 64 && fetched.iter().all(|range| range.end - range.start == 4096));
+        }
+        // A file from its end: one range each time.
+        let (met, fetched) = stride(999 * 4096, -4096, 1_000);
+        assert!(met >= 996 && fetched.len() < 100, "{met}, {}", fetched.len());
+        assert_eq!(fetched.iter().map(|range| range.start).min(), Some(0));
+        let bytes: u64 = fetched.iter().map(|range| range.end - range.start).sum();
+        assert!(bytes <= 1_000 * 4096, "nothing is fetched twice");
+        // A large read takes the window, not so many jumps.
+        let mut streams = Streams::default();
+        let large = |number: u64| (number * (64 << 20), number * (64 << 20) + (8 << 20));
+        let most =
+            (1..20).map(large).filter_map(|(start, end)| streams.advance(start, end, WINDOW_BYTES_MAX));
+        assert!(most.into_iter().all(|ahead| ahead.count <= 2));
     }
 
     #[test]
