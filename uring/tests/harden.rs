@@ -113,7 +113,7 @@ fn a_client_may_mount_and_no_more() {
         mount("none", &place, "tmpfs", MountFlags::empty(), None).unwrap();
         unmount(&place, UnmountFlags::empty()).unwrap();
         assert_eq!(Command::new("/bin/true").status().unwrap_err().kind(), ErrorKind::PermissionDenied);
-        assert_eq!(in_force.capabilities, "dac_override,sys_ptrace,sys_admin");
+        assert_eq!(in_force.capabilities, "dac_override,ipc_lock,sys_ptrace,sys_admin");
     });
 }
 
