@@ -8,7 +8,7 @@
 use flexfs_wire::attr::{S_IFBLK, S_IFCHR, S_IFMT, S_ISVTX, SetAttr, SetTime};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Ino, SessionId};
-use flexfs_wire::message::{Make, RENAME_EXCHANGE, Request};
+use flexfs_wire::message::{Make, RENAME_EXCHANGE, RENAME_NOREPLACE, Request};
 use flexfs_wire::name::Name;
 use flexfs_wire::time::Time;
 
@@ -61,7 +61,11 @@ impl<S: Store> Namespace<S> {
             Request::Link { parent, .. } => self.guard_dir(&txn, parent.ino, WRITE | SEARCH),
             Request::Remove { parent, name, .. } => self.guard_removal(&txn, parent.ino, name),
             Request::Rename { parent, name, new_parent, new_name, flags } => {
-                let exchange = flags & RENAME_EXCHANGE != 0;
+                let exchange = *flags == RENAME_EXCHANGE;
+                // What makes no sense is refused by the call itself.
+                if !exchange && !matches!(*flags, 0 | RENAME_NOREPLACE) {
+                    return Ok(());
+                }
                 self.guard_rename(&txn, (parent.ino, name), (new_parent.ino, new_name), exchange)
             }
             Request::SetAttr { node, change } => self.guard_change(&txn, session, node.ino, change),
@@ -186,6 +190,11 @@ impl<S: Store> Namespace<S> {
         target: (Ino, &Name),
         exchange: bool,
     ) -> Result<(), Errno> {
+        for dir in [source.0, target.0] {
+            if !self.any_inode(txn, dir)?.is_some_and(|inode| inode.is_dir()) {
+                return Ok(());
+            }
+        }
         let moved = self.guard_name(txn, source.0, source.1)?;
         let replaced = self.guard_name(txn, target.0, target.1)?;
         if let (Some(one), Some(other)) = (moved, replaced)
@@ -350,6 +359,9 @@ mod tests {
         assert_eq!(t.rename((sticky, "mine"), (sticky, "roots"), 0), Err(Errno::EPERM));
         assert_eq!(t.rename((sticky, "roots"), (sticky, "mine"), RENAME_EXCHANGE), Err(Errno::EPERM));
         assert_eq!(t.rename((ROOT, "closed"), (sticky, "closed"), 0), Err(Errno::EACCES), "its `..`");
+        // What makes no sense is told before what is not permitted.
+        assert_eq!(t.rename((closed, "inner"), (mine, "x"), 0), Err(Errno::ENOTDIR));
+        assert_eq!(t.rename((closed, "inner"), (sticky, "x"), 3), Err(Errno::EINVAL));
         t.call(write(mine)).unwrap();
         t.remove(sticky, "mine", false).unwrap();
         t.verify();
