@@ -74,7 +74,8 @@ impl Model {
             file.bytes.resize(usize::try_from(size).expect("drivers keep files small"), 0);
             file.touch(now);
         }
-        if change.kill_privileges && !file.is_dir() {
+        let kills = change.kill_privileges || (who.is_plain && change.size.is_some());
+        if kills && !file.is_dir() {
             file.clear_set_id();
         }
         if let Some(mode) = change.mode {

@@ -167,6 +167,7 @@ impl World {
         let (ino, flags) = (self.any(source), source.byte());
         let (write, truncate, kills) = (flags & 1 == 1, flags & 6 == 6, flags & 8 == 8);
         let request = Request::Open { node: node(ino), write, truncate, kill_privileges: kills };
+        let kills = kills || who.is_plain;
         let opened = self.expect(context, request, |model| model.open(who, ino, write, truncate, kills));
         if let Some(Reply::Opened { attr, .. }) = opened {
             self.compare_attr(&attr);

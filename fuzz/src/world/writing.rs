@@ -15,7 +15,7 @@ use crate::source::Source;
 
 impl World {
     pub(super) fn step_write_inline(&mut self, source: &mut Source<'_>) {
-        let (_, context, _) = self.caller(source);
+        let (_, context, who) = self.caller(source);
         let ino = self.file(source);
         let offset = u32::from(source.short() % 1_000) * if source.one_in(4) { 16 } else { 1 };
         let bytes = vec![source.byte() | 1; usize::from(source.short() % 600) + 1];
@@ -34,11 +34,13 @@ impl World {
             }
             assert!(end <= INLINE_BYTES_MAX || again.is_some_and(|again| again.is_err()));
         }
-        self.expect(context, request, |model| model.write(ino, &parts, time, kill_privileges));
+        // Who has no privilege takes them away, whatever his client says.
+        let kills = kill_privileges || who.is_plain;
+        self.expect(context, request, |model| model.write(ino, &parts, time, kills));
     }
 
     pub(super) fn step_write_extents(&mut self, source: &mut Source<'_>) {
-        let (mount, context, _) = self.caller(source);
+        let (mount, context, who) = self.caller(source);
         let ino = self.file(source);
         let new = self.new_block(mount);
         let (mut offset, mut block_offset) = (u64::from(source.short() % 30_000), 0);
@@ -62,7 +64,8 @@ impl World {
         let blocks = vec![NewBlock { block: new, raw_bytes: BLOCK_BYTES, stored_bytes: 1 }];
         let write = Write { extents, blocks, time, kill_privileges, ..Write::default() };
         let request = Request::Write { node: node(ino), write };
-        let done = self.expect(context, request, |model| model.write(ino, &parts, time, kill_privileges));
+        let kills = kill_privileges || who.is_plain;
+        let done = self.expect(context, request, |model| model.write(ino, &parts, time, kills));
         self.note_extents(ino, done.is_some());
     }
 

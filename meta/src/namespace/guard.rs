@@ -37,6 +37,11 @@ impl<S: Store> Namespace<S> {
                 return Ok(());
             }
         }
+        for (dir, _) in request.names().into_iter().flatten() {
+            if !self.any_inode(&txn, dir.ino)?.is_some_and(|inode| inode.is_dir()) {
+                return Ok(());
+            }
+        }
         let session = context.session;
         match request {
             Request::Lookup { parent, .. } | Request::LookupToOpen { parent, .. } => {
@@ -141,7 +146,9 @@ impl<S: Store> Namespace<S> {
             true => self.opens.writes(session, ino),
             false => self.opens.has(session, ino),
         };
-        if is_open { Ok(()) } else { self.guard_open(txn, ino, write) }
+        // Of what is no file the call itself says that it has no content.
+        let is_file = self.any_inode(txn, ino)?.is_some_and(|inode| inode.is_file());
+        if is_open || !is_file { Ok(()) } else { self.guard_open(txn, ino, write) }
     }
 
     fn guard_open(&mut self, txn: &Txn, ino: Ino, write: bool) -> Result<(), Errno> {
@@ -149,8 +156,8 @@ impl<S: Store> Namespace<S> {
             return Ok(()); // A directory is not opened for writing at all.
         };
         match self.guard_found(&inode, if write { WRITE } else { READ }) {
-            // Opening for execution is not told apart from reading.
-            Err(Errno::EACCES) if inode.is_file() && !write => self.guard_found(&inode, SEARCH),
+            // Opening for execution is not told apart from reading; what a directory holds is read by other calls.
+            Err(Errno::EACCES) if !write => self.guard_found(&inode, SEARCH),
             other => other,
         }
     }
@@ -190,11 +197,6 @@ impl<S: Store> Namespace<S> {
         target: (Ino, &Name),
         exchange: bool,
     ) -> Result<(), Errno> {
-        for dir in [source.0, target.0] {
-            if !self.any_inode(txn, dir)?.is_some_and(|inode| inode.is_dir()) {
-                return Ok(());
-            }
-        }
         let moved = self.guard_name(txn, source.0, source.1)?;
         let replaced = self.guard_name(txn, target.0, target.1)?;
         if let (Some(one), Some(other)) = (moved, replaced)
@@ -231,7 +233,11 @@ impl<S: Store> Namespace<S> {
             return Err(Errno::EPERM);
         }
         let writes = change.size.is_some() || change.kill_privileges || times.iter().any(Option::is_some);
-        if writes { self.guard_content(txn, session, ino, true) } else { Ok(()) }
+        match (writes, inode.is_file()) {
+            (false, _) => Ok(()),
+            (true, true) => self.guard_content(txn, session, ino, true),
+            (true, false) => self.guard_found(&inode, WRITE),
+        }
     }
 
     fn guard_xattr(&mut self, txn: &Txn, ino: Ino, name: &[u8]) -> Result<(), Errno> {
