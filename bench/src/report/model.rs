@@ -45,6 +45,15 @@ pub(crate) struct Machine {
     pub(crate) commit: String,
 }
 
+impl std::fmt::Display for Machine {
+    /// The commit, and what it ran on.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let commit = if self.commit.is_empty() { "unknown" } else { &self.commit };
+        let Self { cpus, cpu, memory_gib, kernel, disk, .. } = self;
+        write!(f, "commit {commit}, {cpus} CPUs ({cpu}), {memory_gib} GiB, Linux {kernel}, disk {disk}")
+    }
+}
+
 /// One target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -48,20 +48,14 @@ fn of(report: &Report, row: &RowInfo, target: &str) -> Summary {
 }
 
 fn head(report: &Report) -> String {
-    let machine = &report.machine;
     let mut text = format!(
-        "{} run of {}, {} rounds in {:.0} minutes, commit {}. {} CPUs ({}), {} GiB, Linux {}, disk {}; \
+        "{} run of {}, {} rounds in {:.0} minutes, {}; \
          load average before a cell {}.\n\n",
         report.scale,
         report.date,
         report.rounds,
         report.seconds / 60.0,
-        if machine.commit.is_empty() { "unknown" } else { &machine.commit },
-        machine.cpus,
-        machine.cpu,
-        machine.memory_gib,
-        machine.kernel,
-        machine.disk,
+        report.machine,
         loads(report),
     );
     for target in &report.targets {

@@ -214,13 +214,7 @@ fn one(id: Id, args: &Args, scratch: &Path) -> anyhow::Result<(Study, anyhow::Re
     }
     let whole = if is_tiny { "Tiny run" } else { "Run" };
     study.run = format!(
-        "{whole} of {begun}, commit {}, {} CPUs ({}), {} GiB, Linux {}, disk {}; load average {load_before:.1} before, {:.1} behind.",
-        if machine.commit.is_empty() { "unknown" } else { &machine.commit },
-        machine.cpus,
-        machine.cpu,
-        machine.memory_gib,
-        machine.kernel,
-        machine.disk,
+        "{whole} of {begun}, {machine}; load average {load_before:.1} before, {:.1} behind.",
         load(),
     );
     if let Err(error) = &result {
