@@ -56,9 +56,7 @@ pub(crate) fn run(start: &Start, folder: &Path) -> anyhow::Result<()> {
         ];
         let acceptor = TlsAcceptor::from(tls::server_config_with(certs, ALPN_REST));
         tracing::info!(%address, folder = %folder.display(), version = env!("CARGO_PKG_VERSION"), "admin serves");
-        if let Err(error) = harden::tell_ready() {
-            tracing::warn!(%error, "the service manager could not be told that this server is ready (NOTIFY_SOCKET)");
-        }
+        harden::tell_ready();
         let server = tokio::spawn(serve::serve(listener, acceptor, rest::router(app), shutdown));
         let signal = wait_for_signal().await?;
         tracing::info!(signal, "admin stops");

@@ -77,9 +77,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         db = %config.db_folder.display(), version = env!("CARGO_PKG_VERSION"), "meta.flexfs is ready"
     );
     ready.store(true, Ordering::Release);
-    if let Err(error) = harden::tell_ready() {
-        tracing::warn!(%error, "the service manager could not be told that this server is ready (NOTIFY_SOCKET)");
-    }
+    harden::tell_ready();
     let ending = endings.wait();
     drop(signals);
     stop(&volumes, &cores, threads);

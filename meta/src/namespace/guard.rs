@@ -184,7 +184,7 @@ impl<S: Store> Namespace<S> {
     /// Whether a name may be taken out of a directory, or made where there is none.
     fn guard_removal(&mut self, txn: &Txn, dir: Ino, name: &Name) -> Result<(), Errno> {
         let victim = self.guard_name(txn, dir, name)?;
-        let Some(dir) = self.any_inode(txn, dir)?.filter(Inode::is_dir) else { return Ok(()) };
+        let Some(dir) = self.any_inode(txn, dir)? else { return Ok(()) };
         self.guard_found(&dir, WRITE | SEARCH)?;
         let is_roots = victim.is_some_and(|victim| victim.uid == 0);
         if is_roots && dir.uid == 0 && dir.mode & S_ISVTX != 0 { Err(Errno::EPERM) } else { Ok(()) }

@@ -312,6 +312,14 @@ impl State {
         self.dirty.is_empty() && self.flights.is_empty()
     }
 
+    /// One open of this mount fewer.
+    pub(crate) fn end_open(&mut self) {
+        self.opens = self.opens.saturating_sub(1);
+        if self.opens == 0 {
+            self.streams = None;
+        }
+    }
+
     /// Bytes that are not at the server.
     pub(crate) fn unwritten(&self) -> u64 {
         self.dirty.bytes() + self.flights.iter().map(|flight| flight.batch.bytes).sum::<u64>()

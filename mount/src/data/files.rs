@@ -180,10 +180,7 @@ impl<S: Server> Files<S> {
     pub fn close_here(&self, node: Node) {
         let Some(file) = self.core.find(node.ino) else { return };
         let mut state = file.state();
-        state.opens = state.opens.saturating_sub(1);
-        if state.opens == 0 {
-            state.streams = None;
-        }
+        state.end_open();
         drop(state);
         self.core.release(file);
     }
@@ -270,10 +267,7 @@ impl<S: Server> Files<S> {
         let Some(file) = self.core.find(node.ino) else { return self.core.server.call_later(caller, close) };
         {
             let mut state = file.state();
-            state.opens = state.opens.saturating_sub(1);
-            if state.opens == 0 {
-                state.streams = None;
-            }
+            state.end_open();
             if state.is_clean() {
                 drop(state);
                 self.core.server.call_later(caller, close);

@@ -10,10 +10,8 @@
 //! being taken ([`Removing`]).
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 
 use event_listener::{Event, EventListener};
 use flexfs_wire::id::Ino;
@@ -24,6 +22,7 @@ use super::inode::Inode;
 use super::recall::NOBODY;
 use super::state::Vfs;
 use crate::data::OpenInfo;
+use crate::wait::all;
 
 /// Locks of the table; a power of two.
 const SHARDS: usize = 32;
@@ -202,10 +201,9 @@ impl Vfs {
         }
         self.quiet.add(inode.node);
         // In this order: see the module.
-        let known = inode.told().map(|(attr, asked, _)| (attr, asked));
         if self.is_sure(inode)
             && self.quiet.is_free()
-            && let Some(info) = self.files.open_here(inode.node, known)
+            && let Some(info) = self.files.open_here(inode.node, self.told_under_lease(inode))
         {
             return Some(info);
         }
@@ -216,11 +214,8 @@ impl Vfs {
     /// Whether whoever takes the file's last name asks this client first.
     fn is_sure(&self, inode: &Inode) -> bool {
         let ino = inode.ino();
-        let recalls = self.remote.recalls();
-        let told = inode
-            .told()
-            .is_some_and(|(_, asked, life)| life == recalls.life() && recalls.is_good(ino, asked));
-        (told || self.files.is_ours(ino)) && self.remote.behind().before([ino]).is_none()
+        let is_leased = self.told_under_lease(inode).is_some() || self.files.is_ours(ino);
+        is_leased && self.remote.behind().before([ino]).is_none()
     }
 
     /// One of those is closed.
@@ -255,13 +250,7 @@ impl Vfs {
     pub(super) async fn begin_removal(&self) -> Removing {
         let removing = self.quiet.begin_removal();
         if self.quiet.has_untold() {
-            let mut telling: Vec<_> =
-                self.quiet.untold().into_iter().map(|ino| Box::pin(self.tell_open(ino))).collect();
-            poll_fn(|cx| {
-                telling.retain_mut(|one| one.as_mut().poll(cx).is_pending());
-                if telling.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
+            all(self.quiet.untold().into_iter().map(|ino| self.tell_open(ino))).await;
         }
         removing
     }

@@ -12,6 +12,7 @@ use flexfs_wire::attr::Attr;
 
 use super::inode::Inode;
 use super::state::{Grant, Vfs};
+use crate::lease::Asked;
 
 impl Vfs {
     /// Changes of attributes by this mount, begun and ended.
@@ -42,9 +43,14 @@ impl Vfs {
     /// Attributes as they are, if that is known. Taken after a recall was heard it may be what was true before; so is what
     /// the kernel itself keeps until it is told.
     pub(super) fn told(&self, inode: &Inode) -> Option<Attr> {
+        let (attr, _) = self.told_under_lease(inode)?;
+        (!self.files.knows(inode.ino())).then_some(attr)
+    }
+
+    /// Attributes as the server told them last, and when that was asked, as long as no recall of the inode was heard since.
+    pub(super) fn told_under_lease(&self, inode: &Inode) -> Option<(Attr, Asked)> {
         let (attr, asked, life) = inode.told()?;
         let recalls = self.remote.recalls();
-        let is_good = recalls.life() == life && recalls.is_good(inode.ino(), asked);
-        (is_good && !self.files.knows(inode.ino())).then_some(attr)
+        (recalls.life() == life && recalls.is_good(inode.ino(), asked)).then_some((attr, asked))
     }
 }

@@ -8,11 +8,13 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Tells the service manager that started this process, if one did and wants to hear it, that requests are served from now on.
 /// One that does not hear it would end the process by itself after a while.
-///
-/// # Errors
-/// Its socket cannot be reached.
-pub fn tell_ready() -> io::Result<()> {
-    std::env::var_os("NOTIFY_SOCKET").map_or(Ok(()), |name| tell(&name, b"READY=1"))
+/// So it is logged when that cannot be told.
+pub fn tell_ready() {
+    if let Some(name) = std::env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = tell(&name, b"READY=1")
+    {
+        tracing::warn!(%error, "the service manager could not be told that this server is ready (NOTIFY_SOCKET)");
+    }
 }
 
 fn tell(name: &OsStr, text: &[u8]) -> io::Result<()> {
