@@ -75,6 +75,11 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         Some((entry.value, entry.weight))
     }
 
+    /// The value of the coldest; changes no order.
+    pub(crate) fn coldest(&self) -> Option<&V> {
+        self.coldest.map(|place| &self.entries[place].value)
+    }
+
     /// Takes the coldest out.
     pub(crate) fn evict(&mut self) -> Option<(K, V, u64)> {
         let place = self.coldest?;

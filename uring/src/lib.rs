@@ -21,6 +21,7 @@ pub mod file;
 pub mod fuse;
 pub mod harden;
 mod mailbox;
+pub mod memory;
 mod op;
 mod ring;
 mod shard;

@@ -192,7 +192,7 @@ fn large() -> Chain {
     let rows = vec![
         Row { makes: true, ..row(Kind::SequentialWrite, "seq-write", "sequential write 1 MiB + fsync", 1) },
         Row { cold: true, ..row(Kind::SequentialRead, "seq-read", "sequential read, cold", 1) },
-        row(Kind::SequentialRead, "seq-reread", "sequential read, second time", 1),
+        Row { warm: true, ..row(Kind::SequentialRead, "seq-reread", "sequential read, second time", 1) },
         Row { cold: true, ..row(Kind::RandomRead, "rand-read-1", "random read 4 KiB, cold, depth 1", 1) },
         Row { cold: true, ..row(Kind::RandomRead, "rand-read-8", "random read 4 KiB, cold, depth 8", 8) },
         Row { warm: true, ..row(Kind::RandomRead, "rand-reread", "random read 4 KiB, second time", 1) },

@@ -35,10 +35,14 @@ pub(crate) fn write(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Read all and compare.
+/// Read all and compare. Warm: it was read once, right before.
 pub(crate) fn read(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
     let mut chunk = vec![0; CHUNK];
     pattern::fill(&mut chunk, 0, 0);
+    if spec.warm {
+        let mut input = File::open(file(&spec.folder))?;
+        while input.read(&mut chunk)? > 0 {}
+    }
     gate()?;
     let mut input = File::open(file(&spec.folder))?;
     let meter = Meter::run(spec, |number| {

@@ -4,10 +4,14 @@
 //! the reader wants them and leave no copy here, and those that were fetched ahead of a reader go when he has read all of
 //! one: the kernel keeps its own pages of them.
 //! A segment that is being fetched is *claimed*: others wait for that fetch instead of making their own.
+//!
+//! The budget bounds what is kept; what nobody has asked for in a while goes before that, for the memory of a node is its
+//! programs', and the kernel can take its own pages back when they need them, but not ours.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use event_listener::Event;
 use flexfs_wire::errno::Errno;
@@ -23,6 +27,13 @@ use crate::lru::Lru;
 const SHARDS: usize = 64;
 /// What an entry costs beside its bytes.
 const ENTRY_COST: u64 = 160;
+/// How often is looked for segments that nobody needs.
+pub(super) const AGE_EVERY: Duration = Duration::from_secs(5);
+/// A segment that nobody wanted within so many of these looks goes: 30 to 35 seconds, within which a program that reads here
+/// and there has come back to a segment of 64 KiB that it needs more of.
+const AGES_KEPT: u32 = 6;
+/// Freed memory is given back to the system from so many bytes on: that takes the allocator's locks for a moment.
+const GIVE_BACK_MIN: u64 = 8 << 20;
 
 /// A segment: block and number in it.
 pub(crate) type Key = (BlockId, u32);
@@ -35,13 +46,22 @@ pub(crate) struct Cache {
     budget: Arc<Budget>,
     shards: Vec<Mutex<Shard>>,
     spare: Spare,
+    /// Looks for segments that nobody needs, so far.
+    age: AtomicU32,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
+#[derive(Debug)]
+struct Entry {
+    bytes: Bytes,
+    /// The cache's age when it was wanted last.
+    wanted: u32,
+}
+
 #[derive(Debug, Default)]
 struct Shard {
-    entries: Lru<Key, Bytes>,
+    entries: Lru<Key, Entry>,
     claimed: HashMap<Key, Arc<Fetch>>,
 }
 
@@ -83,7 +103,8 @@ impl Cache {
     /// Empty, within `budget`.
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { budget, shards, spare: Spare::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let [hits, misses] = [(); 2].map(|()| AtomicU64::new(0));
+        Self { budget, shards, spare: Spare::default(), age: AtomicU32::new(0), hits, misses }
     }
 
     /// Look-ups that found their segment, and those that did not.
@@ -94,9 +115,10 @@ impl Cache {
     /// Looks for a segment a reader wants.
     pub(crate) fn find(&self, key: Key) -> Found {
         let mut shard = self.shard(key);
-        if let Some(bytes) = shard.entries.touch(&key) {
+        if let Some(entry) = shard.entries.touch(&key) {
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return Found::Here(Arc::clone(bytes));
+            entry.wanted = self.age.load(Ordering::Relaxed);
+            return Found::Here(Arc::clone(&entry.bytes));
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         match shard.claimed.get(&key) {
@@ -121,7 +143,7 @@ impl Cache {
         let removed = self.shard(key).entries.remove(&key);
         if let Some((kept, weight)) = removed {
             self.budget.cache_shrank(weight);
-            self.recycle(kept);
+            self.recycle(kept.bytes);
         }
         self.recycle(bytes);
     }
@@ -151,13 +173,37 @@ impl Cache {
             }
             // One from each in turn: the shards fill evenly, so the coldest of each is about as cold.
             match lock(&self.shards[number]).entries.evict() {
-                Some((_, bytes, weight)) => {
+                Some((_, entry, weight)) => {
                     empty = 0;
                     self.budget.cache_shrank(weight);
-                    self.recycle(bytes);
+                    self.recycle(entry.bytes);
                 }
                 None => empty += 1,
             }
+        }
+    }
+
+    /// To be called each [`AGE_EVERY`]: what nobody has wanted for long goes, and its memory back to the system.
+    pub(crate) fn grow_older(&self) {
+        let age = self.age.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let is_old = |entry: &Entry| age.wrapping_sub(entry.wanted) > AGES_KEPT;
+        let mut freed = self.spare.shrink();
+        for shard in &self.shards {
+            loop {
+                let mut shard = lock(shard);
+                if !shard.entries.coldest().is_some_and(is_old) {
+                    break;
+                }
+                let Some((_, entry, weight)) = shard.entries.evict() else { break };
+                // Others may go on between two of them.
+                drop(shard);
+                self.budget.cache_shrank(weight);
+                drop(entry);
+                freed += weight;
+            }
+        }
+        if freed >= GIVE_BACK_MIN {
+            flexfs_uring::memory::give_back();
         }
     }
 
@@ -167,7 +213,8 @@ impl Cache {
             return;
         }
         self.budget.cache_grew(weight);
-        self.shard(key).entries.insert(key, bytes, weight);
+        let wanted = self.age.load(Ordering::Relaxed);
+        self.shard(key).entries.insert(key, Entry { bytes, wanted }, weight);
         self.fit_from(place(key));
     }
 
@@ -267,6 +314,26 @@ mod tests {
         cache.fit();
         assert_eq!(cache.budget.cached(), 0);
         put(&cache, (BlockId(7), 0));
+        assert_eq!(cache.budget.cached(), 0);
+    }
+
+    #[test]
+    fn what_nobody_wants_goes_after_a_while() {
+        let cache = cache();
+        let [wanted, other] = [(BlockId(1), 0), (BlockId(2), 0)];
+        put(&cache, wanted);
+        put(&cache, other);
+        for _ in 0..AGES_KEPT {
+            cache.grow_older();
+            assert!(matches!(cache.find(wanted), Found::Here(_)));
+        }
+        assert!(cache.shard(other).entries.contains(&other), "too early");
+        cache.grow_older();
+        assert!(matches!(cache.find(other), Found::Absent));
+        assert!(matches!(cache.find(wanted), Found::Here(_)));
+        for _ in 0..=AGES_KEPT {
+            cache.grow_older();
+        }
         assert_eq!(cache.budget.cached(), 0);
     }
 

@@ -14,6 +14,7 @@ use flexfs_wire::settings::Compression;
 use flexfs_wire::time::Time;
 
 use super::budget::Budget;
+use super::cache::AGE_EVERY;
 use super::core::{Core, attr_of, unexpected};
 use super::figures::Figures;
 use super::file::{File, Recalling};
@@ -596,6 +597,14 @@ impl<S: Server> Files<S> {
     pub async fn write_back(&self) {
         let core = Arc::clone(&self.core);
         core.write_back().await;
+    }
+
+    /// Lets go of data that nobody has asked for in a while, for ever. One task of the mount runs it.
+    pub async fn grow_older(&self) {
+        loop {
+            flexfs_uring::timer::sleep(AGE_EVERY).await;
+            self.core.cache.grow_older();
+        }
     }
 
     /// Figures.

@@ -17,28 +17,53 @@ const _: () = assert!((KEPT_MAX * SEGMENT) as u64 == WINDOW_BYTES_MAX);
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Spare {
-    buffers: Mutex<Vec<Vec<u8>>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    buffers: Vec<Vec<u8>>,
+    /// Fewest there were since the last look: so many nobody needed.
+    fewest: usize,
 }
 
 impl Spare {
     /// A buffer that holds anything.
     pub(crate) fn take(&self) -> Vec<u8> {
-        let kept = self.buffers().pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(SEGMENT))
+        let taken = {
+            let mut kept = self.kept();
+            let taken = kept.buffers.pop();
+            kept.fewest = kept.fewest.min(kept.buffers.len());
+            taken
+        };
+        taken.unwrap_or_else(|| Vec::with_capacity(SEGMENT))
     }
 
     /// A buffer is done with. Of another size than a segment's, or beyond what is kept, it is freed.
     pub(crate) fn give(&self, buffer: Vec<u8>) {
         if buffer.capacity() == SEGMENT {
-            let mut buffers = self.buffers();
-            if buffers.len() < KEPT_MAX {
-                buffers.push(buffer);
+            let mut kept = self.kept();
+            if kept.buffers.len() < KEPT_MAX {
+                kept.buffers.push(buffer);
             }
         }
     }
 
-    fn buffers(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Frees those that nobody needed since the last call. Bytes.
+    pub(crate) fn shrink(&self) -> u64 {
+        let unneeded = {
+            let mut kept = self.kept();
+            // The longest unused are at the front.
+            let fewest = kept.fewest.min(kept.buffers.len());
+            let unneeded: Vec<_> = kept.buffers.drain(..fewest).collect();
+            kept.fewest = kept.buffers.len();
+            unneeded
+        };
+        (unneeded.len() * SEGMENT) as u64
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,6 +84,21 @@ mod tests {
         for _ in 0..2 * KEPT_MAX {
             spare.give(Vec::with_capacity(SEGMENT));
         }
-        assert_eq!(spare.buffers().len(), KEPT_MAX);
+        assert_eq!(spare.kept().buffers.len(), KEPT_MAX);
+    }
+
+    #[test]
+    fn what_nobody_needs_is_freed() {
+        let spare = Spare::default();
+        for _ in 0..8 {
+            spare.give(Vec::with_capacity(SEGMENT));
+        }
+        assert_eq!(spare.shrink(), 0, "they came since the last look");
+        let taken = [(); 3].map(|()| spare.take());
+        taken.into_iter().for_each(|buffer| spare.give(buffer));
+        assert_eq!(spare.shrink(), 5 * SEGMENT as u64, "three were needed");
+        assert_eq!(spare.kept().buffers.len(), 3);
+        assert_eq!(spare.shrink(), 3 * SEGMENT as u64);
+        assert_eq!(spare.shrink(), 0);
     }
 }

@@ -47,13 +47,14 @@ pub fn open(config: Config) -> Result<Session, SetupError> {
 
 impl Session {
     /// On each shard, inside its executor, once: starts its link, which connects and reconnects by itself, and on shard 0
-    /// the task that writes back what has been dirty for long. Never fails for a server that is away.
+    /// the tasks that write back what has been dirty for long and forget what has been unused for long. Never fails for a server that is away.
     pub async fn start_shard(&self, index: usize) {
         self.remote.start(index);
         if index == 0 {
-            let files = Arc::clone(&self.files);
-            // Runs until the shard ends; after the session's end it finds nothing it could send.
+            let [files, older] = [(); 2].map(|()| Arc::clone(&self.files));
+            // They run until the shard ends; after the session's end there is nothing to send.
             drop(spawn(async move { files.write_back().await }));
+            drop(spawn(async move { older.grow_older().await }));
         }
     }
 
