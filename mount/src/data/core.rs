@@ -17,6 +17,7 @@ use flexfs_wire::time::Time;
 
 use super::budget::Budget;
 use super::cache::Cache;
+use super::fetch::AROUND_MAX;
 use super::figures::Counters;
 use super::file::{File, State};
 use super::files::Config;
@@ -56,6 +57,8 @@ pub(crate) struct Core<S> {
     pub(crate) counters: Counters,
     /// Permits to encode and send a block.
     pub(crate) puts: async_lock::Semaphore,
+    /// Permits to fetch a piece of what is around readers that jump.
+    pub(crate) around: async_lock::Semaphore,
     /// A task looks for files to write back because memory is short.
     pub(crate) relieving: AtomicBool,
     /// Bytes that readahead fetches right now.
@@ -86,6 +89,7 @@ impl<S: Server> Core<S> {
             cache: Arc::new(Cache::new(Arc::clone(&budget))),
             counters: Counters::default(),
             puts: async_lock::Semaphore::new(budget.puts_max()),
+            around: async_lock::Semaphore::new(AROUND_MAX),
             relieving: AtomicBool::new(false),
             ahead: AtomicU64::new(0),
             promises: Promises::default(),

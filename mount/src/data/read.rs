@@ -191,7 +191,7 @@ impl<S: Server> Core<S> {
             state.map().filter(|map| map.first_unknown(&block).is_none()).map(|map| map.wants(&block));
         drop(state);
         if let Some(wants) = wants {
-            self.fetch_ahead(file.node, &wants);
+            self.fetch_around(file.node, wants);
         }
     }
 
