@@ -25,6 +25,8 @@ const O_TRUNC: u32 = 0o1000;
 const O_EXCL: u32 = 0o200;
 /// `O_ACCMODE`: read-only, write-only, read-write.
 const O_ACCMODE: u32 = 3;
+/// `O_WRONLY`.
+const O_WRONLY: u32 = 1;
 /// `O_NOATIME`.
 const O_NOATIME: u32 = 0o1_000_000;
 /// `O_APPEND`.
@@ -80,6 +82,7 @@ impl Header {
 pub(crate) fn open_args(flags: u32, open_flags: u32) -> OpenFlags {
     OpenFlags {
         write: flags & O_ACCMODE != 0,
+        blind: flags & O_ACCMODE == O_WRONLY,
         truncate: flags & O_TRUNC != 0,
         exclusive: flags & O_EXCL != 0,
         no_atime: flags & O_NOATIME != 0,

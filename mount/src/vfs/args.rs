@@ -5,6 +5,8 @@
 pub struct OpenFlags {
     /// It may be written.
     pub write: bool,
+    /// It may not be read.
+    pub blind: bool,
     /// It is cut to nothing first.
     pub truncate: bool,
     /// It must not be there yet (CREATE).

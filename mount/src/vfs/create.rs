@@ -13,6 +13,7 @@ use super::args::{MakeArgs, OpenFlags};
 use super::handle::Handle;
 use super::inode::Inode;
 use super::state::{Ctx, Grant, Vfs};
+use super::stream::Writer;
 
 impl Vfs {
     /// `mknod(2)`: regular files, FIFOs, sockets, device nodes.
@@ -157,14 +158,16 @@ impl Vfs {
         self.files.created(entry.node, &entry.attr, grant.leases, grant.asked);
         let found = self.found(place, &entry, grant)?;
         let inode = self.inodes.get(found.nodeid)?;
+        let direct = flags.append || self.expects_stream(&inode, flags);
         match self.handles.insert(Handle {
             inode,
             touches_atime: !flags.no_atime,
-            direct: flags.append,
+            direct,
             quiet: false,
             passed: None,
+            writer: flags.blind.then(Writer::default),
         }) {
-            Ok(fh) => Ok((found, Opened { fh, keep_cache: true, direct: flags.append, passed: None })),
+            Ok(fh) => Ok((found, Opened { fh, keep_cache: true, direct, passed: None })),
             Err(errno) => {
                 // Neither the open nor the lookup reaches the kernel.
                 self.files.close(ctx.caller, entry.node);

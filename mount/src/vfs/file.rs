@@ -11,7 +11,9 @@ use flexfs_wire::seal::Node;
 use super::answer::Opened;
 use super::args::{CopyArgs, OpenFlags, ReadArgs, WriteArgs};
 use super::handle::Handle;
+use super::inode::Inode;
 use super::state::{Ctx, Vfs};
+use super::stream::Writer;
 use crate::data::{OpenMode, ReadMode, WriteMode};
 
 /// `SEEK_DATA` of `lseek(2)`.
@@ -33,6 +35,9 @@ impl Vfs {
         if !flags.write {
             self.note_reader(&inode);
         }
+        if !flags.blind && inode.streams.forget() {
+            self.note_stream_read(&inode);
+        }
         let quietly = if flags.write || flags.truncate { None } else { self.open_quietly(&inode) };
         let quiet = quietly.is_some();
         let mut info = match quietly {
@@ -42,13 +47,14 @@ impl Vfs {
         inode.note_times(&mut info.attr);
         let keep_cache = info.keep_cache && !stale && !inode.has_stale_pages();
         let node = inode.node;
-        let direct = flags.append || info.contended;
+        let direct = flags.append || info.contended || self.expects_stream(&inode, flags);
         // Whoever has it open here and is not counted would be in another mode than the kernel knows.
         let passing = self.passing.get();
         let passed = passing.and_then(|passing| passing.open(node, info.attr.size));
         let counted = passing.map(|_| passed.is_some());
         let touches_atime = !flags.no_atime;
-        match self.handles.insert(Handle { inode, touches_atime, direct, quiet, passed: counted }) {
+        let writer = flags.blind.then(Writer::default);
+        match self.handles.insert(Handle { inode, touches_atime, direct, quiet, passed: counted, writer }) {
             Ok(fh) => Ok(Opened { fh, keep_cache, direct, passed }),
             Err(errno) => {
                 self.close_passing(node.ino, counted);
@@ -99,6 +105,9 @@ impl Vfs {
         if self.files.write(ctx.caller, node, args.offset, data, how, Some(ctx.cancel)).await? {
             self.forget_pages(inode.nodeid, args.offset..end).await;
         }
+        if let Some(writer) = &handle.writer {
+            writer.note(args.offset, data.len() as u64);
+        }
         if args.sync {
             self.sync(ctx, inode).await?;
         }
@@ -136,9 +145,32 @@ impl Vfs {
             let request = Request::Unlock { node, family: owner.family, owner: owner.owner };
             self.remote.call_later(ctx.caller, request);
         }
+        if handle.writer.as_ref().is_some_and(Writer::is_stream) {
+            self.note_stream(&handle.inode);
+        }
         self.close_passing(node.ino, handle.passed);
         self.close_open(ctx.caller, node, handle.quiet);
         Ok(())
+    }
+
+    /// Whether a file that is opened like this will be written and not read, as those of its directory before it.
+    pub(super) fn expects_stream(&self, inode: &Inode, flags: OpenFlags) -> bool {
+        flags.blind && self.inodes.known(inode.parent()).is_some_and(|dir| dir.streams.has_some())
+    }
+
+    /// A large file was written from front to end, and is closed.
+    fn note_stream(&self, inode: &Inode) {
+        inode.streams.add();
+        if let Some(dir) = self.inodes.known(inode.parent()) {
+            dir.streams.add();
+        }
+    }
+
+    /// One of those is read after all.
+    fn note_stream_read(&self, inode: &Inode) {
+        if let Some(dir) = self.inodes.known(inode.parent()) {
+            dir.streams.forget();
+        }
     }
 
     fn close_open(&self, caller: Caller, node: Node, quiet: bool) {

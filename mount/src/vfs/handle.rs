@@ -7,6 +7,7 @@ use flexfs_wire::errno::Errno;
 use slab::Slab;
 
 use super::inode::Inode;
+use super::stream::Writer;
 
 /// Locks of the table; a power of two.
 const SHARDS: usize = 64;
@@ -25,6 +26,8 @@ pub(crate) struct Handle {
     pub(crate) quiet: bool,
     /// Counted by `Passing`, and whether the kernel reads it by itself.
     pub(crate) passed: Option<bool>,
+    /// Of a descriptor that only writes.
+    pub(crate) writer: Option<Writer>,
 }
 
 /// The table of handles. A handle's number holds its shard and its place; 0 is none.
@@ -107,6 +110,7 @@ mod tests {
                         direct: false,
                         quiet: false,
                         passed: None,
+                        writer: None,
                     })
                     .unwrap()
             })

@@ -15,6 +15,7 @@ use flexfs_wire::time::Time;
 use super::appetite::Appetite;
 use super::content::Content;
 use super::known::Known;
+use super::stream::Streams;
 use crate::lease::Asked;
 
 /// What the kernel calls the root of a mount (`FUSE_ROOT_ID`).
@@ -46,6 +47,8 @@ pub struct Inode {
     pub(crate) names: Known,
     /// Whether its files are opened when they were found.
     pub(crate) appetite: Appetite,
+    /// Whether files are written here that nobody reads.
+    pub(crate) streams: Streams,
 }
 
 /// What changes about an inode.
@@ -103,6 +106,7 @@ impl Inode {
             content: Content::default(),
             names: Known::default(),
             appetite: Appetite::default(),
+            streams: Streams::default(),
         }
     }
 

@@ -27,6 +27,7 @@ mod notice;
 mod quiet;
 mod recall;
 mod state;
+mod stream;
 mod told;
 mod watched;
 mod xattr;

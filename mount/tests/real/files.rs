@@ -3,16 +3,29 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::child::Child;
+use crate::disk_cache::noise;
 use crate::harness::{Cluster, Options, Run, Transport, soon};
 use crate::names::code;
 
-both!(offsets, appends, appending_processes, direct, attributes, users, figures, two_clients, many_open);
+both!(
+    offsets,
+    appends,
+    appending_processes,
+    direct,
+    streams,
+    attributes,
+    users,
+    figures,
+    two_clients,
+    many_open
+);
 
 /// Bytes that tell where they belong.
 pub(crate) fn pattern(offset: u64, length: usize) -> Vec<u8> {
@@ -150,6 +163,41 @@ fn direct(transport: Transport) {
     file.read_exact_at(part, 0).unwrap();
     assert!(part[4096..9096].iter().all(|byte| *byte == 9), "direct read behind a buffered write");
     drop(file);
+    cluster.finish();
+}
+
+/// Pages of a file that the kernel has.
+fn pages(path: &Path) -> u64 {
+    let fincore = Run::new("fincore").args(["--noheadings", "--raw", "--output", "PAGES"]).arg(path).ok();
+    fincore.out.trim().parse().unwrap()
+}
+
+/// Checkpoints: where large files are written and not read, the kernel keeps no pages of the next ones; until one is read.
+fn streams(transport: Transport) {
+    const MIB: usize = 1 << 20;
+    let cluster = Cluster::start(transport);
+    let piece = noise(3, MIB);
+    let path = |number: u64| cluster.path(format!("checkpoint-{number}"));
+    let write = |number: u64| {
+        let mut file = File::create(path(number)).unwrap();
+        for _ in 0..64 {
+            file.write_all(&piece).unwrap();
+        }
+        // The kernel tells of the last close behind it.
+        drop(file);
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    // Tests beside this one drop the kernel's caches.
+    let keeps_pages = || {
+        fs::write(cluster.path("small"), &piece).unwrap();
+        pages(&cluster.path("small")) > 0
+    };
+    assert!(soon(Duration::from_secs(10), keeps_pages));
+    (0..3).for_each(write);
+    assert!(!keeps_pages(), "what is written here is read by nobody");
+    let read = fs::read(path(2)).unwrap();
+    assert!(read.len() == 64 * MIB && read.chunks(MIB).all(|chunk| chunk == piece));
+    assert!(soon(Duration::from_secs(10), keeps_pages), "it is read");
     cluster.finish();
 }
 
