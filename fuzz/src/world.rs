@@ -15,7 +15,7 @@ use flexfs_meta::engine::memory::Memory;
 use flexfs_meta::namespace::{Bounds, Context, Limits, Namespace, Wakeup};
 use flexfs_meta::verify::verify;
 use flexfs_wire::errno::Errno;
-use flexfs_wire::id::{Ino, Range, SessionId};
+use flexfs_wire::id::{BlockId, Ino, Range, SessionId};
 use flexfs_wire::message::{Answer, Request};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
@@ -70,6 +70,8 @@ pub struct World {
     now: Time,
     /// Bytes of files by number and data version: one version never stands for two contents.
     versions: std::collections::BTreeMap<(u64, u64), Vec<u8>>,
+    /// Blocks that came with their writes.
+    carried: std::collections::BTreeSet<BlockId>,
 }
 
 impl std::fmt::Debug for World {
@@ -113,6 +115,7 @@ impl World {
             limits,
             now,
             versions: std::collections::BTreeMap::new(),
+            carried: std::collections::BTreeSet::new(),
         };
         world.join();
         world.join();

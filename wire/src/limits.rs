@@ -1,9 +1,9 @@
 //! Every bound the processes share, with unit and reason. Relations are asserted at compile time.
 
 /// Protocol version spoken by this build; the golden-byte tests pin its encoding.
-pub const PROTOCOL_VERSION: u16 = 6;
+pub const PROTOCOL_VERSION: u16 = 7;
 /// Oldest version still understood.
-pub const PROTOCOL_VERSION_MIN: u16 = 6;
+pub const PROTOCOL_VERSION_MIN: u16 = 7;
 /// What a hello says is spoken: the oldest and the newest version.
 pub const PROTOCOL_VERSIONS: (u16, u16) = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
 /// Longest file name in bytes (`NAME_MAX` of Linux).
@@ -32,9 +32,12 @@ pub const FILE_BYTES_MAX: u64 = 0x7fff_ffff_ffff_f000;
 pub const FRAME_BYTES_MAX: usize = 9 * 1024 * 1024;
 /// Largest message body in bytes; the rest of a frame is raw payload.
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Largest body of a request or a replay in bytes: a write of the most extents, each with a block of its own, and inline bytes
-/// fit. Only answers and the end of a recovery may have more.
-pub const REQUEST_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Largest body of a request or a replay in bytes: a write of the most extents, each with a block of its own, inline bytes and a
+/// block that comes along fit. Only answers and the end of a recovery may have more.
+pub const REQUEST_BODY_BYTES_MAX: usize = 320 * 1024;
+/// Largest encoded block in bytes that comes along with the write that names it: a whole segment, encrypted, with header and index
+/// fits, and some small ones do. Larger ones are files of their own at the server.
+pub const CARRIED_BYTES_MAX: usize = SEGMENT_BYTES as usize + 1024;
 /// Calls a client keeps that are answered and not durable, bytes of their bodies; then it waits. So much may come back as
 /// replays after a restart.
 pub const UNSTABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -89,7 +92,10 @@ pub const METRICS_PORT: u16 = 7442;
 const _: () = {
     assert!(BODY_BYTES_MAX < FRAME_BYTES_MAX);
     // Numbers of 64 bits take ten bytes, of 32 bits five.
-    assert!(EXTENTS_PER_WRITE_MAX * (30 + 20) + INLINE_BYTES_MAX + 1024 <= REQUEST_BODY_BYTES_MAX);
+    assert!(
+        EXTENTS_PER_WRITE_MAX * (30 + 20) + INLINE_BYTES_MAX + CARRIED_BYTES_MAX + 1024
+            <= REQUEST_BODY_BYTES_MAX
+    );
     assert!(XATTR_VALUE_SEALED_BYTES_MAX + XATTR_NAME_BYTES_MAX + 1024 <= REQUEST_BODY_BYTES_MAX);
     assert!(BLOCK_BYTES_MIN.is_multiple_of(SEGMENT_BYTES));
     assert!(INLINE_BYTES_MAX <= SEGMENT_BYTES as usize);

@@ -247,6 +247,22 @@ pub struct Write {
     pub time: Option<Time>,
     /// The program has closed the file and would not hear of an error: a few bytes, taken on a full disk, too.
     pub promised: bool,
+    /// One of `blocks`, small enough to come along: no `PutBlock` comes before. It is stored, and becomes durable, with what names it.
+    /// `EINVAL` when no extent refers to it, or when its number was stored before.
+    pub carried: Option<Carried>,
+    /// Somebody waits until this is durable: the server says so (`Notice::Durable`) as soon as it is. Nothing is lost with a
+    /// notice that does not come, for `Sync` asks for the same.
+    pub awaited: bool,
+}
+
+/// An encoded block in a `Write`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Its number.
+    pub block: BlockId,
+    /// As `PutBlock` has them; at most `CARRIED_BYTES_MAX`.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
 }
 
 /// Bytes for the inline part of a file.

@@ -8,7 +8,7 @@ use flexfs_wire::extent::ZERO_BLOCK;
 use flexfs_wire::id::{Ino, RequestId};
 use flexfs_wire::message::{Caller, Reply, Request};
 
-use super::writing::block_bytes;
+use super::writing::{CARRIED_BYTES, block_bytes};
 use super::{World, node};
 use crate::model::{File, ROOT};
 
@@ -114,6 +114,11 @@ impl World {
                 is_first = false;
             }
             for extent in layout.extents {
+                if self.carried.contains(&extent.block) {
+                    let said = block_bytes(extent.block, 0, CARRIED_BYTES);
+                    let found = self.machine().carried_block(extent.block).expect("the engine works");
+                    assert_eq!(found, Some(said), "what came with its write, block {}", extent.block);
+                }
                 let content = match extent.block {
                     ZERO_BLOCK => vec![0; extent.length as usize],
                     block => block_bytes(block, extent.block_offset, extent.length),

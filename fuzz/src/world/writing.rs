@@ -5,13 +5,16 @@ use flexfs_wire::extent::{Extent, NewBlock, ZERO_BLOCK};
 use flexfs_wire::id::BlockId;
 use flexfs_wire::limits::INLINE_BYTES_MAX;
 use flexfs_wire::message::{
-    FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Inline, Reply, Request, Write,
+    Carried, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Inline, Reply, Request, Write,
 };
 use flexfs_wire::time::Time;
 
 use super::call::settle;
 use super::{BLOCK_BYTES, World, node};
 use crate::source::Source;
+
+/// Bytes of a block that comes with its write.
+pub(super) const CARRIED_BYTES: u32 = 100;
 
 impl World {
     pub(super) fn step_write_inline(&mut self, source: &mut Source<'_>) {
@@ -61,12 +64,20 @@ impl World {
             offset += u64::from(length) + u64::from(gap) * 2;
         }
         let (time, kill_privileges) = self.writer(source);
-        let blocks = vec![NewBlock { block: new, raw_bytes: BLOCK_BYTES, stored_bytes: 1 }];
-        let write = Write { extents, blocks, time, kill_privileges, ..Write::default() };
+        let blocks = vec![NewBlock { block: new, raw_bytes: BLOCK_BYTES, stored_bytes: CARRIED_BYTES }];
+        // One that nothing refers to is not carried.
+        let is_used = extents.iter().any(|extent| extent.block == new);
+        let carried = (is_used && new.0.is_multiple_of(2))
+            .then(|| Carried { block: new, bytes: block_bytes(new, 0, CARRIED_BYTES) });
+        let is_carried = carried.is_some();
+        let write = Write { extents, blocks, time, kill_privileges, carried, ..Write::default() };
         let request = Request::Write { node: node(ino), write };
         let kills = kill_privileges || who.is_plain;
         let done = self.expect(context, request, |model| model.write(ino, &parts, time, kills));
         self.note_extents(ino, done.is_some());
+        if is_carried && done.is_some() {
+            self.carried.insert(new);
+        }
     }
 
     pub(super) fn step_fallocate(&mut self, source: &mut Source<'_>) {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use flexfs_wire::block::Index;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Ino};
 use flexfs_wire::message::Segment;
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use super::store::{Opened, Store};
 use super::{Unserved, path};
 use crate::clock;
-use crate::volume::{Shared, ToVolume, Volume};
+use crate::volume::{Place, Shared, ToVolume, Volume};
 
 /// What is to be read.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +31,17 @@ pub(crate) struct Found {
     /// What the index says of them.
     pub(crate) segments: Vec<Segment>,
     range: Range<usize>,
-    opened: Rc<Opened>,
+    source: Source,
     block: BlockId,
     volume: Arc<Volume>,
+}
+
+/// Where they are.
+#[derive(Debug)]
+enum Source {
+    File(Rc<Opened>),
+    /// A small block, which the volume's engine has.
+    Row,
 }
 
 /// Finds segments, if the session may read them.
@@ -44,12 +53,28 @@ pub(crate) async fn locate(store: &Store, session: &Shared, wanted: Wanted) -> R
     let (answer, wait) = oneshot::channel();
     let volume = &session.volume;
     volume.send(ToVolume::ReadRight { session: session.info.id, ino, block, answer });
-    wait.await.map_err(|_| Unserved::VolumeEnded)??;
-    let opened = store.open(&volume.blocks, block, clock::now()).await;
-    let opened = opened.map_err(|error| failed(volume, block, &error))?;
-    let segments = opened.index.select(first, count).map_err(|_| Errno::EINVAL)?.to_vec();
-    let range = opened.index.stored_range(first, count).map_err(|_| Errno::EINVAL)?;
-    Ok(Found { segments, range, opened, block, volume: volume.clone() })
+    match wait.await.map_err(|_| Unserved::VolumeEnded)?? {
+        Place::File => {
+            let opened = store.open(&volume.blocks, block, clock::now()).await;
+            let opened = opened.map_err(|error| failed(volume, block, &error))?;
+            let (segments, range) = select(&opened.index, first, count)?;
+            Ok(Found { segments, range, source: Source::File(opened), block, volume: volume.clone() })
+        }
+        Place::Row(head) => {
+            let index = Index::parse(&head).map_err(|error| {
+                tracing::error!(%block, %error, "a small block in the volume's database cannot be read: run meta.flexfs verify");
+                Errno::EIO
+            })?;
+            let (segments, range) = select(&index, first, count)?;
+            Ok(Found { segments, range, source: Source::Row, block, volume: volume.clone() })
+        }
+    }
+}
+
+fn select(index: &Index, first: u32, count: u32) -> Result<(Vec<Segment>, Range<usize>), Errno> {
+    let segments = index.select(first, count).map_err(|_| Errno::EINVAL)?.to_vec();
+    let range = index.stored_range(first, count).map_err(|_| Errno::EINVAL)?;
+    Ok((segments, range))
 }
 
 impl Found {
@@ -61,10 +86,23 @@ impl Found {
     /// The stored bytes.
     ///
     /// # Errors
-    /// `EIO`.
-    pub(crate) async fn fetch(&self) -> Result<Vec<u8>, Errno> {
-        let read = self.opened.file.read_exact(self.range.len(), self.range.start as u64).await;
-        read.map_err(|error| failed(&self.volume, self.block, &error))
+    /// `ENOENT`: collected meanwhile. `EIO`. Or the volume has ended.
+    pub(crate) async fn fetch(&self) -> Result<Vec<u8>, Unserved> {
+        match &self.source {
+            Source::File(opened) => {
+                let read = opened.file.read_exact(self.range.len(), self.range.start as u64).await;
+                read.map_err(|error| failed(&self.volume, self.block, &error).into())
+            }
+            Source::Row => {
+                let (answer, wait) = oneshot::channel();
+                self.volume.send(ToVolume::ReadRow { block: self.block, answer });
+                let row = wait.await.map_err(|_| Unserved::VolumeEnded)??;
+                let mut row = row.ok_or(Errno::ENOENT)?;
+                row.truncate(self.range.end);
+                row.drain(..self.range.start.min(row.len()));
+                Ok(row)
+            }
+        }
     }
 }
 

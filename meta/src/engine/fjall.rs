@@ -21,17 +21,21 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Commit;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::key::Tag;
 use super::store::{SEQUENCE_JUMP, SEQUENCE_KEY};
 use super::{Batch, Damage, Durable, Publisher, Room, Store, Visit, creation, journal};
 
-/// Name of the one keyspace.
+/// Name of the keyspace of all rows but the small blocks.
 const KEYSPACE: &str = "volume";
+/// Name of the keyspace of the small blocks. They share journals and commits with the other rows; a table has only where they are, and
+/// compaction moves them when much around them is garbage: with the other rows they would be written again and again.
+const KEYSPACE_BLOCKS: &str = "blocks";
 /// Allocated ahead for a journal, bytes: fjall begins the next one at 64 MB (`worker_pool.rs`).
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// Name of the file that says how far the journals were synced.
@@ -113,11 +117,24 @@ pub enum OpenError {
 /// A fjall database of one volume.
 pub struct Fjall {
     database: Database,
-    keyspace: Keyspace,
+    keyspaces: Keyspaces,
     sequence: u64,
     shared: Arc<Shared>,
     syncer: Option<JoinHandle<()>>,
     room: Option<Room>,
+}
+
+/// See [`KEYSPACE`] and [`KEYSPACE_BLOCKS`].
+struct Keyspaces {
+    rows: Keyspace,
+    blocks: Keyspace,
+}
+
+impl Keyspaces {
+    /// Where a key is; for a scan, where it begins: it stays within the rows of a tag.
+    fn of(&self, key: &[u8]) -> &Keyspace {
+        if key.first() == Some(&(Tag::Carried as u8)) { &self.blocks } else { &self.rows }
+    }
 }
 
 #[derive(Debug)]
@@ -163,8 +180,8 @@ impl Fjall {
             .map_err(io)?;
         let durable = read_mark(&mark);
         check_journals(path, durable, options.cut_journal)?;
-        let (database, keyspace) = start(path, &options).map_err(engine)?;
-        let survived = match keyspace.get(SEQUENCE_KEY).map_err(engine)? {
+        let (database, keyspaces) = start(path, &options).map_err(engine)?;
+        let survived = match keyspaces.rows.get(SEQUENCE_KEY).map_err(engine)? {
             Some(bytes) => {
                 bytes.as_ref().try_into().map(u64::from_le_bytes).map_err(|_| OpenError::Engine {
                     path: path.into(),
@@ -203,7 +220,7 @@ impl Fjall {
             .map_err(OpenError::Thread)?;
         // An empty store has answered nothing that could be lost.
         let sequence = if survived == 0 { 0 } else { survived + SEQUENCE_JUMP };
-        Ok(Self { database, keyspace, sequence, shared, syncer: Some(syncer), room: options.room })
+        Ok(Self { database, keyspaces, sequence, shared, syncer: Some(syncer), room: options.room })
     }
 
     fn check_room(&self, vital: bool) -> Result<(), Errno> {
@@ -231,7 +248,7 @@ impl Fjall {
 
 impl Store for Fjall {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-        match self.keyspace.get(key) {
+        match self.keyspaces.of(key).get(key) {
             Ok(value) => Ok(value.map(|value| value.to_vec())),
             Err(error) => Err(refused("read", &error)),
         }
@@ -241,7 +258,7 @@ impl Store for Fjall {
         if from >= to {
             return Ok(());
         }
-        for pair in self.keyspace.range(from..to) {
+        for pair in self.keyspaces.of(from).range(from..to) {
             let (key, value) = pair.into_inner().map_err(|error| refused("scan", &error))?;
             if visit(&key, &value).is_break() {
                 break;
@@ -258,12 +275,13 @@ impl Store for Fjall {
         let next = self.sequence + 1;
         let mut write = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.changes.len() + 1);
         for (key, value) in batch.changes {
+            let keyspace = self.keyspaces.of(&key);
             match value {
-                Some(value) => write.insert(&self.keyspace, key, value),
-                None => write.remove(&self.keyspace, key),
+                Some(value) => write.insert(keyspace, key, value),
+                None => write.remove(keyspace, key),
             }
         }
-        write.insert(&self.keyspace, SEQUENCE_KEY, next.to_le_bytes());
+        write.insert(&self.keyspaces.rows, SEQUENCE_KEY, next.to_le_bytes());
         if let Err(error) = write.commit() {
             self.shared.publisher.fail();
             return Err(refused("write", &error));
@@ -421,20 +439,24 @@ fn allocate(journal: &File) {
 }
 
 /// Opens what fjall has in a folder, or has it make that.
-fn start(folder: &Path, options: &Options) -> fjall::Result<(Database, Keyspace)> {
+fn start(folder: &Path, options: &Options) -> fjall::Result<(Database, Keyspaces)> {
     let database = Database::builder(folder)
         .cache_size(options.cache_bytes)
         .worker_threads(options.workers.max(1))
         .manual_journal_persist(true)
         .open()?;
-    let keyspace = database.keyspace(KEYSPACE, || {
+    let settings = || {
         let defaults = KeyspaceCreateOptions::default().manual_journal_persist(true);
         match options.table_bytes {
             Some(bytes) => defaults.max_memtable_size(bytes),
             None => defaults,
         }
-    })?;
-    Ok((database, keyspace))
+    };
+    let rows = database.keyspace(KEYSPACE, settings)?;
+    // Clients have compressed or encrypted them already.
+    let apart = KvSeparationOptions::default().compression(CompressionType::None);
+    let blocks = database.keyspace(KEYSPACE_BLOCKS, || settings().with_kv_separation(Some(apart)))?;
+    Ok((database, Keyspaces { rows, blocks }))
 }
 
 /// The commit up to which all was synced; 0 when nobody noted it.
@@ -493,6 +515,50 @@ mod tests {
         let mut batch = Batch::default();
         batch.put([&[7][..], &number.to_be_bytes()].concat(), number.to_le_bytes().to_vec());
         store.commit(batch).unwrap()
+    }
+
+    #[test]
+    fn small_blocks_are_kept_apart_and_come_with_their_commits() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        let blocks: Vec<(Vec<u8>, Vec<u8>)> = (0..300u32)
+            .map(|number| {
+                let bytes = number.to_le_bytes().repeat(if number % 2 == 0 { 10 } else { 2_000 });
+                (super::super::key::carried(flexfs_wire::id::BlockId(number.into())), bytes)
+            })
+            .collect();
+        for (key, bytes) in &blocks {
+            let mut batch = Batch::default();
+            batch.put(vec![7], key.clone());
+            batch.put(key.clone(), bytes.clone());
+            store.commit(batch).unwrap();
+        }
+        // From tables, from the journal, and from tables again.
+        for round in 0..3 {
+            if round == 1 {
+                drop(store);
+                store = open(folder.path());
+            }
+            if round == 2 {
+                store.keyspaces.blocks.rotate_memtable_and_wait().unwrap();
+            }
+            let (from, to) = super::super::key::table(Tag::Carried);
+            let mut found = Vec::new();
+            store
+                .scan(&from, &to, &mut |key, value| {
+                    found.push((key.to_vec(), value.to_vec()));
+                    std::ops::ControlFlow::Continue(())
+                })
+                .unwrap();
+            assert!(found == blocks, "round {round}");
+            assert_eq!(store.get(&blocks[77].0).unwrap().as_ref(), Some(&blocks[77].1));
+            assert_eq!(store.get(&[7]).unwrap().as_ref(), Some(&blocks[299].0));
+        }
+        assert!(store.keyspaces.rows.get(&blocks[77].0).unwrap().is_none(), "not among the others");
+        let mut batch = Batch::default();
+        batch.remove(blocks[77].0.clone());
+        store.commit(batch).unwrap();
+        assert_eq!(store.get(&blocks[77].0), Ok(None));
     }
 
     #[test]
@@ -597,7 +663,7 @@ mod tests {
                 batch.put([&[7, round][..], &number.to_be_bytes()].concat(), value.collect());
                 last = store.commit(batch).unwrap();
             }
-            store.keyspace.rotate_memtable_and_wait().unwrap();
+            store.keyspaces.rows.rotate_memtable_and_wait().unwrap();
         }
         assert!(store.durable().wait(last, LONG));
         let killed = image(folder.path());

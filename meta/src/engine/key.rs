@@ -19,6 +19,8 @@
 //! 15 session request          Kept                  answers for resends
 //! 16 name                     bytes                 what the server keeps with the volume
 //! 17 block                    u64                   blocks that are stored and that no file refers to: bytes of the file
+//! 18 block                    bytes                 small blocks that came with the write that names them, whole: no file has them.
+//!                                                   An engine may keep these rows apart, for they are large
 //! ```
 //! 0 is the engine's own (sequence).
 
@@ -45,6 +47,7 @@ pub(crate) enum Tag {
     Dedup = 15,
     Kept = 16,
     Idle = 17,
+    Carried = 18,
 }
 
 /// Which numbers were granted.
@@ -121,6 +124,9 @@ pub(crate) fn dedup(session: SessionId, request: RequestId) -> Vec<u8> {
 }
 pub(crate) fn idle(block: BlockId) -> Vec<u8> {
     Key::new(Tag::Idle).number(block.0).0
+}
+pub(crate) fn carried(block: BlockId) -> Vec<u8> {
+    Key::new(Tag::Carried).number(block.0).0
 }
 pub(crate) fn kept(name: &str) -> Vec<u8> {
     Key::new(Tag::Kept).bytes(name.as_bytes()).0

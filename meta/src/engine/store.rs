@@ -28,7 +28,7 @@ pub trait Store: Send + std::fmt::Debug {
     /// `EIO` when the engine cannot read.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Errno>;
 
-    /// Visits the pairs with `from <= key < to`, ascending, until `visit` breaks.
+    /// Visits the pairs with `from <= key < to`, ascending, until `visit` breaks. Both are keys of one tag, or `to` is the end of it.
     ///
     /// # Errors
     /// `EIO` when the engine cannot read.

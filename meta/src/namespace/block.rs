@@ -77,6 +77,14 @@ impl<S: Store> Namespace<S> {
         if self.roster.has_block(session, block.0) { Ok(()) } else { Err(Errno::EACCES) }
     }
 
+    /// The bytes of a small block that came with the write that names it: it has no file.
+    ///
+    /// # Errors
+    /// `EIO`.
+    pub fn carried_block(&self, block: BlockId) -> Result<Option<Vec<u8>>, Errno> {
+        self.store.get(&key::carried(block))
+    }
+
     /// What is known of a block's file. While a recovery runs nothing is a stray: a replay may refer to it.
     ///
     /// # Errors
@@ -168,6 +176,7 @@ impl<S: Store> Namespace<S> {
                 // A number stands for one content for ever: others may still have what they read under it.
                 self.roster.spend_block(block.0, &mut batch);
                 batch.remove(key::block(*block));
+                batch.remove(key::carried(*block));
                 if let Some(since) = record.garbage {
                     batch.remove(key::garbage(since, *block));
                 }

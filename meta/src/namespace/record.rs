@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the rows; a database of a newer one is refused. 3: grants note which of their numbers are used; rows of blocks that no
-/// file refers to.
-pub(crate) const FORMAT: u32 = 3;
+/// file refers to. 4: small blocks are rows.
+pub(crate) const FORMAT: u32 = 4;
 /// Oldest version whose rows are still understood: such a database is [`FORMAT`]'s from its opening on, and older programs refuse it.
 pub(crate) const FORMAT_OLDEST: u32 = 2;
 /// Room for most rows, so that they do not grow byte by byte.

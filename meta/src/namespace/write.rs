@@ -3,15 +3,15 @@
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::{Extent, ZERO_BLOCK};
 use flexfs_wire::id::Ino;
-use flexfs_wire::limits::{BLOCK_BYTES_MAX, EXTENTS_PER_WRITE_MAX, FILE_BYTES_MAX};
-use flexfs_wire::message::{Reply, Write};
+use flexfs_wire::limits::{BLOCK_BYTES_MAX, CARRIED_BYTES_MAX, EXTENTS_PER_WRITE_MAX, FILE_BYTES_MAX};
+use flexfs_wire::message::{Carried, Reply, Write};
 
 use super::context::Context;
 use super::machine::Namespace;
 use super::record::{BlockRecord, StoredExtent};
 use super::txn::{Effect, PendingBlock, Txn};
-use crate::engine::Store;
 use crate::engine::key::Granted;
+use crate::engine::{Store, key};
 
 impl<S: Store> Namespace<S> {
     pub(super) fn write(
@@ -46,6 +46,9 @@ impl<S: Store> Namespace<S> {
             };
             self.insert_extent(txn, &mut inode, extent)?;
         }
+        if let Some(carried) = &write.carried {
+            self.store_carried(txn, write, carried)?;
+        }
         self.note_named(txn, write);
         self.trim_inline(txn, &mut inode, &write.extents)?;
         let inline_end = inline.map_or(0, |inline| u64::from(inline.offset) + inline.bytes.len() as u64);
@@ -74,6 +77,21 @@ impl<S: Store> Namespace<S> {
             txn.blocks.insert(new.block, PendingBlock { record, listed: None });
             txn.effects.push(Effect::Used(Granted::Blocks, new.block.0));
         }
+        Ok(())
+    }
+
+    /// A block that comes with the write that names it: a row of the same batch, so one is there when the other is. It must be new, and
+    /// the file must refer to it: what nobody refers to would count nowhere.
+    fn store_carried(&self, txn: &mut Txn, write: &Write, carried: &Carried) -> Result<(), Errno> {
+        let block = carried.block;
+        let new = write.blocks.iter().find(|new| new.block == block).ok_or(Errno::EINVAL)?;
+        let is_used = txn.blocks.get(&block).is_some_and(|pending| pending.record.live > 0);
+        let fits =
+            carried.bytes.len() <= CARRIED_BYTES_MAX && carried.bytes.len() == new.stored_bytes as usize;
+        if !is_used || !fits || self.idle.contains(block) {
+            return Err(Errno::EINVAL);
+        }
+        txn.batch.put(key::carried(block), carried.bytes.clone());
         Ok(())
     }
 
@@ -127,6 +145,7 @@ mod tests {
     use super::super::context::Limits;
     use super::super::fixture::{BLOCK_BYTES, Fixture, ROOT};
     use super::*;
+    use crate::engine::memory::Memory;
 
     #[test]
     fn inline_bytes_then_extents_over_them() {
@@ -213,6 +232,73 @@ mod tests {
         let steal = write(vec![Extent { offset: 0, length: 10, block, block_offset: 0 }], vec![]);
         assert_eq!(t.write(Ino(range.start), steal), Err(Errno::EINVAL));
         assert_eq!(t.ns.check_read_block(t.context.now, Ino(range.start), block), Err(Errno::ENOENT));
+        t.verify();
+    }
+
+    /// As a mount sends it: the extent, its block, and the block's bytes.
+    fn carrying(new: NewBlock, bytes: &[u8]) -> Write {
+        let new = NewBlock { stored_bytes: u32::try_from(bytes.len()).unwrap(), ..new };
+        let extents = vec![Extent { offset: 0, length: 10, block: new.block, block_offset: 0 }];
+        let carried = Some(Carried { block: new.block, bytes: bytes.to_vec() });
+        Write { extents, blocks: vec![new], carried, ..Write::default() }
+    }
+
+    #[test]
+    fn a_small_block_is_there_when_what_names_it_is() {
+        let mut t = Fixture::on(Memory::lazy());
+        let file = t.file(ROOT, "file");
+        t.ns.store_mut().sync(usize::MAX);
+        let (first, second) = (t.block(), t.block());
+        t.write(file, carrying(first, b"first")).unwrap();
+        t.write(file, carrying(second, b"second")).unwrap();
+        assert_eq!(t.ns.carried_block(first.block), Ok(Some(b"first".to_vec())));
+        t.verify();
+        // The server dies, and one of the two outlives it.
+        let mut t = t.crash(1);
+        t.ns.finish_recovery(t.context.now).unwrap();
+        assert_eq!(t.layout(file, 0, 10).extents[0].block, first.block);
+        assert_eq!(t.ns.carried_block(first.block), Ok(Some(b"first".to_vec())));
+        assert_eq!(t.ns.carried_block(second.block), Ok(None));
+        t.verify();
+        // Its bytes go with its row.
+        t.truncate(file, 0).unwrap();
+        t.ns.store_mut().sync(usize::MAX);
+        assert_eq!(t.ns.collect(t.context.now, 0, 10).unwrap().0, [first.block]);
+        t.ns.collected(&[first.block]).unwrap();
+        assert_eq!(t.ns.carried_block(first.block), Ok(None));
+        t.verify();
+    }
+
+    #[test]
+    fn a_small_block_is_new_and_used_and_as_long_as_said() {
+        let mut t = Fixture::new();
+        let file = t.file(ROOT, "file");
+        let new = t.block();
+        let good = carrying(new, b"bytes");
+        let (elsewhere, stored) = (t.block().block, t.block());
+        let bytes = |bytes: &[u8]| Some(Carried { block: new.block, bytes: bytes.to_vec() });
+        let long = vec![0; CARRIED_BYTES_MAX + 1];
+        let bad = [
+            Write { extents: vec![], ..good.clone() },
+            Write { blocks: vec![], ..good.clone() },
+            Write { carried: bytes(b"byte"), ..good.clone() },
+            Write { carried: Some(Carried { block: elsewhere, bytes: b"bytes".to_vec() }), ..good.clone() },
+            carrying(new, &long),
+        ];
+        for write in bad {
+            assert_eq!(t.write(file, write), Err(Errno::EINVAL));
+        }
+        t.ns.put_block(t.context.session, stored.block, 5).unwrap();
+        assert_eq!(t.write(file, carrying(stored, b"bytes")), Err(Errno::EINVAL), "it is stored");
+        assert_eq!(t.ns.carried_block(new.block), Ok(None));
+        t.write(file, good.clone()).unwrap();
+        assert_eq!(t.write(file, good), Err(Errno::EINVAL), "a number stands for one content");
+        t.ns.set_limits(Limits { bytes_max: 10, ..Limits::new(BLOCK_BYTES, 0, 0) });
+        let mut more = carrying(t.block(), b"more");
+        more.extents[0].offset = 10;
+        let block = more.blocks[0].block;
+        assert_eq!(t.write(file, more), Err(Errno::ENOSPC));
+        assert_eq!(t.ns.carried_block(block), Ok(None));
         t.verify();
     }
 

@@ -67,7 +67,7 @@ pub(super) async fn send(task: Task, found: Found) {
             task.core.metrics.block_bytes_out.increment(payload.len() as u64);
             task.answer(Ok(Reply::Segments(found.segments)), payload, room);
         }
-        Err(errno) => task.end(errno.into()),
+        Err(unserved) => task.end(unserved),
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::frame::{self, FrameError, Header, Kind};
 use flexfs_wire::id::RequestId;
-use flexfs_wire::message::{Call, Caller, Lock, LockKind, Recovery, Replay, Request};
+use flexfs_wire::message::{Call, Caller, Lock, LockKind, Recovery, Replay, Request, Write};
 use flexfs_wire::seal::Node;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -164,6 +164,9 @@ impl Dispatch {
                 }
             }
             _ => {
+                if let Request::Write { write: Write { carried: Some(carried), .. }, .. } = &call.request {
+                    core.metrics.block_bytes_in.increment(carried.bytes.len() as u64);
+                }
                 let rights = squash(rules, &mut call.caller);
                 let job = Job {
                     from: link.key,

@@ -42,8 +42,9 @@ const BLOCK_KIB_MAX: usize = 4 * FRAME_BYTES_MAX / 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of requests and answers of one session that limits of its token hold back, beyond which reading stops: the 512 closed
 /// files of 16 KiB that a client sends behind (8 MiB), as much read by each entry of its FUSE queues (1,024, 16 MiB), what counts
-/// of its blocks (`pace::STORED_PART`, 16 MiB), and some, so that one that behaves is always heard.
-const HELD_BYTES_MAX: u64 = 48 * 1024 * 1024;
+/// of its blocks (`pace::STORED_PART`, 16 MiB), 64 small blocks in their writes (4 MiB), and some, so that one that behaves is always
+/// heard.
+const HELD_BYTES_MAX: u64 = 52 * 1024 * 1024;
 /// A link that sends more than that is dropped after this: what was read would be kept for one that may be gone.
 const HELD_TIMEOUT: Duration = Duration::from_secs(60);
 /// A frame that has begun must go on within this.

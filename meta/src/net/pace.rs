@@ -94,7 +94,10 @@ impl Held {
 /// Bytes of a file that a request brings in its body.
 fn written(request: &Request) -> u64 {
     match request {
-        Request::Write { write: Write { inline: Some(inline), .. }, .. } => inline.bytes.len() as u64,
+        Request::Write { write: Write { inline, carried, .. }, .. } => {
+            let inline = inline.as_ref().map_or(0, |inline| inline.bytes.len());
+            (inline + carried.as_ref().map_or(0, |carried| carried.bytes.len())) as u64
+        }
         _ => 0,
     }
 }

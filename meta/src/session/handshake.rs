@@ -277,7 +277,8 @@ mod tests {
         assert_eq!(reason(judge(open("flexvol_zzz".to_owned()), pin)), Reason::TokenMalformed);
         let other = token(TokenKind::Volume, CaPin([8; 16]));
         assert_eq!(reason(judge(open(other), pin)), Reason::TokenUnknown);
-        let old = Hello::Attach { versions: (7, 9), session: SessionId(1), proof: [0; 32] };
+        let newer = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION + 3);
+        let old = Hello::Attach { versions: newer, session: SessionId(1), proof: [0; 32] };
         assert_eq!(reason(judge(old, pin)), Reason::Version);
     }
 

@@ -99,6 +99,7 @@ pub fn verify(store: &impl Store) -> Result<Report, Errno> {
     space::check_parts(store, &mut facts, &mut report)?;
     space::check_live(store, &facts, &mut report)?;
     space::check_idle(store, &facts, &mut report)?;
+    space::check_carried(store, &facts, &mut report)?;
     space::check_counters(&facts, &mut report);
     sessions::check(store, &facts, &mut report)?;
     Ok(report)

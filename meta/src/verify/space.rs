@@ -177,6 +177,20 @@ pub(super) fn check_idle(store: &impl Store, facts: &Facts, report: &mut Report)
     })
 }
 
+/// Small blocks that have no file: their rows are those of blocks that are there, and what they say of themselves.
+pub(super) fn check_carried(store: &impl Store, facts: &Facts, report: &mut Report) -> Result<(), Errno> {
+    each(store, Tag::Carried, &mut |row, value| {
+        let block = BlockId(key::number(row, 1).unwrap_or(0));
+        let Some(BlockFacts { record, .. }) = facts.blocks.get(&block) else {
+            report.problem(|| format!("block {block}: its bytes are kept, and it is not there"));
+            return;
+        };
+        report.check(record.stored_bytes as usize == value.len(), || {
+            format!("block {block}: {} bytes are kept, {} expected", value.len(), record.stored_bytes)
+        });
+    })
+}
+
 pub(super) fn check_counters(facts: &Facts, report: &mut Report) {
     report.bytes = facts.inodes.values().map(|facts| facts.inode.allocated()).sum();
     let state = &facts.state;

@@ -83,6 +83,8 @@ pub(super) struct GrantKept {
 pub(super) enum Later {
     /// An answer.
     Answer { link: LinkKey, request: RequestId, stamp: Stamp, reply: Reply },
+    /// A session that wants to know it at once.
+    Notice { session: SessionId, link: LinkKey },
     /// A new session.
     Open { session: SessionId, answer: OpenAnswer, granted: Box<Granted> },
     /// Garbage whose files may go: no crash brings back what referred to it.
@@ -215,6 +217,9 @@ impl<S: Store> Host<S> {
                 // A core that lost interest needs no answer.
                 let _ = answer.send(self.read_right(session, ino, block, now));
             }
+            ToVolume::ReadRow { block, answer } => {
+                let _ = answer.send(self.namespace.carried_block(block));
+            }
             ToVolume::Durable => self.handle_durable(now)?,
             ToVolume::Tokens(valid) => self.handle_tokens(&valid, now)?,
             ToVolume::Limits { token, limits } => self.handle_limits(&token, limits, now),
@@ -321,6 +326,14 @@ impl<S: Store> Host<S> {
             match later {
                 Later::Answer { link, request, stamp, reply } => {
                     self.answer(link, request, stamp, Ok(reply));
+                }
+                Later::Notice { session, link } => {
+                    if let Some(found) = self.sessions.get_mut(&session)
+                        && found.told < durable
+                    {
+                        found.told = durable;
+                        self.outs.push(link, Item::Notice(Notice::Durable));
+                    }
                 }
                 Later::Open { session, answer, granted } => {
                     self.finish_open(session, answer, granted, now)?

@@ -91,8 +91,10 @@ pub(crate) enum ToVolume {
     },
     /// A block that was allowed is stored, or was not.
     PutDone { block: BlockId, stored: bool },
-    /// May this session read that block through that inode?
-    ReadRight { session: SessionId, ino: Ino, block: BlockId, answer: oneshot::Sender<Result<(), Errno>> },
+    /// May this session read that block through that inode, and where is it?
+    ReadRight { session: SessionId, ino: Ino, block: BlockId, answer: oneshot::Sender<Result<Place, Errno>> },
+    /// The bytes of a block that is a row, for who was told so.
+    ReadRow { block: BlockId, answer: oneshot::Sender<Result<Option<Vec<u8>>, Errno>> },
     /// These tokens are valid; sessions of others end.
     Tokens(Arc<ValidTokens>),
     /// Limits of a token changed.
@@ -172,6 +174,15 @@ pub(crate) enum PutRight {
     Write,
     /// It is there.
     Stored,
+}
+
+/// Where a block is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a file.
+    File,
+    /// In a row of the engine, which begins with these bytes: header and index are in them.
+    Row(Vec<u8>),
 }
 
 /// From a volume thread to a link.

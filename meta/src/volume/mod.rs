@@ -23,7 +23,7 @@ mod volumes;
 
 pub(crate) use handle::Volume;
 pub(crate) use message::{
-    Claim, Claimed, EndOfReplay, Item, Job, LinkKey, OpenSession, PutRight, Stamp, ToCore, ToVolume,
+    Claim, Claimed, EndOfReplay, Item, Job, LinkKey, OpenSession, Place, PutRight, Stamp, ToCore, ToVolume,
     ValidTokens,
 };
 pub(crate) use outs::{CoreHandle, Cores};

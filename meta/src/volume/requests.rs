@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 
+use flexfs_wire::block::{SEGMENTS_MAX, header_bytes};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Ino, SessionId};
 use flexfs_wire::lease::{LEASE_BATCH_MAX, Leases};
@@ -9,7 +10,7 @@ use flexfs_wire::limits::{BLOCK_GRANT, INODE_GRANT};
 use flexfs_wire::message::{Reply, Request};
 
 use super::host::{BlocksAnswer, GRANTS_KEPT, GrantKept, Host, Later, Now, PutAnswer};
-use super::message::{Item, Job, LinkKey, PutRight, ToVolume};
+use super::message::{Item, Job, LinkKey, Place, PutRight, ToVolume};
 use crate::engine::Store;
 use crate::namespace::{BlockState, Context, Wakeup};
 
@@ -156,6 +157,12 @@ impl<S: Store> Host<S> {
                 self.note_shown(job.session, &job.call.request, &answer.result);
                 if answer.commit.0 != 0 {
                     self.committed(job.session, answer.commit);
+                    if matches!(&job.call.request, Request::Write { write, .. } if write.awaited)
+                        && answer.commit > self.namespace.durable().current()
+                    {
+                        let notice = Later::Notice { session: job.session, link: job.from };
+                        self.deferred.push(answer.commit, notice);
+                    }
                 }
                 let leases = if again {
                     Leases::NONE
@@ -217,9 +224,11 @@ impl<S: Store> Host<S> {
         } else {
             Err(Errno::EACCES)
         };
-        if let Err(errno) = right {
+        // One that came with its write has no file, and gets none.
+        let is_row = right.and_then(|()| self.namespace.carried_block(block)).map(|row| row.is_some());
+        if is_row != Ok(false) {
             // A core that lost interest needs no answer.
-            let _ = answer.send(Err(errno));
+            let _ = answer.send(is_row.map(|_| PutRight::Stored));
             return;
         }
         match self.puts.entry(block) {
@@ -261,7 +270,18 @@ impl<S: Store> Host<S> {
         ino: Ino,
         block: BlockId,
         now: Now,
-    ) -> Result<(), Errno> {
+    ) -> Result<Place, Errno> {
+        self.check_read(session, ino, block, now)?;
+        Ok(match self.namespace.carried_block(block)? {
+            Some(mut row) => {
+                row.truncate(header_bytes(SEGMENTS_MAX));
+                Place::Row(row)
+            }
+            None => Place::File,
+        })
+    }
+
+    fn check_read(&mut self, session: SessionId, ino: Ino, block: BlockId, now: Now) -> Result<(), Errno> {
         let Some(found) = self.sessions.get(&session) else { return Err(Errno::EACCES) };
         let is_guarded = found.shared.rules().root_squash;
         if self.namespace.check_put_block(session, block).is_ok() {

@@ -6,7 +6,7 @@ use flexfs_wire::block::{self, Index};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::{Extent, NewBlock};
 use flexfs_wire::id::{BlockId, Range};
-use flexfs_wire::message::{Reply, Request, Write};
+use flexfs_wire::message::{Carried, Reply, Request, Write};
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Compression;
 
@@ -67,6 +67,65 @@ fn blocks_travel_whole_and_in_parts() {
     assert_eq!(reader.fail(beyond), Errno::EINVAL);
     let text = cluster.scrape();
     assert!(text.contains("flexfs_meta_block_bytes_in") && text.contains("kind=\"putblock\""), "{text}");
+}
+
+/// A small block comes with the write that names it: it is a row, and never a file.
+#[test]
+fn a_small_block_travels_with_its_write() {
+    let mut cluster = Cluster::start();
+    let mut session = cluster.open();
+    let file = session.make(session.root(), "f", 0o100_600).node;
+    let id = BlockId(grant(&mut session).start);
+    // Compressed it is small, and has two segments.
+    let raw = [vec![b'a'; 65_536], noise(10_000)].concat();
+    let (mut stored, mut other) = (Vec::new(), Vec::new());
+    block::seal(&raw, Compression::Lz4, &mut stored).unwrap();
+    block::seal(b"other", Compression::None, &mut other).unwrap();
+    let (raw_bytes, stored_bytes) = (u32::try_from(raw.len()).unwrap(), u32::try_from(stored.len()).unwrap());
+    let write = |bytes: &[u8]| Write {
+        extents: vec![Extent { offset: 0, length: raw_bytes, block: id, block_offset: 0 }],
+        blocks: vec![NewBlock { block: id, raw_bytes, stored_bytes }],
+        carried: Some(Carried { block: id, bytes: bytes.to_vec() }),
+        awaited: true,
+        ..Write::default()
+    };
+    assert_eq!(
+        session.fail(Request::Write { node: file, write: write(&vec![7; stored.len()]) }),
+        Errno::EINVAL
+    );
+    let answer = session.call(Request::Write { node: file, write: write(&stored) });
+    assert!(matches!(answer.result, Ok(Reply::Attr(_))), "{answer:?}");
+    // Unasked, and sooner than a session is told that asks for nothing.
+    session.link.wait_durable(answer.commit);
+    assert_eq!(put(&mut session, id, &other), Ok(Reply::Done), "the first bytes stay");
+
+    let index = Index::parse(&stored).unwrap();
+    let reads = |session: &mut Session, node| {
+        for (first, count) in [(0, 2), (0, 1), (1, 1)] {
+            let request = Request::ReadBlock { node, block: id, first, count };
+            let (answer, payload) = session.call_with(request, &[]);
+            assert_eq!(answer.result, Ok(Reply::Segments(index.select(first, count).unwrap().to_vec())));
+            assert_eq!(payload, stored[index.stored_range(first, count).unwrap()]);
+        }
+        assert_eq!(session.fail(Request::ReadBlock { node, block: id, first: 1, count: 2 }), Errno::EINVAL);
+    };
+    let mut reader = cluster.open();
+    let node = reader.lookup("f").unwrap().node;
+    reads(&mut reader, node);
+    let stranger = reader.make(reader.root(), "g", 0o100_600).node;
+    let foreign = Request::ReadBlock { node: stranger, block: id, first: 0, count: 1 };
+    assert_eq!(reader.fail(foreign), Errno::ENOENT, "a file gives the right to its own blocks only");
+    let volume = session.granted.settings.id.clone();
+    let folder = cluster.path(&format!("meta/volumes/{volume}/blocks"));
+    let files = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
+    assert_eq!(files(), 0);
+
+    cluster.kill_meta();
+    cluster.start_meta();
+    session.recover(Vec::new());
+    reads(&mut session, file);
+    assert_eq!(files(), 0);
+    assert!(cluster.stop_meta() && cluster.verify().status.success());
 }
 
 /// A crash may leave a block in its place whose bytes never reached the disk. It was never answered: who stores it again gets his.

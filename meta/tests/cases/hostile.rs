@@ -9,8 +9,8 @@ use flexfs_wire::hello::Welcome;
 use flexfs_wire::id::{BlockId, Commit, Ino, RequestId};
 use flexfs_wire::limits::BODY_BYTES_MAX;
 use flexfs_wire::message::{
-    Answer, Call, Caller, Inline, Lock, LockFamily, LockKind, Make, Notice, Recovery, Reply, Request, Write,
-    XattrMode,
+    Answer, Call, Caller, Carried, Inline, Lock, LockFamily, LockKind, Make, Notice, Recovery, Reply,
+    Request, Write, XattrMode,
 };
 use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
@@ -293,10 +293,12 @@ fn wild(random: &mut Random, nodes: &[Node], own: u64) -> Request {
             let new = NewBlock { block: BlockId(own), raw_bytes: length, stored_bytes: u32::MAX };
             let blocks = if random.yes() { vec![new] } else { Vec::new() };
             let time = Some(Time { secs: i64::MIN, nanos: u32::MAX });
-            let promised = random.yes();
+            let (promised, awaited) = (random.yes(), random.yes());
+            let carried = random.yes().then(|| Carried { block: BlockId(own), bytes: vec![2; 100] });
+            let kill_privileges = true;
             Request::Write {
                 node,
-                write: Write { inline, extents, blocks, kill_privileges: true, time, promised },
+                write: Write { inline, extents, blocks, kill_privileges, time, promised, carried, awaited },
             }
         }
         9 => {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::{Extent, NewBlock};
+use flexfs_wire::id::BlockId;
 use flexfs_wire::limits::EXTENTS_PER_WRITE_MAX;
-use flexfs_wire::message::{Caller, Request, Write};
+use flexfs_wire::message::{Caller, Carried, Request, Write};
 use flexfs_wire::time::Time;
 
 use super::core::{Core, attr_of};
@@ -28,6 +29,9 @@ struct Bundle {
     writer: Caller,
     time: Option<Time>,
     kill_privileges: bool,
+    /// The one block that is not at the server yet.
+    carried: Option<(BlockId, Arc<Vec<u8>>)>,
+    awaited: bool,
 }
 
 impl<S: Server> Core<S> {
@@ -49,6 +53,8 @@ impl<S: Server> Core<S> {
             kill_privileges: bundle.kill_privileges,
             time: bundle.time,
             promised: false,
+            carried: bundle.carried.map(|(block, bytes)| Carried { block, bytes: bytes.to_vec() }),
+            awaited: bundle.awaited,
         };
         let request = Request::Write { node: file.node, write };
         let change = file.begin_change();
@@ -83,7 +89,10 @@ impl<S: Server> Core<S> {
         let Some(batch) = file.state().flight(number).map(|flight| Arc::clone(&flight.batch)) else {
             return Ok(());
         };
-        let promised = file.state().promised == Some(Promise::Small);
+        let (promised, awaited) = {
+            let state = file.state();
+            (state.promised == Some(Promise::Small), state.awaited > 0)
+        };
         let change = file.begin_change();
         for inline in pack::runs(&batch.pieces) {
             let write = Write {
@@ -91,6 +100,7 @@ impl<S: Server> Core<S> {
                 kill_privileges: batch.kill_privileges,
                 time: batch.time,
                 promised,
+                awaited,
                 ..Write::default()
             };
             let request = Request::Write { node: file.node, write };
@@ -153,12 +163,15 @@ impl<S: Server> Core<S> {
     }
 }
 
-/// The stored flights at the head, as many as fit into one message.
+/// The stored flights at the head, as many as fit into one message. One of them may have its block carried.
 fn gather(state: &mut State) -> Option<Bundle> {
     let mut bundle: Option<Bundle> = None;
     let mut count = 0;
     for flight in &state.flights {
         let Progress::Stored(block) = flight.progress else { break };
+        if flight.carry.is_some() && bundle.as_ref().is_some_and(|bundle| bundle.carried.is_some()) {
+            break;
+        }
         let extents = pack::extents(&flight.batch.pieces, block.block);
         // Each extent put over others may cut one of them in two.
         count += 2 * extents.len();
@@ -172,7 +185,12 @@ fn gather(state: &mut State) -> Option<Bundle> {
             writer: flight.batch.writer,
             time: None,
             kill_privileges: false,
+            carried: None,
+            awaited: state.awaited > 0,
         });
+        if let Some(carry) = &flight.carry {
+            bundle.carried = Some((block.block, Arc::clone(&carry.bytes)));
+        }
         bundle.last = flight.number;
         bundle.writer = flight.batch.writer;
         bundle.time = bundle.time.max(flight.batch.time);
@@ -183,6 +201,14 @@ fn gather(state: &mut State) -> Option<Bundle> {
         }
     }
     // A block written all over by later flights is named, too: the server takes it for garbage, and not for one that is still wanted.
+    // One that is not there yet need not come.
+    if let Some(bundle) = &mut bundle
+        && let Some((block, _)) = bundle.carried
+        && bundle.extents.values().all(|extent| extent.block != block)
+    {
+        bundle.carried = None;
+        bundle.blocks.retain(|new| new.block != block);
+    }
     bundle
 }
 
@@ -195,6 +221,7 @@ fn restart(state: &mut State, last: u64) -> bool {
     for flight in state.flights.iter_mut().filter(|flight| flight.number <= last) {
         flight.again += 1;
         flight.progress = Progress::Waiting;
+        flight.carry = None;
     }
     true
 }

@@ -35,6 +35,10 @@ const LAYOUTS_PART: u64 = 16;
 /// Part of the budget that readahead may have in flight: one in this many.
 const AHEAD_PART: u64 = 8;
 
+/// Small blocks that wait for their `Write`, or for its answer: 4 MiB, which the budget does not count, and the server counts with what
+/// limits of a token hold back (`meta: net/link.rs`).
+const CARRIES_MAX: usize = 64;
+
 /// Acts where nobody else does: reads of layouts, blocks and attributes, which the server checks by handle alone.
 pub(crate) const NOBODY: Caller = Caller { uid: 0, gid: 0 };
 
@@ -59,6 +63,8 @@ pub(crate) struct Core<S> {
     pub(crate) puts: async_lock::Semaphore,
     /// Permits to fetch a piece of what is around readers that jump.
     pub(crate) around: async_lock::Semaphore,
+    /// Permits to have a small block go along with its `Write`; without one it is sent ahead, as larger ones are.
+    pub(crate) carries: Arc<async_lock::Semaphore>,
     /// A task looks for files to write back because memory is short.
     pub(crate) relieving: AtomicBool,
     /// Bytes that readahead fetches right now.
@@ -90,6 +96,7 @@ impl<S: Server> Core<S> {
             counters: Counters::default(),
             puts: async_lock::Semaphore::new(budget.puts_max()),
             around: async_lock::Semaphore::new(AROUND_MAX),
+            carries: Arc::new(async_lock::Semaphore::new(CARRIES_MAX)),
             relieving: AtomicBool::new(false),
             ahead: AtomicU64::new(0),
             promises: Promises::default(),

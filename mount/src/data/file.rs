@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) is_decorated: bool,
     /// Opens of this mount.
     pub(crate) opens: u32,
+    /// Callers that wait until what was written is durable.
+    pub(crate) awaited: u32,
     /// The last change the server answered, and in which life of the session.
     pub(crate) answered: Option<(Commit, u64)>,
     /// Changes sent and not yet answered: versions that the server tells meanwhile may be ours.
@@ -195,6 +197,24 @@ pub(crate) struct Flight {
     pub(crate) progress: Progress,
     /// How often it was begun anew because the session was lost.
     pub(crate) again: u32,
+    /// When it is stored: its block goes along with the `Write` that names it.
+    pub(crate) carry: Option<Carry>,
+}
+
+/// A small encoded block that is not at the server yet.
+#[derive(Debug)]
+pub(crate) struct Carry {
+    /// The block. It stays until its `Write` is answered: another task may have to send that once more.
+    pub(crate) bytes: Arc<Vec<u8>>,
+    /// See `Core::carries`.
+    _permit: async_lock::SemaphoreGuardArc,
+}
+
+impl Carry {
+    /// Of a block that `permit` lets go along.
+    pub(crate) fn new(bytes: Vec<u8>, permit: async_lock::SemaphoreGuardArc) -> Self {
+        Self { bytes: Arc::new(bytes), _permit: permit }
+    }
 }
 
 /// How far a flight is.
@@ -204,7 +224,7 @@ pub(crate) enum Progress {
     Waiting,
     /// A task encodes and sends it.
     Sending,
-    /// The block is stored; a `Write` must name it.
+    /// The block is stored, or is to be carried; a `Write` must name it.
     Stored(NewBlock),
     /// A flush sends it inline.
     Inline,
@@ -265,6 +285,12 @@ impl File {
         Change(self)
     }
 
+    /// Somebody waits until what was written is durable; until the value is dropped, the server is asked to say so at once.
+    pub(crate) fn begin_awaiting(self: &Arc<Self>) -> Awaiting {
+        self.state().awaited += 1;
+        Awaiting(Arc::clone(self))
+    }
+
     /// The kernel knows the inode (again).
     pub(crate) fn remember(&self) {
         self.forgotten.store(false, Ordering::SeqCst);
@@ -278,6 +304,16 @@ pub(crate) struct Change<'a>(&'a File);
 impl Drop for Change<'_> {
     fn drop(&mut self) {
         self.0.state().changing -= 1;
+    }
+}
+
+/// See [`File::begin_awaiting`].
+#[derive(Debug)]
+pub(crate) struct Awaiting(Arc<File>);
+
+impl Drop for Awaiting {
+    fn drop(&mut self) {
+        self.0.state().awaited -= 1;
     }
 }
 
@@ -357,7 +393,7 @@ impl State {
             writer: self.writer.unwrap_or(Caller { uid: 0, gid: 0 }),
             kill_privileges: self.kill_privileges,
         });
-        self.flights.push(Flight { number: self.last_flight, batch, progress, again: 0 });
+        self.flights.push(Flight { number: self.last_flight, batch, progress, again: 0, carry: None });
         self.last_flight
     }
 

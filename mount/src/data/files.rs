@@ -368,7 +368,9 @@ impl<S: Server> Files<S> {
     /// # Errors
     /// As `flush`, and the server's.
     pub async fn fsync(&self, node: Node, cancel: Option<&Cancel>) -> Result<(), Errno> {
+        let awaiting = self.core.find(node.ino).map(|file| file.begin_awaiting());
         self.flush(node, cancel).await?;
+        drop(awaiting);
         self.core.server.sync_to(self.core.server.last_commit(), cancel).await?;
         let file = self.core.find(node.ino);
         let lost = file.and_then(|file| {

@@ -37,6 +37,8 @@ pub(crate) struct Model {
 pub(crate) struct World {
     pub(crate) files: BTreeMap<Ino, Inode>,
     pub(crate) blocks: BTreeMap<BlockId, Vec<u8>>,
+    /// Blocks that came with their `Write`.
+    pub(crate) carried: u64,
     /// Blocks that extents named once.
     named: BTreeSet<BlockId>,
     next_block: u64,
@@ -381,6 +383,11 @@ impl World {
             }
         }
         assert!(write.extents.windows(2).all(|pair| pair[0].end() <= pair[1].offset), "ascending, apart");
+        if let Some(carried) = write.carried {
+            assert!(write.extents.iter().any(|extent| extent.block == carried.block), "it is used");
+            assert!(self.blocks.insert(carried.block, carried.bytes).is_none(), "it is new");
+            self.carried += 1;
+        }
         for block in &write.blocks {
             assert_eq!(self.blocks[&block.block].len(), block.stored_bytes as usize, "stored first");
             if !write.extents.iter().any(|extent| extent.block == block.block) {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::NewBlock;
+use flexfs_wire::limits::CARRIED_BYTES_MAX;
 
 use super::core::Core;
-use super::file::{Batch, File, Progress};
+use super::file::{Batch, Carry, File, Progress};
 use super::pack;
 use super::server::Server;
 
@@ -26,12 +27,15 @@ impl<S: Server> Core<S> {
 
     async fn put(&self, file: &Arc<File>, number: u64) {
         let Some(batch) = file.state().flight(number).map(|flight| Arc::clone(&flight.batch)) else { return };
-        let mut sending = Sending { file, number, progress: Some(Progress::Waiting) };
+        let mut sending = Sending { file, number, progress: Some(Progress::Waiting), carry: None };
         let permit = self.puts.acquire().await;
         let stored = self.store(&batch).await;
         drop(permit);
         match stored {
-            Ok(block) => sending.progress = Some(Progress::Stored(block)),
+            Ok((block, carry)) => {
+                sending.progress = Some(Progress::Stored(block));
+                sending.carry = carry;
+            }
             Err(errno) => {
                 sending.progress = None;
                 self.lose(file, errno, |flight| flight.number == number);
@@ -39,7 +43,8 @@ impl<S: Server> Core<S> {
         }
     }
 
-    async fn store(&self, batch: &Batch) -> Result<NewBlock, Errno> {
+    /// Encodes a flight, and stores it unless it is so small that it goes along with its `Write`.
+    async fn store(&self, batch: &Batch) -> Result<(NewBlock, Option<Carry>), Errno> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -51,8 +56,14 @@ impl<S: Server> Core<S> {
             })?;
             let raw_bytes = u32::try_from(pack::raw_bytes(&batch.pieces)).map_err(|_| Errno::EIO)?;
             let stored_bytes = u32::try_from(encoded.len()).map_err(|_| Errno::EIO)?;
+            let new = NewBlock { block, raw_bytes, stored_bytes };
+            if encoded.len() <= CARRIED_BYTES_MAX
+                && let Some(permit) = self.carries.try_acquire_arc()
+            {
+                return Ok((new, Some(Carry::new(encoded, permit))));
+            }
             match self.server.put_block(block, encoded).await {
-                Ok(()) => return Ok(NewBlock { block, raw_bytes, stored_bytes }),
+                Ok(()) => return Ok((new, None)),
                 // The number went with its session; the next one is the new session's.
                 Err(Errno::ESTALE) if tries < NUMBERS_MAX => {}
                 Err(errno) => return Err(errno),
@@ -66,6 +77,7 @@ struct Sending<'a> {
     file: &'a File,
     number: u64,
     progress: Option<Progress>,
+    carry: Option<Carry>,
 }
 
 impl Drop for Sending<'_> {
@@ -74,6 +86,7 @@ impl Drop for Sending<'_> {
             && let Some(flight) = self.file.state().flight(self.number)
         {
             flight.progress = progress;
+            flight.carry = self.carry.take();
         }
         self.file.moved.notify(usize::MAX);
     }

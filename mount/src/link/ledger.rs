@@ -61,6 +61,8 @@ pub(crate) struct Pending<W> {
     pub(crate) payload: Option<Arc<Vec<u8>>>,
     /// Kept for replay once answered.
     pub(crate) mutation: bool,
+    /// The server says at once when what it answers is durable.
+    pub(crate) announces: bool,
     once: bool,
     fate: Fate,
     /// The session's era it was made in: turns before it do not concern it.
@@ -91,6 +93,7 @@ impl<W> Pending<W> {
             body,
             payload,
             mutation: request.is_mutation(),
+            announces: matches!(request, Request::Write { write, .. } if write.awaited),
             once: request.is_once(),
             fate: Fate::of(request),
             era,

@@ -129,6 +129,9 @@ impl Link {
         self.room.notify_additional(1);
         if answer.commit.0 > 0 {
             let body = call.mutation.then_some(call.body);
+            if call.announces {
+                self.session.handle_announced(answer.commit);
+            }
             self.session.handle_commit(header.request, answer.commit, answer.at, body);
         }
         if let Ok(reply) = &answer.result {

@@ -182,6 +182,12 @@ pub(crate) struct Session {
     unstable: Mutex<Unstable>,
     durable: AtomicU64,
     last_commit: AtomicU64,
+    /// The server says at once when commits up to this one are durable.
+    announced: AtomicU64,
+    /// More became durable.
+    matured: Event,
+    /// Another session takes the place of one that was lost: `durable` is of the one, `turns` tells not yet of it.
+    reopening: AtomicBool,
     /// `turns.len()`, readable without the lock.
     era: AtomicU64,
     generation: AtomicU64,
@@ -248,6 +254,9 @@ impl Session {
             unstable: Mutex::new(Unstable::default()),
             durable: AtomicU64::new(durable),
             last_commit: AtomicU64::new(durable),
+            announced: AtomicU64::new(0),
+            matured: Event::new(),
+            reopening: AtomicBool::new(false),
             era: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             is_unchanging: AtomicBool::new(granted.settings.flags.ro),
@@ -279,7 +288,33 @@ impl Session {
             let mut unstable = lock(&self.unstable);
             unstable.handle_durable(durable);
             self.full.store(unstable.is_full(), Ordering::Relaxed);
+            drop(unstable);
+            self.matured.notify(usize::MAX);
         }
+    }
+
+    /// The server was asked to say at once when this commit is durable.
+    pub(crate) fn handle_announced(&self, commit: Commit) {
+        self.announced.fetch_max(commit.0, Ordering::SeqCst);
+    }
+
+    /// Whether every commit up to this one, answered in this session or one before, is known to be durable or lost; which of them,
+    /// `is_lost` tells.
+    pub(crate) fn is_settled(&self, commit: Commit) -> bool {
+        commit <= self.durable() && !self.reopening.load(Ordering::SeqCst)
+    }
+
+    /// Waits until that is so. `None`: nobody will say so by himself. It may never end.
+    pub(crate) fn announced(&self, commit: Commit) -> Option<impl Future<Output = ()>> {
+        (commit.0 <= self.announced.load(Ordering::SeqCst)).then_some(async move {
+            loop {
+                let listener = self.matured.listen();
+                if self.is_settled(commit) {
+                    return;
+                }
+                listener.await;
+            }
+        })
     }
 
     /// A mutation was answered.
@@ -351,6 +386,7 @@ impl Session {
     pub(crate) fn handle_reopened(&self, granted: &Granted) -> (usize, usize) {
         let restarted = self.keys().epoch != granted.epoch;
         let durable = self.durable();
+        self.reopening.store(true, Ordering::SeqCst);
         let unstable = if restarted { self.settle(granted.durable) } else { 0 };
         let locks = self.held.handle_lost();
         *lock(&self.keys) = Keys::new(granted);
@@ -361,6 +397,8 @@ impl Session {
             listener.handle_lost();
         }
         self.push(Turn::Lost { commits_lost: unstable > 0, durable });
+        self.reopening.store(false, Ordering::SeqCst);
+        self.matured.notify(usize::MAX);
         (unstable, locks)
     }
 
@@ -373,6 +411,8 @@ impl Session {
         self.full.store(false, Ordering::Relaxed);
         self.durable.fetch_max(durable.0, Ordering::SeqCst);
         self.last_commit.store(self.durable.load(Ordering::SeqCst), Ordering::SeqCst);
+        drop(unstable);
+        self.matured.notify(usize::MAX);
         count
     }
 

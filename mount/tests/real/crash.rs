@@ -17,7 +17,7 @@ const THREADS: u64 = 4;
 /// Time for a workload to notice that it should stop, recovery of the server included.
 const STOP: Duration = Duration::from_secs(60);
 
-both!(meta_under_load, mount_under_load, everything_at_once, meta_with_open_files);
+both!(meta_under_load, mount_under_load, everything_at_once, meta_with_open_files, meta_under_appends);
 
 /// What must be in a folder: name to (seed, length).
 type Model = BTreeMap<String, (u64, usize)>;
@@ -126,6 +126,56 @@ impl Outcome {
             assert!(known, "{name} was removed and is back");
         }
     }
+}
+
+/// Appends of a few bytes, each followed by fdatasync, while everything dies: what was acknowledged is there, in its place, and what
+/// follows it is the append that was under way, whole, or nothing.
+fn meta_under_appends(transport: Transport) {
+    /// Bytes of an append: too many together for the inline part, few enough to come along with what names them.
+    const APPEND: usize = 3_000;
+    let cluster = Cluster::start(transport);
+    let path = cluster.mnt().join("log");
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writer = {
+        let (stop, done, path) = (stop.clone(), done.clone(), path.clone());
+        std::thread::spawn(move || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            while !stop.load(Ordering::Relaxed) {
+                file.write_all(&pattern(done.load(Ordering::Relaxed), APPEND))?;
+                file.sync_data()?;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    let goes_on = |from: u64| crate::harness::soon(STOP, || done.load(Ordering::Relaxed) > from + 50);
+    assert!(goes_on(0), "nothing was done");
+    for _ in 0..transport.scale(3, 2) {
+        let before = done.load(Ordering::Relaxed);
+        cluster.kill_meta();
+        sleep(Duration::from_millis(300));
+        cluster.restart();
+        assert!(goes_on(before), "the appends do not go on after a restart");
+    }
+    // Both die: nobody is left to repeat anything.
+    let (mount, meta, admin) =
+        (cluster.mount_process(cluster.mnt()).unwrap(), cluster.meta(), cluster.admin());
+    for process in [&meta, &mount, &admin] {
+        process.signal(rustix::process::Signal::KILL);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let _ = within(STOP, "the appends' end", move || writer.join().unwrap());
+    let acknowledged = usize::try_from(done.load(Ordering::Relaxed)).unwrap();
+    for process in [&meta, &mount, &admin] {
+        process.kill();
+    }
+    cluster.up();
+    let bytes = fs::read(&path).unwrap();
+    assert!(bytes.len() >= acknowledged * APPEND, "{} bytes of {acknowledged} appends", bytes.len());
+    for (index, append) in bytes.chunks(APPEND).enumerate() {
+        assert!(append == pattern(index as u64, APPEND), "append {index} of {acknowledged}");
+    }
+    cluster.finish();
 }
 
 /// The server dies three times under load and comes back: no caller notices more than a pause.

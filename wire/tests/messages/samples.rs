@@ -8,8 +8,8 @@ use flexfs_wire::hello::{Granted, Hello, Open, Reason, Refused, Welcome};
 use flexfs_wire::id::{BlockId, Commit, Epoch, Ino, Range, RequestId, SessionId};
 use flexfs_wire::lease::{Keep, Recall};
 use flexfs_wire::message::{
-    Answer, Call, Caller, DirEntry, Entry, Inline, Lock, LockFamily, LockKind, Make, Notice, Recovery,
-    Replay, Reply, Request, Segment, StatFs, Write, XattrMode,
+    Answer, Call, Caller, Carried, DirEntry, Entry, Inline, Lock, LockFamily, LockKind, Make, Notice,
+    Recovery, Replay, Reply, Request, Segment, StatFs, Write, XattrMode,
 };
 use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
@@ -107,6 +107,8 @@ fn write() -> Write {
         kill_privileges: true,
         time: Some(Time { secs: 1_700_000_000, nanos: 5 }),
         promised: true,
+        carried: Some(Carried { block: BlockId(5), bytes: vec![0, 255, 7] }),
+        awaited: true,
     }
 }
 

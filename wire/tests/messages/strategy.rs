@@ -7,8 +7,8 @@ use flexfs_wire::hello::{Granted, Hello, Open, Reason, Refused, Welcome};
 use flexfs_wire::id::{BlockId, Commit, Epoch, Ino, Range, RequestId, SessionId};
 use flexfs_wire::lease::{Keep, Recall};
 use flexfs_wire::message::{
-    Answer, Call, Caller, DirEntry, Entry, Inline, Lock, LockFamily, LockKind, Make, Notice, Recovery,
-    Replay, Reply, Request, Segment, StatFs, Write, XattrMode,
+    Answer, Call, Caller, Carried, DirEntry, Entry, Inline, Lock, LockFamily, LockKind, Make, Notice,
+    Recovery, Replay, Reply, Request, Segment, StatFs, Write, XattrMode,
 };
 use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
@@ -110,14 +110,20 @@ fn write() -> impl Strategy<Value = Write> + Clone {
     let block = (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(block, raw_bytes, stored_bytes)| {
         NewBlock { block: BlockId(block), raw_bytes, stored_bytes }
     });
-    (inline, vec(extent(), 0..4), vec(block, 0..3), any::<(bool, bool)>(), option::of(time())).prop_map(
-        |(inline, extents, blocks, (kill_privileges, promised), time)| Write {
+    let carried = option::of(
+        (any::<u64>(), bytes()).prop_map(|(block, bytes)| Carried { block: BlockId(block), bytes }),
+    );
+    let flags = any::<(bool, bool, bool)>();
+    (inline, vec(extent(), 0..4), vec(block, 0..3), flags, option::of(time()), carried).prop_map(
+        |(inline, extents, blocks, (kill_privileges, promised, awaited), time, carried)| Write {
             inline,
             extents,
             blocks,
             kill_privileges,
             time,
             promised,
+            carried,
+            awaited,
         },
     )
 }

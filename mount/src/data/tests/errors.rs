@@ -119,6 +119,40 @@ fn a_lost_session_makes_blocks_and_writes_begin_anew() {
 }
 
 #[test]
+fn a_small_block_goes_along_with_its_write() {
+    run(async {
+        let mount = mount();
+        let node = mount.create(1);
+        mount.write(node, 0, &pattern(1, 300 * KIB)).await;
+        mount.files.fsync(node, None).await.unwrap();
+        let (stored, carried) = {
+            let world = mount.server.world();
+            (world.blocks.len(), world.carried)
+        };
+        assert!(stored as u64 > carried, "full ones are sent ahead");
+        // Scattered bytes are one block, which nothing is sent ahead for.
+        mount.server.world().put_errors.push(Errno::EIO);
+        for (index, offset) in [5, 70_000, 299 * KIB as u64].into_iter().enumerate() {
+            mount.write(node, offset, &pattern(index as u64 + 2, 1000)).await;
+        }
+        mount.files.fsync(node, None).await.unwrap();
+        assert_eq!(mount.server.world().carried, carried + 1);
+        let mut content = pattern(1, 300 * KIB);
+        for (index, offset) in [5, 70_000, 299 * KIB].into_iter().enumerate() {
+            content[offset..offset + 1000].copy_from_slice(&pattern(index as u64 + 2, 1000));
+        }
+        content.truncate(300 * KIB);
+        assert!(mount.server.content(1)[..300 * KIB] == content);
+        // One whose write is refused for the session's sake is sealed anew under another number.
+        mount.server.world().write_errors.push(Errno::ESTALE);
+        mount.write(node, 9, b"once more").await;
+        mount.files.fsync(node, None).await.unwrap();
+        assert_eq!(mount.server.world().carried, carried + 2);
+        assert_eq!(&mount.server.content(1)[9..18], b"once more");
+    });
+}
+
+#[test]
 fn a_caller_that_leaves_does_not_stop_the_flush() {
     run(async {
         let mount = Rc::new(mount());
