@@ -15,6 +15,11 @@ const KEPT: &[(u64, &str)] = &[
         144,
         "the answer to a recall was lost with an old session; its writer asked for the lease for ever, and was not told again",
     ),
+    (
+        150,
+        "a file that was clean when the recovery declared what is exclusive was written to before it ended: the lease was void, the bytes \
+         stayed, and others read what was before",
+    ),
     (185, "the model took what the kernel shows early on the writer's own machine for completed"),
     (374, "as 144"),
 ];

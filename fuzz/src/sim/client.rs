@@ -54,7 +54,7 @@ impl Client {
 
     /// Files with unwritten bytes.
     pub(crate) fn exclusive(&self) -> Vec<Ino> {
-        self.files.dirty_nodes().iter().map(|node| node.ino).collect()
+        self.files.declare_dirty().iter().map(|node| node.ino).collect()
     }
 
     /// Whether the kernel has heard of the inode.

@@ -565,10 +565,10 @@ impl<S: Server> Files<S> {
         Some(Recalled { core: Arc::clone(&self.core), file })
     }
 
-    /// Files with bytes that are not at the server.
+    /// Files with bytes that are not at the server, which alone stay exclusive: to be told to a server that restarted.
     #[must_use]
-    pub fn dirty_nodes(&self) -> Vec<Node> {
-        self.core.dirty_nodes()
+    pub fn declare_dirty(&self) -> Vec<Node> {
+        self.core.declare_dirty()
     }
 
     /// Extended attributes of the inode are about to be set here.

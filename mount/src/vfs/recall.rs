@@ -209,7 +209,7 @@ impl Listener for Ear {
 
     fn exclusive(&self) -> Vec<Node> {
         let mut nodes = self.vfs.remote.behind().shut();
-        nodes.extend(self.vfs.files.dirty_nodes());
+        nodes.extend(self.vfs.files.declare_dirty());
         nodes.sort_unstable_by_key(|node| node.ino);
         nodes.dedup();
         nodes

@@ -36,6 +36,26 @@ fn a_shared_recall_brings_what_was_written_and_later_writes_ask() {
     });
 }
 
+/// The server restarted and is told which files have unwritten bytes. What is written to another one before the recovery has ended would
+/// be kept here under a lease the server knows nothing of, and others would read what was before.
+#[test]
+fn only_what_is_declared_stays_exclusive() {
+    run(async {
+        let mount = mount();
+        let (clean, dirty) = (mount.create(1), mount.create(2));
+        for node in [clean, dirty] {
+            mount.write(node, 0, b"one").await;
+        }
+        mount.files.flush(clean, None).await.unwrap();
+        assert_eq!(mount.files.declare_dirty(), [dirty]);
+        mount.server.world().leases = Leases::NONE;
+        mount.write(clean, 3, b"two").await;
+        assert_eq!(mount.server.content(1), b"onetwo", "the server hears of it before its program goes on");
+        mount.write(dirty, 3, b"two").await;
+        assert_eq!(mount.server.content(2), b"");
+    });
+}
+
 #[test]
 fn after_a_recall_nothing_is_believed() {
     run(async {
