@@ -101,6 +101,11 @@ impl Listener {
     }
 }
 
+/// The CPU that a connection's last packet came in on; on the loopback the peer's, else that of the network card's queue.
+pub(crate) fn incoming_cpu(stream: &StdStream) -> Option<u32> {
+    sockopt::socket_incoming_cpu(stream).ok()
+}
+
 /// A connection on this core's ring.
 pub(crate) struct Socket(tokio_uring::net::TcpStream);
 

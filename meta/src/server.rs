@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use flexfs_uring::cpu;
 use flexfs_uring::harden::{self, Keep, Needs, Reach, User};
 use flexfs_wire::creds::Creds;
 use flexfs_wire::creds_file;
@@ -47,7 +48,8 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let identity = identity(config, &http, creds.token.ca_pin)?;
     let authority: Arc<dyn Authority> = Arc::new(Admin::new(http.clone()));
 
-    let (cores, inboxes) = cores(listeners.len());
+    let cpus = cpu::allowed().unwrap_or_default();
+    let (cores, inboxes) = cores(&cpus, listeners.len());
     let registry = Arc::new(Registry::default());
     let shop = Shop {
         registry: registry.clone(),
@@ -55,6 +57,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         control: control.clone(),
         room: Room::new(&config.db_folder),
         cut_journals: config.cut_journals,
+        cpus: cpus.clone(),
     };
     let volumes = Arc::new(Volumes::new(config.db_folder.join("volumes"), shop));
     let found = volumes.start_found()?;
@@ -67,6 +70,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         volumes: volumes.clone(),
         guard: Guard::default(),
         cores: cores.clone(),
+        cpus,
     });
     let threads = start_cores(&common, listeners, inboxes, &control)?;
     events::follow(http.clone(), pool, volumes.clone())?;
@@ -196,11 +200,13 @@ fn identity(
     }
 }
 
-fn cores(count: usize) -> (Cores, Vec<UnboundedReceiver<ToCore>>) {
-    let (handles, inboxes): (Vec<_>, Vec<_>) = (0..count)
-        .map(|_| {
+/// The cores of a process that may use these CPUs.
+fn cores(cpus: &[u32], count: usize) -> (Cores, Vec<UnboundedReceiver<ToCore>>) {
+    let (handles, inboxes): (Vec<_>, Vec<_>) = net::homes(cpus, count)
+        .into_iter()
+        .map(|home| {
             let (inbox, receiver) = mpsc::unbounded_channel();
-            (CoreHandle { inbox, load: AtomicUsize::new(0) }, receiver)
+            (CoreHandle { inbox, load: AtomicUsize::new(0), home }, receiver)
         })
         .unzip();
     (handles.into(), inboxes)

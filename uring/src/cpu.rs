@@ -42,14 +42,24 @@ pub fn allowed() -> io::Result<Vec<u32>> {
 /// Pins the calling thread to `cpu`.
 ///
 /// # Errors
-/// EINVAL when the CPU is offline, outside the cpuset or beyond what a `cpu_set_t` holds.
+/// Those of [`allow`].
 pub fn pin(cpu: u32) -> io::Result<()> {
-    let index = usize::try_from(cpu).map_err(|_| rustix::io::Errno::INVAL)?;
-    if index >= CpuSet::MAX_CPU {
-        return Err(rustix::io::Errno::INVAL.into());
-    }
+    allow(&[cpu])
+}
+
+/// Lets the calling thread run on `cpus` and nowhere else. Threads that it makes from then on begin with the same.
+///
+/// # Errors
+/// EINVAL when one is beyond what a `cpu_set_t` holds, or all are offline or outside the cpuset.
+pub fn allow(cpus: &[u32]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(index);
+    for &cpu in cpus {
+        let index = usize::try_from(cpu).map_err(|_| rustix::io::Errno::INVAL)?;
+        if index >= CpuSet::MAX_CPU {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        set.set(index);
+    }
     Ok(sched_setaffinity(None, &set)?)
 }
 
@@ -130,7 +140,8 @@ mod tests {
             pin(cpu).unwrap();
             assert_eq!(current(), cpu);
             assert!(possible().unwrap().contains(&cpu));
-            assert!(pin(u32::MAX).is_err());
+            assert!(pin(u32::MAX).is_err() && allow(&[]).is_err());
+            assert_eq!(allowed().unwrap(), [cpu], "what failed changed nothing");
         })
         .join()
         .unwrap();

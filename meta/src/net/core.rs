@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flexfs_wire::token::CaPin;
 use rustls::ServerConfig;
@@ -15,8 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::greet;
 use super::link::Link;
+use super::perch::Perch;
+use super::placing;
 use crate::auth::Pool;
 use crate::blocks::Store as BlockStore;
+use crate::clock;
 use crate::front::{self, Listener};
 use crate::guard::{Guard, Permit};
 use crate::metrics::CoreMetrics;
@@ -42,6 +45,8 @@ pub(crate) struct Common {
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) guard: Guard,
     pub(crate) cores: Cores,
+    /// CPUs the process may use.
+    pub(crate) cpus: Vec<u32>,
 }
 
 /// One core's own state.
@@ -54,6 +59,7 @@ pub(crate) struct Core {
     links: RefCell<Slab<Rc<Link>>>,
     generation: Cell<u64>,
     block_room: Arc<Semaphore>,
+    perch: Option<Perch>,
 }
 
 /// A link's place in the core's table; free again when this is dropped.
@@ -79,6 +85,8 @@ pub(crate) fn run(
     listener: TcpListener,
     inbox: UnboundedReceiver<ToCore>,
 ) -> std::io::Result<()> {
+    let home = common.cores.get(index as usize).and_then(|core| core.home);
+    let perch = home.and_then(|home| Perch::settle(home, common.cpus.clone(), clock::now()));
     front::run(async move {
         let core = Rc::new(Core {
             index,
@@ -88,6 +96,7 @@ pub(crate) fn run(
             links: RefCell::default(),
             generation: Cell::new(0),
             block_room: Arc::new(Semaphore::new(BLOCK_KIB_MAX)),
+            perch,
         });
         front::spawn(accept_all(core.clone(), Listener::new(listener)?));
         front::spawn(close_idle_files(core.clone()));
@@ -138,7 +147,7 @@ impl Core {
             }
         }
         // Volumes have said goodbye on every link; give the bytes a moment to leave.
-        let deadline = tokio::time::Instant::from_std(crate::clock::now() + STOP_WAIT);
+        let deadline = tokio::time::Instant::from_std(clock::now() + STOP_WAIT);
         while !self.links.borrow().is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -154,13 +163,23 @@ impl Core {
         });
     }
 
-    /// Gives a connection to the core with the fewest: the kernel spreads by hash, and a mount has few links.
+    /// Gives a connection to the core on whose CPU it arrives: the kernel spreads by hash, over the sockets that listen.
     fn place(&self, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-        let least = self.common.cores.iter().min_by_key(|core| core.load.load(Ordering::Relaxed));
-        if let Some(core) = least {
+        let cores = &self.common.cores;
+        let near =
+            front::incoming_cpu(&stream).and_then(|cpu| cores.iter().position(|core| core.home == Some(cpu)));
+        let loads = cores.iter().map(|core| core.load.load(Ordering::Relaxed));
+        if let Some(core) = placing::choose(loads, near).and_then(|index| cores.get(index)) {
             core.load.fetch_add(1, Ordering::Relaxed);
             // A core that ended is a server that stops.
             let _ = core.inbox.send(ToCore::Connection(stream, peer, permit));
+        }
+    }
+
+    /// Something came in: the core may look whether it stays on its CPU.
+    pub(super) fn look(&self, now: Instant) {
+        if let Some(perch) = &self.perch {
+            perch.look(now);
         }
     }
 }
@@ -168,7 +187,7 @@ impl Core {
 async fn close_idle_files(core: Rc<Core>) {
     loop {
         tokio::time::sleep(IDLE_FILES_EVERY).await;
-        core.blocks.rest(crate::clock::now());
+        core.blocks.rest(clock::now());
     }
 }
 

@@ -416,8 +416,10 @@ impl<'a> Reader<'a> {
                 self.link.close();
             }
             buffer = self.read(buffer).await?;
+            let now = clock::now();
+            self.core.look(now);
             if let Some(session) = self.link.session.get() {
-                session.touch(clock::now());
+                session.touch(now);
             }
         }
     }

@@ -8,6 +8,9 @@ pub mod inbound;
 mod link;
 mod outbound;
 mod pace;
+mod perch;
+mod placing;
 mod veil;
 
 pub(crate) use core::{Common, run};
+pub(crate) use placing::homes;

@@ -14,6 +14,8 @@ pub(crate) struct CoreHandle {
     pub(crate) inbox: UnboundedSender<ToCore>,
     /// Connections it serves.
     pub(crate) load: AtomicUsize,
+    /// The CPU its thread stays on while it mostly waits.
+    pub(crate) home: Option<u32>,
 }
 
 /// All cores.

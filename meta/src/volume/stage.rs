@@ -113,7 +113,7 @@ impl Stage {
     ) -> Self {
         store.sync(usize::MAX);
         let (inbox, outs) = unbounded_channel();
-        let cores: Cores = Arc::new([CoreHandle { inbox, load: 0.into() }]);
+        let cores: Cores = Arc::new([CoreHandle { inbox, load: 0.into(), home: None }]);
         // What goes through the volume's own inbox comes from cores and engines with threads.
         let (to_volume, _) = crossbeam::channel::unbounded();
         let limits = Limits::new(settings.block_size, 0, 0);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use flexfs_uring::cpu;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{Reason, Refused};
 use flexfs_wire::id::Epoch;
@@ -41,6 +42,8 @@ pub(crate) struct Shop {
     pub(crate) room: Room,
     /// Cut damaged journals.
     pub(crate) cut_journals: bool,
+    /// CPUs the process may use.
+    pub(crate) cpus: Vec<u32>,
 }
 
 /// One thread's beginning.
@@ -58,6 +61,10 @@ pub(super) struct Opening {
 /// Runs until the volume is told to stop.
 pub(super) fn run(opening: Opening) {
     let Opening { shop, volume, folder, inbox, settings, ready } = opening;
+    // A core that makes it may be on a CPU of its own, where this thread and those of the engine have no business.
+    if let Err(error) = cpu::allow(&shop.cpus) {
+        tracing::warn!(volume = %volume.id, %error, "the volume's thread stays on the CPUs it was made on");
+    }
     let mut host = match open(&shop, &volume, &folder, settings) {
         Ok(host) => host,
         Err(cause) => {
