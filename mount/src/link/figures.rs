@@ -59,7 +59,7 @@ impl Figures {
         let state = match (session.ended(), links) {
             (Some(_), _) => "ended",
             (None, 0) => "away",
-            (None, up) if up < lanes.len() => "partly up",
+            (None, up) if up < session.shards() => "partly up",
             (None, _) => "up",
         };
         let reconnects =

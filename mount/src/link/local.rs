@@ -29,6 +29,7 @@ const MEASURE_EVERY: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) session: Arc<Session>,
+    /// Its row in what the session has of each link: the shard's number, and for its bulk link as many more as there are shards.
     pub(crate) shard: usize,
     pub(crate) ledger: RefCell<Ledger<Rc<Waiter>>>,
     pub(crate) inos: Grant,
@@ -49,9 +50,20 @@ pub(crate) struct Link {
 impl Link {
     /// A link that is not up yet.
     pub(crate) fn new(session: Arc<Session>, shard: usize) -> Rc<Self> {
+        let shard = shard.min(session.shards() - 1);
+        Self::of_row(session, shard)
+    }
+
+    /// The one for large blocks, beside another of the same shard.
+    pub(crate) fn bulk_of(link: &Self) -> Rc<Self> {
+        let row = link.session.shards() + link.shard;
+        Self::of_row(Arc::clone(&link.session), row)
+    }
+
+    fn of_row(session: Arc<Session>, shard: usize) -> Rc<Self> {
         let (era, generation) = (session.era(), session.generation());
         Rc::new(Self {
-            shard: shard.min(session.lanes.len() - 1),
+            shard,
             session,
             ledger: RefCell::default(),
             inos: Grant::new(flexfs_wire::limits::INODE_GRANT),
@@ -65,7 +77,12 @@ impl Link {
         })
     }
 
-    /// This shard's figures.
+    /// Whether its connection stands.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.get()
+    }
+
+    /// This link's figures.
     pub(crate) fn lane(&self) -> &Lane {
         &self.session.lanes[self.shard]
     }

@@ -16,12 +16,12 @@ const NONE: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Marks {
     next: AtomicU64,
-    /// Per shard: no unfinished call of it has a lower id.
+    /// Per link: no unfinished call of it has a lower id.
     lowest: Box<[AtomicU64]>,
 }
 
 impl Marks {
-    /// For so many shards. Ids begin at 1.
+    /// For so many links. Ids begin at 1.
     pub fn new(shards: usize) -> Self {
         Self {
             next: AtomicU64::new(1),

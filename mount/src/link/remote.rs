@@ -21,7 +21,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::Granted;
 use flexfs_wire::id::{BlockId, Commit, Ino, RequestId};
 use flexfs_wire::lease::Leases;
-use flexfs_wire::limits::REQUESTS_PER_LINK_MAX;
+use flexfs_wire::limits::{REQUESTS_PER_LINK_MAX, SEGMENT_BYTES};
 use flexfs_wire::message::{Call, Caller, Reply, Request, Segment};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
@@ -43,6 +43,9 @@ use crate::lease::Recalls;
 /// Calls of one link without an answer beyond which new ones wait: a little below what the server takes, so that
 /// heartbeats and cancellations always get through.
 const IN_FLIGHT_MAX: usize = REQUESTS_PER_LINK_MAX as usize - 32;
+
+/// Bytes of a block from which on it is large: below a millisecond of a fast network, and more than a random read asks for.
+const BULK_BYTES_MIN: usize = 256 << 10;
 
 /// How long a withdrawn wait for a lock waits for the server's word on whether the lock was granted after all.
 const WITHDRAW_MAX: Duration = Duration::from_millis(500);
@@ -66,6 +69,8 @@ struct Local {
     key: u64,
     link: Rc<Link>,
     task: JoinHandle<()>,
+    /// For large blocks, from the first one on.
+    bulk: Option<(Rc<Link>, JoinHandle<()>)>,
 }
 
 /// See the module.
@@ -109,7 +114,7 @@ impl Remote {
     pub fn start(&self, shard: usize) {
         let link = Link::new(Arc::clone(&self.session), shard);
         let task = spawn(task::run(Rc::clone(&link)));
-        LINKS.with_borrow_mut(|links| links.push(Local { key: self.key, link, task }));
+        LINKS.with_borrow_mut(|links| links.push(Local { key: self.key, link, task, bulk: None }));
     }
 
     /// Ends the link of this shard. Calls without an answer get EIO.
@@ -119,8 +124,11 @@ impl Remote {
             let index = links.iter().position(|local| local.key == self.key)?;
             Some(links.swap_remove(index))
         });
-        if let Some(local) = local {
-            local.task.await;
+        if let Some(Local { task, bulk, .. }) = local {
+            task.await;
+            if let Some((_, task)) = bulk {
+                task.await;
+            }
         }
     }
 
@@ -395,7 +403,7 @@ impl Remote {
         encoded: Vec<u8>,
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
-        let link = self.link()?;
+        let link = self.link_for(encoded.len())?;
         self.admit(&link, false, cancel).await?;
         let request = Request::PutBlock { block };
         let outcome =
@@ -435,9 +443,9 @@ impl Remote {
         count: u32,
         cancel: Option<&Cancel>,
     ) -> Result<(Vec<Segment>, Incoming), Errno> {
-        let link = self.link()?;
         let request = Request::ReadBlock { node, block, first, count };
         self.wait_behind(&request, cancel).await?;
+        let link = self.link_for(count as usize * SEGMENT_BYTES as usize)?;
         self.admit(&link, false, cancel).await?;
         let outcome = self.ask(&link, Call::new(NOBODY, request), None, true, cancel).await?;
         let (Reply::Segments(segments), Some(payload)) = (outcome.result?, outcome.payload) else {
@@ -511,6 +519,31 @@ impl Remote {
             links.iter().find(|local| local.key == self.key).map(|local| Rc::clone(&local.link))
         });
         found.ok_or(Errno::EIO)
+    }
+
+    /// The link for so many bytes of a block. Large ones go on a link of their own: what is small would wait behind them in the sockets, for
+    /// longer than the server takes to answer it. It is made for the first of them, and while it does not stand the other one does.
+    fn link_for(&self, bytes: usize) -> Result<Rc<Link>, Errno> {
+        let link = self.link()?;
+        if bytes < BULK_BYTES_MIN || !self.session.has_bulk() {
+            return Ok(link);
+        }
+        let bulk = LINKS.with_borrow(|links| {
+            let local = links.iter().find(|local| local.key == self.key)?;
+            local.bulk.as_ref().map(|(bulk, _)| Rc::clone(bulk))
+        });
+        if let Some(bulk) = bulk {
+            return Ok(if bulk.is_up() { bulk } else { link });
+        }
+        link.check()?;
+        let bulk = Link::bulk_of(&link);
+        let task = spawn(task::run(Rc::clone(&bulk)));
+        LINKS.with_borrow_mut(|links| {
+            if let Some(local) = links.iter_mut().find(|local| local.key == self.key) {
+                local.bulk = Some((bulk, task));
+            }
+        });
+        Ok(link)
     }
 
     /// Waits for room: in the link, and for mutations in what is kept for replay.

@@ -11,7 +11,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{self, Granted, Hello, Open};
 use flexfs_wire::id::{Commit, Epoch, RequestId, SessionId};
 use flexfs_wire::lease::Recall;
-use flexfs_wire::limits::PROTOCOL_VERSIONS;
+use flexfs_wire::limits::{LINKS_PER_SESSION_MAX, PROTOCOL_VERSIONS};
 use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Flags;
 use flexfs_wire::time::Time;
@@ -140,7 +140,7 @@ pub(crate) struct End {
     pub(crate) errno: Errno,
 }
 
-/// Figures of one shard, written by it alone.
+/// Figures of one link, written by its shard alone.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Lane {
@@ -244,8 +244,9 @@ impl Session {
             keys: Mutex::new(Keys::new(&granted)),
             addr: Mutex::new(target.meta_addr.clone()),
             locating: AtomicBool::new(false),
-            marks: Marks::new(shards),
-            lanes: std::iter::repeat_with(Lane::default).take(shards).collect(),
+            // Two links for each.
+            marks: Marks::new(2 * shards),
+            lanes: std::iter::repeat_with(Lane::default).take(2 * shards).collect(),
             held: Held::default(),
             lead: async_lock::Mutex::new(()),
             changed: Event::new(),
@@ -275,6 +276,16 @@ impl Session {
             target,
             granted,
         }
+    }
+
+    /// Shards, each with a link and perhaps one for large blocks.
+    pub(crate) fn shards(&self) -> usize {
+        self.lanes.len() / 2
+    }
+
+    /// Whether the server takes a second link of each shard.
+    pub(crate) fn has_bulk(&self) -> bool {
+        self.lanes.len() <= LINKS_PER_SESSION_MAX
     }
 
     /// What names and proves the session now.

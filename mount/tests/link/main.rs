@@ -121,6 +121,42 @@ fn calls_numbers_blocks_and_durability() {
     });
 }
 
+async fn put_large(remote: &Remote) {
+    let mut encoded = Vec::new();
+    block::seal(&vec![7; 300_000], Compression::None, &mut encoded).unwrap();
+    let id = remote.next_block().await.unwrap();
+    remote.put_block(id, encoded, None).await.unwrap();
+}
+
+#[test]
+fn large_blocks_have_a_link_of_their_own() {
+    with_remote(|remote, server| async move {
+        remote.call(ME, mutation(5), None).await.unwrap();
+        let mut small = Vec::new();
+        block::seal(&[7; 1000], Compression::None, &mut small).unwrap();
+        let id = remote.next_block().await.unwrap();
+        remote.put_block(id, small, None).await.unwrap();
+        sleep(Duration::from_millis(300)).await;
+        assert_eq!(remote.figures().links, 1, "nothing large so far");
+        // The first goes on the link that stands.
+        put_large(&remote).await;
+        while remote.figures().links < 2 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        put_large(&remote).await;
+        server.kill();
+        sleep(Duration::from_millis(20)).await;
+        server.set_down(false);
+        for _ in 0..3 {
+            put_large(&remote).await;
+            remote.call(ME, mutation(5), None).await.unwrap();
+        }
+        while remote.figures().links < 2 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+}
+
 #[test]
 fn every_mutation_holds_once_though_the_server_dies_again_and_again() {
     const SHARDS: usize = 2;
@@ -144,6 +180,10 @@ fn every_mutation_holds_once_though_the_server_dies_again_and_again() {
                                     remote.call(ME, Request::StatFs, None).await.unwrap();
                                     if task == 0 && count % 50 == 0 {
                                         remote.sync().await.unwrap();
+                                    }
+                                    if task == 1 && count % 20 == 0 {
+                                        // On a link that knows nothing of the calls of the other one.
+                                        put_large(&remote).await;
                                     }
                                     count += 1;
                                 }
