@@ -205,6 +205,8 @@ pub(crate) struct VolumeMetrics {
     disk_free: Gauge,
     disk_reserve: Gauge,
     disk_full: Gauge,
+    by_cores: Counter,
+    by_thread: Counter,
     updated: std::cell::Cell<Option<Instant>>,
 }
 
@@ -230,6 +232,8 @@ impl VolumeMetrics {
             disk_free: gauge!("flexfs_meta_disk_free_bytes"),
             disk_reserve: gauge!("flexfs_meta_disk_reserve_bytes"),
             disk_full: gauge!("flexfs_meta_disk_full"),
+            by_cores: counter!("flexfs_meta_messages", "volume" => id.to_owned(), "by" => "core"),
+            by_thread: counter!("flexfs_meta_messages", "volume" => id.to_owned(), "by" => "thread"),
             updated: None.into(),
         }
     }
@@ -265,6 +269,12 @@ impl VolumeMetrics {
     pub(crate) fn update_leases(&self, granted: usize, waits: usize) {
         self.leases.set(granted as f64);
         self.lease_waits.set(waits as f64);
+    }
+
+    /// Sets the counters of messages to the volume: those that cores worked on themselves, and those of the volume's thread.
+    pub(crate) fn update_worked(&self, by_cores: u64, by_thread: u64) {
+        self.by_cores.absolute(by_cores);
+        self.by_thread.absolute(by_thread);
     }
 
     /// Sets the gauges of the disk, which all volumes share. `full`: writes are refused.

@@ -43,7 +43,7 @@ pub(crate) async fn put(
     }
     let (answer, wait) = oneshot::channel();
     let volume = &session.volume;
-    volume.send(ToVolume::PutRight { session: session.info.id, block, bytes: payload.len() as u64, answer });
+    volume.call(ToVolume::PutRight { session: session.info.id, block, bytes: payload.len() as u64, answer });
     match wait.await {
         Ok(Ok(PutRight::Write)) => {}
         Ok(Ok(PutRight::Stored)) => return Ok(()),
@@ -51,7 +51,7 @@ pub(crate) async fn put(
         Err(_) => return Err(Unserved::VolumeEnded),
     }
     let written = write(store, &volume.blocks, block, payload).await;
-    volume.send(ToVolume::PutDone { block, stored: written.is_ok() });
+    volume.call(ToVolume::PutDone { block, stored: written.is_ok() });
     written.map_err(|error| {
         let file = path::file(&volume.blocks, block);
         tracing::error!(%block, file = %file.display(), %error, "a block could not be stored");

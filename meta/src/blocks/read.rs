@@ -52,7 +52,7 @@ pub(crate) async fn locate(store: &Store, session: &Shared, wanted: Wanted) -> R
     let Wanted { ino, block, first, count } = wanted;
     let (answer, wait) = oneshot::channel();
     let volume = &session.volume;
-    volume.send(ToVolume::ReadRight { session: session.info.id, ino, block, answer });
+    volume.call(ToVolume::ReadRight { session: session.info.id, ino, block, answer });
     match wait.await.map_err(|_| Unserved::VolumeEnded)?? {
         Place::File => {
             let opened = store.open(&volume.blocks, block, clock::now()).await;

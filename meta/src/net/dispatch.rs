@@ -111,7 +111,7 @@ impl Dispatch {
         if !self.jobs.is_empty() {
             let capacity = self.jobs.len();
             let jobs = std::mem::replace(&mut self.jobs, Vec::with_capacity(capacity));
-            session.volume.send(ToVolume::Jobs(jobs));
+            session.volume.call(ToVolume::Jobs(jobs));
         }
     }
 

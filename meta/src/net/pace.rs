@@ -81,7 +81,7 @@ impl Held {
     /// Its turn has come.
     fn go(self, session: &Shared) {
         match self {
-            Self::Job(job) => session.volume.send(ToVolume::Jobs(vec![job])),
+            Self::Job(job) => session.volume.call(ToVolume::Jobs(vec![job])),
             Self::Read(task, wanted) => front::spawn(block::read(task, wanted)),
             Self::Stored(task, _) => task.answer(Ok(Reply::Done), Vec::new(), Vec::new()),
             Self::Answered(Task { core, link, request, stamp, .. }, answer, leases, _) => {

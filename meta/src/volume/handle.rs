@@ -4,20 +4,22 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crossbeam::channel::Sender;
 use flexfs_wire::id::Commit;
 
+use super::host::Host;
+use super::inbox::Inbox;
 use super::message::ToVolume;
 use crate::engine::Durable;
+use crate::engine::fjall::Fjall;
 
-/// Handle of a volume's thread.
+/// Handle of a volume.
 #[derive(Debug)]
 pub(crate) struct Volume {
     /// UUID.
     pub(crate) id: String,
     /// Folder of hosted blocks.
     pub(crate) blocks: PathBuf,
-    inbox: Sender<ToVolume>,
+    pub(super) inbox: Inbox<Host<Fjall>>,
     durable: OnceLock<Durable>,
     /// What survived the last restart; shown until recovery is over.
     survived: AtomicU64,
@@ -30,11 +32,11 @@ pub(crate) struct Volume {
 }
 
 impl Volume {
-    pub(super) fn new(id: String, blocks: PathBuf, inbox: Sender<ToVolume>) -> Self {
+    pub(super) fn new(id: String, blocks: PathBuf) -> Self {
         Self {
             id,
             blocks,
-            inbox,
+            inbox: Inbox::new(),
             durable: OnceLock::new(),
             survived: 0.into(),
             live: false.into(),
@@ -43,9 +45,14 @@ impl Volume {
         }
     }
 
-    /// Sends to the thread. A thread that ended has told its links to close; what is sent then is lost with them.
+    /// Sends to the thread. One that ended has told its links to close; what is sent then is lost with them.
     pub(crate) fn send(&self, message: ToVolume) {
-        let _ = self.inbox.send(message);
+        self.inbox.send(message);
+    }
+
+    /// The same from a core, which works on it itself if that is no wait. What comes of it comes as ever.
+    pub(crate) fn call(&self, message: ToVolume) {
+        self.inbox.call(message);
     }
 
     /// The `mark` of frames to clients. Until recovery is over it stays at what survived: numbers of lost commits lie

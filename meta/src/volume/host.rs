@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::deferred::Deferred;
 use super::handle::Volume;
+use super::inbox::Work;
 use super::limiters::Limiters;
 use super::message::{Item, LinkKey, OpenAnswer, PutRight, Stamp, ToVolume};
 use super::outs::{Cores, Outs};
@@ -24,6 +25,7 @@ use super::parked::Parking;
 use super::recovery::{Recovery, Replayed};
 use super::registry::Registry;
 use super::shared::Shared;
+use crate::clock;
 use crate::engine::{Room, Store};
 use crate::lease;
 use crate::metrics::VolumeMetrics;
@@ -46,6 +48,13 @@ const REVOKED_KEPT: Duration = Duration::from_secs(60);
 pub(super) struct Now {
     pub(super) mono: Instant,
     pub(super) wall: Time,
+}
+
+impl Now {
+    /// What they show.
+    pub(super) fn read() -> Self {
+        Self { mono: clock::now(), wall: clock::wall() }
+    }
 }
 
 /// A session as its volume's thread sees it.
@@ -236,7 +245,7 @@ impl<S: Store> Host<S> {
         Ok(())
     }
 
-    /// What is due by time. Called after every batch.
+    /// What is due by time, and what came of the messages since. The volume's thread does it after every batch.
     pub(super) fn tick(&mut self, now: Now) -> Result<(), Errno> {
         self.tick_recovery(now)?;
         if self.is_open() {
@@ -264,6 +273,11 @@ impl<S: Store> Host<S> {
                 };
             }
         }
+        self.settle(now)
+    }
+
+    /// Sends what came of the messages since.
+    pub(super) fn settle(&mut self, now: Now) -> Result<(), Errno> {
         self.break_cycles(now);
         self.send_recalls();
         // What a dead engine refused is not an answer: the client keeps its call and brings it to the next server.
@@ -398,13 +412,11 @@ impl<S: Store> Host<S> {
     }
 
     /// Sets the volume's gauges.
-    pub(super) fn report(&self, metrics: &VolumeMetrics, now: Instant) {
-        if metrics.is_due(now) {
-            let lag = self.last_commit.0.saturating_sub(self.namespace.durable().current().0);
-            metrics.update(&self.namespace.figures(), !self.is_open(), self.last_commit, lag);
-            metrics.update_leases(self.leases.count(), self.parked.count());
-            metrics.update_disk(self.room.free_bytes(), self.room.held_bytes(), self.room.is_short());
-        }
+    pub(super) fn report(&self, metrics: &VolumeMetrics) {
+        let lag = self.last_commit.0.saturating_sub(self.namespace.durable().current().0);
+        metrics.update(&self.namespace.figures(), !self.is_open(), self.last_commit, lag);
+        metrics.update_leases(self.leases.count(), self.parked.count());
+        metrics.update_disk(self.room.free_bytes(), self.room.held_bytes(), self.room.is_short());
     }
 
     /// Files of garbage are gone. Rows that a full disk keeps are found and given to the collector once more.
@@ -423,6 +435,24 @@ impl<S: Store> Host<S> {
             }
         }
         self.stopped = Some(done);
+    }
+}
+
+impl<S: Store> Work for Host<S> {
+    fn handle(&mut self, message: ToVolume, now: Now) -> Result<(), Errno> {
+        Self::handle(self, message, now)
+    }
+
+    fn settle(&mut self, now: Now) -> Result<(), Errno> {
+        Self::settle(self, now)
+    }
+
+    fn idle_for(&self, now: Instant) -> Duration {
+        Self::idle_for(self, now)
+    }
+
+    fn is_open(&self) -> bool {
+        Self::is_open(self)
     }
 }
 

@@ -1,9 +1,11 @@
-//! Volumes: one thread owns each volume's namespace, its sessions' state and its recovery; cores send it requests in
-//! batches and get answers in batches. No lock is shared on that path.
+//! Volumes: each volume's namespace, its sessions' state and its recovery are a host, which one thread works at, at any time: the
+//! core that has received a short call, when nobody else does, or the volume's own (`inbox`). Cores send it requests in batches
+//! and get answers in batches.
 
 mod deferred;
 mod handle;
 mod host;
+mod inbox;
 mod limiters;
 mod message;
 mod outs;

@@ -115,13 +115,14 @@ impl Stage {
         let (inbox, outs) = unbounded_channel();
         let cores: Cores = Arc::new([CoreHandle { inbox, load: 0.into(), home: None }]);
         // What goes through the volume's own inbox comes from cores and engines with threads.
-        let (to_volume, _) = crossbeam::channel::unbounded();
+        let volume = Volume::new(settings.id.clone(), PathBuf::new());
+        drop(volume.inbox.close());
         let limits = Limits::new(settings.block_size, 0, 0);
         let mut namespace = Namespace::open(store, limits, now.wall).expect(FAILED);
         namespace.store_mut().sync(usize::MAX);
         let epoch = epoch(&mut namespace);
         let start = Start {
-            volume: Arc::new(Volume::new(settings.id.clone(), PathBuf::new(), to_volume)),
+            volume: Arc::new(volume),
             namespace,
             registry: Arc::new(Registry::default()),
             settings: settings.clone(),

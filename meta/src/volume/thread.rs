@@ -1,11 +1,11 @@
-//! The thread of one volume: opens its engine, then drains its inbox in batches.
+//! The thread of one volume: opens its engine, then works, in batches, on what cores leave to it, and on what is due by time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::Sender;
 use flexfs_uring::cpu;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::{Reason, Refused};
@@ -28,6 +28,8 @@ use crate::namespace::{Limits, Namespace, OpenError};
 const BATCH_MAX: usize = 256;
 /// The epoch of a start must be durable before a client hears of it; a disk that takes longer is broken.
 const EPOCH_WAIT: Duration = Duration::from_secs(30);
+/// Who asked for a volume that cannot be opened is told so for so long; a later one finds that it is broken.
+const REFUSE_TIME: Duration = Duration::from_millis(100);
 
 /// What every volume thread is given.
 #[derive(Clone, Debug)]
@@ -51,37 +53,51 @@ pub(super) struct Opening {
     pub(super) shop: Shop,
     pub(super) volume: Arc<Volume>,
     pub(super) folder: PathBuf,
-    pub(super) inbox: Receiver<ToVolume>,
     /// Settings, when admin was asked; else those kept with the volume.
     pub(super) settings: Option<VolumeSettings>,
     /// Told whether the volume could be opened.
     pub(super) ready: Sender<Result<(), String>>,
 }
 
+/// Whatever the thread ends with, nobody waits for it any more.
+struct Closing(Arc<Volume>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        drop(self.0.inbox.close());
+    }
+}
+
 /// Runs until the volume is told to stop.
 pub(super) fn run(opening: Opening) {
-    let Opening { shop, volume, folder, inbox, settings, ready } = opening;
+    let Opening { shop, volume, folder, settings, ready } = opening;
+    volume.inbox.adopt();
+    let closing = Closing(volume.clone());
     // A core that makes it may be on a CPU of its own, where this thread and those of the engine have no business.
     if let Err(error) = cpu::allow(&shop.cpus) {
         tracing::warn!(volume = %volume.id, %error, "the volume's thread stays on the CPUs it was made on");
     }
-    let mut host = match open(&shop, &volume, &folder, settings) {
-        Ok(host) => host,
+    match open(&shop, &volume, &folder, settings) {
+        Ok(host) => volume.inbox.open(host),
         Err(cause) => {
             tracing::error!(volume = %volume.id, cause, "the volume cannot be opened");
             volume.broken.store(true, Ordering::Release);
             let _ = ready.send(Err(cause.clone()));
-            refuse_all(&inbox, &cause);
+            refuse_all(&volume, &cause);
             return;
         }
-    };
+    }
     // The one who waits may have given up.
     let _ = ready.send(Ok(()));
     drop(ready);
-    let stopped = serve(&mut host, &inbox);
+    let stopped = serve(&volume);
+    let host = volume.inbox.close();
+    drop(closing);
     match stopped {
         Ok(done) => {
-            if let Err(errno) = host.namespace.close() {
+            if let Some(host) = host
+                && let Err(errno) = host.namespace.close()
+            {
                 tracing::error!(volume = %volume.id, %errno, "the engine did not close in order");
             }
             drop(done);
@@ -97,35 +113,30 @@ pub(super) fn run(opening: Opening) {
     }
 }
 
-fn serve<S: Store>(host: &mut Host<S>, inbox: &Receiver<ToVolume>) -> Result<Option<Sender<()>>, Errno> {
-    let metrics = VolumeMetrics::new(&host.volume.id);
+/// Works until the volume is told to stop; gives back whom to tell when the engine has ended.
+fn serve(volume: &Volume) -> Result<Option<Sender<()>>, Errno> {
+    let metrics = VolumeMetrics::new(&volume.id);
     loop {
-        let first = match inbox.recv_timeout(host.idle_for(clock::now())) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Ok(None),
-        };
-        let now = now();
+        let mut taken = volume.inbox.take()?;
+        let Some(desk) = taken.as_mut() else { return Ok(None) };
+        let now = Now::read();
         let mut batch = 0;
-        let mut next = first;
-        while let Some(message) = next {
-            host.handle(message, now)?;
+        while batch < BATCH_MAX
+            && desk.host.stopped.is_none()
+            && let Some(message) = volume.inbox.pop()
+        {
+            desk.handle(message, now)?;
             batch += 1;
-            if batch == BATCH_MAX || host.stopped.is_some() {
-                break;
-            }
-            next = inbox.try_recv().ok();
         }
-        host.tick(now)?;
-        host.report(&metrics, now.mono);
-        if let Some(done) = host.stopped.take() {
+        desk.host.tick(now)?;
+        desk.report(&metrics, now.mono);
+        if let Some(done) = desk.host.stopped.take() {
             return Ok(Some(done));
         }
+        let long = desk.rest(clock::now());
+        drop(taken);
+        volume.inbox.sleep(long);
     }
-}
-
-fn now() -> Now {
-    Now { mono: clock::now(), wall: clock::wall() }
 }
 
 fn open(
@@ -176,7 +187,7 @@ fn open(
         epoch,
         room: shop.room.clone(),
     };
-    Host::new(start, now()).map_err(broken)
+    Host::new(start, Now::read()).map_err(broken)
 }
 
 /// The settings of the last run; of a volume that was never opened, none that matter.
@@ -231,11 +242,22 @@ pub(super) fn raise_epoch<S: Store>(
 }
 
 /// The volume could not be opened: who asked for it already is told so.
-fn refuse_all(inbox: &Receiver<ToVolume>, cause: &str) {
-    while let Ok(message) = inbox.recv_timeout(Duration::from_millis(100)) {
-        if let ToVolume::Open(open) = message {
-            let text = format!("the metadata server cannot open the volume: {cause}");
-            let _ = open.answer.send(Err(Refused { reason: Reason::Server, text }));
+fn refuse_all(volume: &Volume, cause: &str) {
+    let until = clock::now() + REFUSE_TIME;
+    loop {
+        match volume.inbox.pop() {
+            Some(ToVolume::Open(open)) => {
+                let text = format!("the metadata server cannot open the volume: {cause}");
+                let _ = open.answer.send(Err(Refused { reason: Reason::Server, text }));
+            }
+            Some(_) => {}
+            None => {
+                let left = until.saturating_duration_since(clock::now());
+                if left.is_zero() {
+                    return;
+                }
+                volume.inbox.sleep(left);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded, unbounded};
+use crossbeam::channel::{Receiver, bounded};
 use flexfs_wire::settings::VolumeSettings;
 
 use super::handle::Volume;
@@ -131,13 +131,11 @@ impl Volumes {
             let _ = ready.send(Ok(()));
             return Ok((found.clone(), wait));
         }
-        let (sender, inbox) = unbounded();
-        let volume = Arc::new(Volume::new(id.to_owned(), folder.join("blocks"), sender));
+        let volume = Arc::new(Volume::new(id.to_owned(), folder.join("blocks")));
         let opening = Opening {
             shop: self.shop.clone(),
             volume: volume.clone(),
             folder: folder.clone(),
-            inbox,
             settings,
             ready,
         };

@@ -134,6 +134,28 @@ fn health_and_metrics_answer() {
     }
 }
 
+/// Calls of one client that come one after the other meet a volume nobody works at: the core that has them answers them.
+#[test]
+fn a_core_answers_what_it_can_itself() {
+    let cluster = Cluster::start();
+    let mut session = cluster.open();
+    for _ in 0..200 {
+        session.get(Request::StatFs);
+    }
+    // The thread sets the figures twice a second.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let text = cluster.scrape();
+    let by = |who: &str| -> u64 {
+        let by = format!("by=\"{who}\"");
+        let mut lines =
+            text.lines().filter(|line| line.starts_with("flexfs_meta_messages") && line.contains(&by));
+        lines.next().map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    // A machine that is busy otherwise makes some turns long, and what follows them is the thread's.
+    assert!(by("core") >= 20 && by("core") + by("thread") >= 201, "{text}");
+    assert!(by("thread") > 0, "sessions are the thread's: {text}");
+}
+
 #[test]
 fn credentials_open_to_others_are_refused() {
     let mut cluster = Cluster::start();
