@@ -26,7 +26,7 @@ const VOLUME_EVERY: Duration = Duration::from_millis(500);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names of the kinds of requests; a kind's number is its place here.
-const KINDS: [&str; 37] = [
+const KINDS: [&str; 38] = [
     "lookup",
     "getattr",
     "readlink",
@@ -64,6 +64,7 @@ const KINDS: [&str; 37] = [
     "dropleases",
     "recovery",
     "lookuptoopen",
+    "readahead",
 ];
 /// Number of the end of a replay, which is no `Request`.
 pub(crate) const KIND_RECOVERY: u8 = 35;
@@ -107,6 +108,7 @@ pub(crate) fn kind_of(request: &Request) -> u8 {
         Request::GiveBack { .. } => 33,
         Request::DropLeases { .. } => 34,
         Request::LookupToOpen { .. } => 36,
+        Request::ReadAhead { .. } => 37,
     }
 }
 

@@ -59,6 +59,10 @@ pub const BLOCK_BYTES_DEFAULT: u32 = 4 * 1024 * 1024;
 pub const SEGMENT_BYTES: u32 = 64 * 1024;
 /// Files up to this many bytes live inline in meta's engine.
 pub const INLINE_BYTES_MAX: usize = 16 * 1024;
+/// Most entries in one answer to `ReadAhead`: some milliseconds of the volume's thread.
+pub const AHEAD_ENTRIES_MAX: u32 = 1_024;
+/// Most bytes of small files in it; with the entries it fits a body.
+pub const AHEAD_DATA_BYTES_MAX: usize = 1024 * 1024;
 /// Largest FUSE read or write in bytes: 256 pages, the kernel's `max_pages_limit`.
 pub const FUSE_IO_BYTES_MAX: usize = 1024 * 1024;
 /// Life of a session without a heartbeat, milliseconds.
@@ -91,6 +95,10 @@ pub const METRICS_PORT: u16 = 7442;
 
 const _: () = {
     assert!(BODY_BYTES_MAX < FRAME_BYTES_MAX);
+    // A name, attributes and an extent or a few of each.
+    assert!(
+        AHEAD_ENTRIES_MAX as usize * (NAME_SEALED_BYTES_MAX + 512) + AHEAD_DATA_BYTES_MAX <= BODY_BYTES_MAX
+    );
     // Numbers of 64 bits take ten bytes, of 32 bits five.
     assert!(
         EXTENTS_PER_WRITE_MAX * (30 + 20) + INLINE_BYTES_MAX + CARRIED_BYTES_MAX + 1024

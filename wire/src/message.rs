@@ -209,6 +209,9 @@ pub enum Request {
     // ---- Reads, again.
     /// As `Lookup`, by one who is about to open what he finds -> `Found`.
     LookupToOpen { parent: Node, name: Name },
+    /// Entries of a directory that will be looked up, with attributes, `AHEAD_ENTRIES_MAX` at most -> `Ahead`. Those behind `cookie`, or
+    /// from `first` on in the same order (`ENOENT`). `open`: with the layouts of files, as in `Found`.
+    ReadAhead { node: Node, cookie: u64, first: Option<Name>, count: u32, open: bool },
 }
 
 /// What to make.
@@ -323,6 +326,8 @@ pub enum Reply {
     Copied { length: u64, attr: Attr },
     /// An inode found. The layout is there for who may read a file, when it is short (inline, or few extents).
     Found { entry: Entry, layout: Option<Box<Layout>> },
+    /// Directory entries as in `Entries`, and layouts of some of their files, each with the place of its entry, ascending.
+    Ahead { entries: Vec<DirEntry>, layouts: Vec<(u32, Layout)>, eof: bool },
 }
 
 /// An inode found or made, with what `stat` shows.
@@ -431,6 +436,7 @@ impl Request {
             | Self::CopyRange { .. } => true,
             Self::Lookup { .. }
             | Self::LookupToOpen { .. }
+            | Self::ReadAhead { .. }
             | Self::GetAttr { .. }
             | Self::ReadLink { .. }
             | Self::ReadDir { .. }
@@ -473,6 +479,7 @@ impl Request {
         match self {
             Self::Lookup { parent, name }
             | Self::LookupToOpen { parent, name }
+            | Self::ReadAhead { node: parent, first: Some(name), .. }
             | Self::Link { parent, name, .. }
             | Self::Remove { parent, name, .. }
             | Self::Make { parent, name: Some(name), .. } => [Some((*parent, name)), None],
@@ -492,6 +499,7 @@ impl Request {
             | Self::GetAttr { node }
             | Self::ReadLink { node }
             | Self::ReadDir { node, .. }
+            | Self::ReadAhead { node, .. }
             | Self::GetXattr { node, .. }
             | Self::ListXattr { node }
             | Self::ReadLayout { node, .. }
@@ -532,7 +540,7 @@ impl Reply {
     pub fn seal(&mut self, sealer: &Sealer) {
         match self {
             Self::Entry(entry) | Self::Found { entry, .. } => entry.node = sealer.seal(entry.node.ino),
-            Self::Entries { entries, .. } => {
+            Self::Entries { entries, .. } | Self::Ahead { entries, .. } => {
                 for entry in entries.iter_mut().filter_map(|entry| entry.entry.as_mut()) {
                     entry.node = sealer.seal(entry.node.ino);
                 }

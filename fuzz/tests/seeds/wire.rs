@@ -52,6 +52,7 @@ fn messages(seeds: &mut Seeds) {
     let calls = [
         Request::Lookup { parent: node, name: name("file") },
         Request::ReadDir { node, cookie: 3, bytes_max: 65_536, plus: true },
+        Request::ReadAhead { node, cookie: 3, first: Some(name("file")), count: 64, open: true },
         Request::Write { node, write: Write::default() },
         Request::Rename { parent: node, name: name("a"), new_parent: node, new_name: name("b"), flags: 1 },
     ];

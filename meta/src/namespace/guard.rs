@@ -48,6 +48,7 @@ impl<S: Store> Namespace<S> {
                 self.guard_dir(&txn, parent.ino, SEARCH)
             }
             Request::ReadDir { node, .. } => self.guard_dir(&txn, node.ino, READ),
+            Request::ReadAhead { node, .. } => self.guard_dir(&txn, node.ino, READ | SEARCH),
             Request::GetXattr { node, name } if name.starts_with(b"user.") => {
                 self.guard_inode(&txn, node.ino, READ)
             }

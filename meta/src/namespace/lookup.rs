@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use flexfs_wire::attr::Attr;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
-use flexfs_wire::limits::BODY_BYTES_MAX;
+use flexfs_wire::limits::{AHEAD_DATA_BYTES_MAX, AHEAD_ENTRIES_MAX, BODY_BYTES_MAX};
 use flexfs_wire::message::{DirEntry, Entry, Reply};
 use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
@@ -14,6 +14,7 @@ use flexfs_wire::time::Time;
 use super::access::{READ, SEARCH};
 use super::context::Context;
 use super::machine::Namespace;
+use super::open::OPEN_EXTENTS_MAX;
 use super::record::{Cookie, Dentry, Inode, damaged, decode};
 use super::txn::Txn;
 use crate::engine::{Store, key};
@@ -22,6 +23,8 @@ use crate::engine::{Store, key};
 const ENTRY_BYTES: usize = 24;
 /// Bytes that attributes add to it.
 const PLUS_BYTES: usize = 136;
+/// Most bytes of an extent of a layout.
+const EXTENT_BYTES: usize = 30;
 /// Most bytes of entries in one answer: half a body, for the estimate is one.
 const ENTRIES_BYTES_MAX: usize = BODY_BYTES_MAX / 2;
 
@@ -43,9 +46,7 @@ impl<S: Store> Namespace<S> {
         let txn = self.begin(context.now);
         let dentry = self.find(context, &txn, parent, name)?;
         let inode = self.named_inode(&txn, dentry.ino)?;
-        let may_read = context.check(&inode, READ).is_ok()
-            && (!context.is_guarded() || self.guard_read(context.session, inode.ino).is_ok());
-        let layout = if may_read { self.short_layout(&txn, &inode)? } else { None };
+        let layout = if self.may_open(context, &inode) { self.short_layout(&txn, &inode)? } else { None };
         Ok(Reply::Found { entry: entry(&inode), layout: layout.map(Box::new) })
     }
 
@@ -74,7 +75,7 @@ impl<S: Store> Namespace<S> {
         let plus = plus
             && context.check(&dir, SEARCH).is_ok()
             && (!context.is_guarded() || self.guard_found(&dir, SEARCH).is_ok());
-        let (found, eof) = self.entries_behind(ino, cookie, bytes_max as usize, plus)?;
+        let (found, eof) = self.entries_behind(ino, cookie, (usize::MAX, bytes_max as usize), plus)?;
         let mut entries = Vec::with_capacity(found.len());
         for (cookie, row) in found {
             let entry = match plus {
@@ -86,11 +87,58 @@ impl<S: Store> Namespace<S> {
         Ok(Reply::Entries { entries, eof })
     }
 
+    /// Entries that will be looked up, with attributes: from a name on, or behind a cookie. `open`: with the layouts of files that the
+    /// caller may open for reading, as far as they are short.
+    pub(super) fn read_ahead(
+        &mut self,
+        context: &Context,
+        ino: Ino,
+        from: Result<&Name, u64>,
+        count: u32,
+        open: bool,
+    ) -> Result<Reply, Errno> {
+        let txn = self.begin(context.now);
+        let dir = self.dir(&txn, ino)?;
+        context.check(&dir, READ | SEARCH)?;
+        if context.is_guarded() {
+            self.guard_found(&dir, READ | SEARCH)?;
+        }
+        let cookie = match from {
+            Ok(first) => self.dentry(&txn, ino, first)?.ok_or(Errno::ENOENT)?.cookie.saturating_sub(1),
+            Err(cookie) => cookie,
+        };
+        let count = count.clamp(1, AHEAD_ENTRIES_MAX) as usize;
+        let (found, mut eof) = self.entries_behind(ino, cookie, (count, ENTRIES_BYTES_MAX), true)?;
+        let (mut entries, mut layouts, mut bytes) = (Vec::with_capacity(found.len()), Vec::new(), 0);
+        for (place, (cookie, row)) in (0..).zip(found) {
+            let inode = self.named_inode(&txn, row.ino)?;
+            if open && self.may_open(context, &inode) {
+                let extents = usize::try_from(inode.extents.min(OPEN_EXTENTS_MAX)).unwrap_or(0);
+                bytes += inode.inline_bytes as usize + EXTENT_BYTES * extents;
+                // One always, so that the reader gets on.
+                if bytes > AHEAD_DATA_BYTES_MAX && !entries.is_empty() {
+                    eof = false;
+                    break;
+                }
+                layouts.extend(self.short_layout(&txn, &inode)?.map(|layout| (place, layout)));
+            }
+            let entry = Some(entry(&inode));
+            entries.push(DirEntry { name: row.name, ino: row.ino, kind: row.kind, cookie, entry });
+        }
+        Ok(Reply::Ahead { entries, layouts, eof })
+    }
+
+    /// Whether the caller may open an inode for reading, as far as the server has a say in it.
+    fn may_open(&mut self, context: &Context, inode: &Inode) -> bool {
+        context.check(inode, READ).is_ok()
+            && (!context.is_guarded() || self.guard_read(context.session, inode.ino).is_ok())
+    }
+
     fn entries_behind(
         &self,
         ino: Ino,
         cookie: u64,
-        bytes_max: usize,
+        (count, bytes_max): (usize, usize),
         plus: bool,
     ) -> Result<(Vec<(u64, Cookie)>, bool), Errno> {
         let Some(next) = cookie.checked_add(1) else { return Ok((Vec::new(), true)) };
@@ -107,7 +155,7 @@ impl<S: Store> Namespace<S> {
             };
             bytes += ENTRY_BYTES + row.name.as_bytes().len() + if plus { PLUS_BYTES } else { 0 };
             // One entry always, so that a reader with a small buffer gets on.
-            if bytes > bytes_max && !found.is_empty() {
+            if found.len() == count || bytes > bytes_max && !found.is_empty() {
                 eof = false;
                 return ControlFlow::Break(());
             }

@@ -14,7 +14,7 @@ use super::txn::{Effect, Txn};
 use crate::engine::Store;
 
 /// Extents up to which a layout comes along with the open.
-const OPEN_EXTENTS_MAX: u64 = 64;
+pub(super) const OPEN_EXTENTS_MAX: u64 = 64;
 /// Rows reclaimed at once when the last open of an orphan goes.
 const CLOSE_BUDGET: usize = 512;
 

@@ -25,6 +25,9 @@ impl<S: Store> Namespace<S> {
             Request::ReadDir { node, cookie, bytes_max, plus } => {
                 self.read_dir(context, node.ino, *cookie, *bytes_max, *plus)
             }
+            Request::ReadAhead { node, cookie, first, count, open } => {
+                self.read_ahead(context, node.ino, first.as_ref().ok_or(*cookie), *count, *open)
+            }
             Request::GetXattr { node, name } => self.xattr(context, node.ino, name),
             Request::ListXattr { node } => self.list_xattrs(context, node.ino),
             Request::StatFs => Ok(Reply::StatFs(self.stat_fs())),

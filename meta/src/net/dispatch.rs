@@ -195,6 +195,11 @@ fn nodes_are_good(session: &Shared, request: &Request) -> bool {
 fn answer_bytes(request: &Request) -> u32 {
     match request {
         Request::ReadDir { bytes_max, .. } => (*bytes_max).clamp(SHORT_BYTES, LISTING_BYTES),
+        Request::ReadAhead { count, open, .. } => {
+            let (entry, all) =
+                if *open { (OPENED_BYTES, 2 * LISTING_BYTES) } else { (SHORT_BYTES, LISTING_BYTES) };
+            count.saturating_mul(entry).clamp(SHORT_BYTES, all)
+        }
         Request::GetXattr { .. } | Request::ListXattr { .. } | Request::ReadLayout { .. } => LONG_BYTES,
         Request::Open { .. } | Request::LookupToOpen { .. } => OPENED_BYTES,
         // A seal each.

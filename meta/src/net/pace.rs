@@ -107,6 +107,9 @@ pub(super) fn shown(answer: &Answer) -> u64 {
     match &answer.result {
         Ok(Reply::Layout(layout) | Reply::Opened { layout: Some(layout), .. }) => layout.inline.len() as u64,
         Ok(Reply::Found { layout: Some(layout), .. }) => layout.inline.len() as u64,
+        Ok(Reply::Ahead { layouts, .. }) => {
+            layouts.iter().map(|(_, layout)| layout.inline.len() as u64).sum()
+        }
         _ => 0,
     }
 }

@@ -8,7 +8,7 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{Commit, Ino, RequestId, SessionId};
 use flexfs_wire::lease::{Keep, Leases, Recall};
 use flexfs_wire::limits::RECALL_MS_MAX;
-use flexfs_wire::message::{Answer, Notice, Reply, Request};
+use flexfs_wire::message::{Answer, DirEntry, Notice, Reply, Request};
 
 use super::host::{Host, Now};
 use super::message::{Item, Job};
@@ -213,7 +213,9 @@ impl<S: Store> Host<S> {
                 wants.push(Want::Read(parent.ino));
                 wants.extend(self.namespace.child(parent.ino, name).map(Want::Read));
             }
-            Request::ReadDir { node, .. } => wants.push(Want::Read(node.ino)),
+            Request::ReadDir { node, .. } | Request::ReadAhead { node, .. } => {
+                wants.push(Want::Read(node.ino))
+            }
             Request::GetAttr { node } | Request::ReadLayout { node, .. } => wants.push(Want::Read(node.ino)),
             // To be granted a lease, under which the kernel keeps access lists.
             Request::GetXattr { node, name } if acl::is_list(name) => wants.push(Want::Read(node.ino)),
@@ -321,23 +323,33 @@ impl<S: Store> Host<S> {
                 Ok(_),
             ) => self.leases.grant(session, node.ino),
             (Request::ReadDir { node, plus: true, .. }, Ok(Reply::Entries { entries, .. })) => {
-                let alone = self.leases.is_alone(session, node.ino);
-                for line in entries {
-                    let granted = self.leases.grant(session, line.ino).has(Leases::ATTR);
-                    let is_dir = line.kind == S_IFDIR;
-                    let attr = line.entry.as_ref().map(|entry| entry.attr);
-                    let fits = !alone
-                        || is_dir
-                        || attr.is_some_and(|attr| self.is_alone_in(session, node.ino, &attr));
-                    if !(granted && fits) {
-                        // Others write to it, or it was recalled: whoever wants to know looks it up.
-                        line.entry = None;
-                    }
-                }
-                self.leases.grant_names(session, node.ino).and(Leases::ATTR).and(Leases::ALONE.when(alone))
+                self.grant_entries(session, node.ino, entries)
+            }
+            (Request::ReadAhead { node, .. }, Ok(Reply::Ahead { entries, layouts, .. })) => {
+                let leases = self.grant_entries(session, node.ino, entries);
+                layouts.retain(|(place, _)| {
+                    entries.get(*place as usize).is_some_and(|line| line.entry.is_some())
+                });
+                leases
             }
             _ => Leases::NONE,
         }
+    }
+
+    /// Grants a directory's names and what comes with their entries; takes out what is not granted.
+    fn grant_entries(&mut self, session: SessionId, dir: Ino, entries: &mut [DirEntry]) -> Leases {
+        let alone = self.leases.is_alone(session, dir);
+        for line in entries {
+            let granted = self.leases.grant(session, line.ino).has(Leases::ATTR);
+            let is_dir = line.kind == S_IFDIR;
+            let attr = line.entry.as_ref().map(|entry| entry.attr);
+            let fits = !alone || is_dir || attr.is_some_and(|attr| self.is_alone_in(session, dir, &attr));
+            if !(granted && fits) {
+                // Others write to it, or it was recalled: whoever wants to know looks it up.
+                line.entry = None;
+            }
+        }
+        self.leases.grant_names(session, dir).and(Leases::ATTR).and(Leases::ALONE.when(alone))
     }
 
     /// A session did as it was asked.

@@ -95,7 +95,8 @@ impl<S: Store> Host<S> {
             | (Request::LookupToOpen { parent, name }, Ok(Reply::Found { entry, .. })) => {
                 self.namespace.note_shown(root, entry.attr.ino, parent.ino, name)
             }
-            (Request::ReadDir { node, plus: true, .. }, Ok(Reply::Entries { entries, .. })) => {
+            (Request::ReadDir { node, plus: true, .. }, Ok(Reply::Entries { entries, .. }))
+            | (Request::ReadAhead { node, .. }, Ok(Reply::Ahead { entries, .. })) => {
                 for line in entries.iter().filter(|line| line.entry.is_some()) {
                     self.namespace.note_shown(root, line.ino, node.ino, &line.name);
                 }

@@ -50,6 +50,12 @@ pub fn seal(cipher: &Cipher, request: &mut Request) -> Opening {
             *value = cipher.seal_value(node.ino, name, value);
         }
         Request::ReadDir { node, .. } => return Opening::Names(node.ino),
+        Request::ReadAhead { node, first, .. } => {
+            if let Some(first) = first {
+                *first = cipher.seal_name(node.ino, first);
+            }
+            return Opening::Names(node.ino);
+        }
         Request::ReadLink { node } => return Opening::Target(node.ino),
         Request::GetXattr { node, name } if !name.starts_with(READ_BY_SERVER) => {
             return Opening::Value(node.ino, name.clone());
@@ -67,7 +73,7 @@ pub fn open(cipher: &Cipher, opening: &Opening, reply: &mut Reply) -> Result<(),
     match reply {
         Reply::Entry(entry) | Reply::Found { entry, .. } => shorten(&mut entry.attr),
         Reply::Attr(attr) | Reply::Opened { attr, .. } | Reply::Copied { attr, .. } => shorten(attr),
-        Reply::Entries { entries, .. } => {
+        Reply::Entries { entries, .. } | Reply::Ahead { entries, .. } => {
             let Opening::Names(dir) = opening else { return Err(Errno::EPROTO) };
             for entry in entries {
                 entry.name = cipher

@@ -29,9 +29,9 @@ macro_rules! variants {
 variants!(request_name, REQUESTS, Request: Lookup, GetAttr, ReadLink, ReadDir, GetXattr, ListXattr, StatFs,
     ReadLayout, ReadBlock, TestLock, Heartbeat, GrantInodes, GrantBlocks, Sync, PutBlock, CancelWait, Leave, Open,
     Close, Make, Link, Remove, Rename, SetAttr, SetXattr, RemoveXattr, Write, Fallocate, CopyRange, Lock, Unlock,
-    Acquire, Recalled, GiveBack, DropLeases, LookupToOpen);
+    Acquire, Recalled, GiveBack, DropLeases, LookupToOpen, ReadAhead);
 variants!(reply_name, REPLIES, Reply: Done, Entry, Attr, Bytes, Entries, StatFs, Layout, Segments, Locked, Granted, Inodes,
-    Opened, Copied, Found);
+    Opened, Copied, Found, Ahead);
 variants!(notice_name, NOTICES, Notice: Durable, Revoked, Closing, Recall);
 variants!(hello_name, HELLOS, Hello: Open, Attach, Resume);
 variants!(welcome_name, WELCOMES, Welcome: Granted, Attached, Recovering, Refused);
@@ -165,6 +165,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::GiveBack { inos: vec![Ino(42), Ino(1 << 40)] },
         Request::DropLeases { epoch: Epoch(3) },
         Request::LookupToOpen { parent: m, name: name("file") },
+        Request::ReadAhead { node: n, cookie: 3, first: Some(name("file")), count: 64, open: true },
     ]
 }
 
@@ -178,7 +179,7 @@ pub(crate) fn replies() -> Vec<Reply> {
         Reply::Entry(entry()),
         Reply::Attr(attr()),
         Reply::Bytes(b"target".to_vec()),
-        Reply::Entries { entries: vec![dir_entry], eof: true },
+        Reply::Entries { entries: vec![dir_entry.clone()], eof: true },
         Reply::StatFs(figures),
         Reply::Layout(layout()),
         Reply::Segments(vec![segment]),
@@ -188,6 +189,7 @@ pub(crate) fn replies() -> Vec<Reply> {
         Reply::Opened { attr: attr(), layout: Some(layout()) },
         Reply::Copied { length: 3, attr: attr() },
         Reply::Found { entry: entry(), layout: Some(Box::new(layout())) },
+        Reply::Ahead { entries: vec![dir_entry], layouts: vec![(0, layout())], eof: false },
     ]
 }
 

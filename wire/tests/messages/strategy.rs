@@ -132,6 +132,9 @@ fn reads() -> BoxedStrategy<Request> {
     prop_oneof![
         (node(), name()).prop_map(|(parent, name)| Request::Lookup { parent, name }),
         (node(), name()).prop_map(|(parent, name)| Request::LookupToOpen { parent, name }),
+        (node(), any::<u64>(), option::of(name()), any::<u32>(), any::<bool>()).prop_map(
+            |(node, cookie, first, count, open)| Request::ReadAhead { node, cookie, first, count, open }
+        ),
         node().prop_map(|node| Request::GetAttr { node }),
         node().prop_map(|node| Request::ReadLink { node }),
         (node(), any::<u64>(), any::<u32>(), any::<bool>())
@@ -295,6 +298,8 @@ pub(crate) fn reply() -> BoxedStrategy<Reply> {
         (any::<u64>(), attr()).prop_map(|(length, attr)| Reply::Copied { length, attr }),
         (entry(), option::of(layout()))
             .prop_map(|(entry, layout)| Reply::Found { entry, layout: layout.map(Box::new) }),
+        (vec(dir_entry(), 0..4), vec((any::<u32>(), layout()), 0..4), any::<bool>())
+            .prop_map(|(entries, layouts, eof)| Reply::Ahead { entries, layouts, eof }),
     ]
     .boxed()
 }

@@ -114,7 +114,7 @@ impl World {
         let who = source.below(self.actors.len());
         let nodes = self.actors[who].nodes.clone();
         let (node, other) = (source.pick(&nodes), source.pick(&nodes));
-        let request = match source.below(16) {
+        let request = match source.below(17) {
             0 | 1 => Request::Lookup { parent: node, name: name(source) },
             2 => Request::ReadDir {
                 node,
@@ -140,6 +140,17 @@ impl World {
             14 => {
                 let inline = Some(Inline { offset: 0, bytes: vec![1; 4] });
                 Request::Write { node, write: Write { inline, ..Write::default() } }
+            }
+            15 => {
+                let first = source.one_in(2).then(|| name(source));
+                let open = source.one_in(2);
+                Request::ReadAhead {
+                    node,
+                    cookie: source.byte().into(),
+                    first,
+                    count: 1 + u32::from(source.byte() % 8),
+                    open,
+                }
             }
             _ if source.one_in(8) => return self.restart(source.one_in(2)),
             _ => Request::SetAttr { node, change: SetAttr { mode: Some(0o700), ..SetAttr::default() } },
@@ -323,7 +334,7 @@ impl World {
 fn given(reply: &Reply) -> Vec<Node> {
     match reply {
         Reply::Entry(entry) => vec![entry.node],
-        Reply::Entries { entries, .. } => {
+        Reply::Entries { entries, .. } | Reply::Ahead { entries, .. } => {
             entries.iter().filter_map(|line| line.entry.as_ref()).map(|entry| entry.node).collect()
         }
         _ => Vec::new(),
@@ -334,7 +345,9 @@ fn given(reply: &Reply) -> Vec<Node> {
 fn shown(reply: &Reply) -> BTreeSet<Ino> {
     match reply {
         Reply::Entry(entry) => BTreeSet::from([entry.node.ino, entry.attr.ino]),
-        Reply::Entries { entries, .. } => entries.iter().map(|line| line.ino).collect(),
+        Reply::Entries { entries, .. } | Reply::Ahead { entries, .. } => {
+            entries.iter().map(|line| line.ino).collect()
+        }
         Reply::Attr(attr) | Reply::Opened { attr, .. } | Reply::Copied { attr, .. } => {
             BTreeSet::from([attr.ino])
         }
