@@ -37,6 +37,9 @@ pub struct Recalls {
     /// How often all leases became void.
     life: AtomicU64,
     shards: Box<[Mutex<HashMap<Ino, u64>>]>,
+    /// Inodes that this client knew better than the server, until then; and what was asked before which is not noted any more.
+    left: Box<[Mutex<HashMap<Ino, u64>>]>,
+    left_floor: AtomicU64,
 }
 
 impl Default for Recalls {
@@ -46,6 +49,8 @@ impl Default for Recalls {
             floor: AtomicU64::new(0),
             life: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            left: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            left_floor: AtomicU64::new(0),
         }
     }
 }
@@ -93,10 +98,34 @@ impl Recalls {
         self.life.load(Ordering::SeqCst)
     }
 
-    fn shard(&self, ino: Ino) -> MutexGuard<'_, HashMap<Ino, u64>> {
-        let index = usize::try_from(ino.0 % SHARDS as u64).unwrap_or(0);
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    /// The kernel, or what holds the bytes of files here, is about to forget the inode. Until now changes of it may have been made
+    /// that no recall tells, for this client made them.
+    pub fn note_left(&self, ino: Ino) {
+        let mut shard = lock(&self.left, ino);
+        let at = self.clock.fetch_add(1, Ordering::SeqCst) + 1;
+        shard.insert(ino, at);
+        if shard.len() > KEPT_MAX {
+            shard.clear();
+            self.left_floor.fetch_max(at, Ordering::SeqCst);
+        }
     }
+
+    /// Whether the inode was forgotten before that, and not known since, by who does not know it now.
+    #[must_use]
+    pub fn is_untouched(&self, ino: Ino, asked: Asked) -> bool {
+        let left = lock(&self.left, ino);
+        asked.0 >= self.left_floor.load(Ordering::SeqCst)
+            && left.get(&ino).is_none_or(|left| *left <= asked.0)
+    }
+
+    fn shard(&self, ino: Ino) -> MutexGuard<'_, HashMap<Ino, u64>> {
+        lock(&self.shards, ino)
+    }
+}
+
+fn lock(shards: &[Mutex<HashMap<Ino, u64>>], ino: Ino) -> MutexGuard<'_, HashMap<Ino, u64>> {
+    let index = usize::try_from(ino.0 % SHARDS as u64).unwrap_or(0);
+    shards[index].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -131,5 +160,21 @@ mod tests {
         let before = recalls.asked();
         recalls.void();
         assert!(!recalls.is_good(Ino(1), before) && recalls.life() == life + 1);
+    }
+
+    #[test]
+    fn what_was_known_here_after_the_question_is_not_what_was_told() {
+        let recalls = Recalls::default();
+        let before = recalls.asked();
+        assert!(recalls.is_untouched(Ino(7), before));
+        recalls.note_left(Ino(7));
+        assert!(!recalls.is_untouched(Ino(7), before) && recalls.is_untouched(Ino(8), before));
+        assert!(recalls.is_good(Ino(7), before), "that is no recall");
+        assert!(recalls.is_untouched(Ino(7), recalls.asked()));
+        for number in 0..=KEPT_MAX as u64 {
+            recalls.note_left(Ino(number * SHARDS as u64));
+        }
+        assert!(!recalls.is_untouched(Ino(1), before) && recalls.is_good(Ino(1), before));
+        assert!(recalls.is_untouched(Ino(1), recalls.asked()));
     }
 }

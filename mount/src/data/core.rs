@@ -174,6 +174,8 @@ impl<S: Server> Core<S> {
             Arc::strong_count(file) == 1 && file.forgotten.load(Ordering::SeqCst) && file.state().is_idle()
         });
         if idle {
+            // First: who sees it forgotten sees that it was known (`vfs::prefetch`).
+            self.server.recalls().note_left(ino);
             shard.files.remove(&ino);
             shard.dirty.remove(&ino);
             shard.layouts.remove(&ino);

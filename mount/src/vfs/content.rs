@@ -8,16 +8,20 @@
 //!
 //! *Children*: the inodes that names were last found to be.
 //!
+//! *Entries that nobody has looked up yet*, brought ahead (`ahead`): whoever changes a name takes them away.
+//!
 //! *Attributes*, while this client is alone with the directory and changes it at once, and the server behind.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use flexfs_wire::attr::{Attr, SetAttr};
 use flexfs_wire::id::Ino;
 use flexfs_wire::name::Name;
 use flexfs_wire::time::Time;
 
+use super::ahead::{Ahead, Ask, Kept, Look, Page, Totals};
 use super::known::{self, Known};
 use crate::data;
 
@@ -62,6 +66,8 @@ struct State {
     /// want that again.
     changes: u32,
     patience: u32,
+    /// What was brought before it was looked up.
+    ahead: Option<Box<Ahead>>,
 }
 
 /// What a name was last found to be.
@@ -157,6 +163,7 @@ impl Content {
     /// A name is about to be made there, by whomever.
     pub(crate) fn add(&self, name: &Name) {
         let mut state = self.state();
+        state.drop_ahead(|| known::hash(name));
         if let Some((_, changed)) = &mut state.gathering {
             changed.insert(known::hash(name));
             self.names.add(name);
@@ -247,12 +254,71 @@ impl Content {
         std::mem::take(&mut self.state().children).into_values().map(|child| child.ino).collect()
     }
 
+    // ---- what was brought before it was looked up
+
+    /// See [`Ahead::look`].
+    pub(crate) fn look_ahead(
+        &self,
+        name: (&Name, u64),
+        now: Instant,
+        waited: bool,
+        is_true: impl FnOnce(&Kept) -> bool,
+    ) -> (Look, Option<Ask>) {
+        let mut state = self.state();
+        let entries = state.entries;
+        state.ahead.get_or_insert_default().look(name, entries, now, waited, is_true)
+    }
+
+    /// See [`Ahead::bring`].
+    pub(crate) fn bring_ahead(
+        &self,
+        page: Page,
+        now: Instant,
+        is_good: impl FnOnce() -> bool,
+        totals: &Arc<Totals>,
+    ) -> Vec<Ino> {
+        let mut state = self.state();
+        // Under the lock: a recall that comes now finds what is kept here.
+        let is_good = is_good();
+        state.ahead.get_or_insert_default().bring(page, now, is_good, totals)
+    }
+
+    /// A page did not come.
+    pub(crate) fn fail_ahead(&self) {
+        if let Some(ahead) = &mut self.state().ahead {
+            ahead.fail();
+        }
+    }
+
+    /// All that was brought and not looked up, which is forgotten.
+    pub(crate) fn take_ahead(&self) -> Vec<Ino> {
+        let mut state = self.state();
+        let taken = state.ahead.as_mut().map(|ahead| ahead.take()).unwrap_or_default();
+        if !taken.is_empty() {
+            // Whose lease is given back is nobody's child.
+            let taken: HashSet<Ino> = taken.iter().copied().collect();
+            state.children.retain(|_, child| child.claim.is_none() || !taken.contains(&child.ino));
+        }
+        taken
+    }
+
+    /// What a name is has changed: what was brought of it, or is on its way, is old.
+    pub(crate) fn drop_found(&self, name: u64) {
+        self.state().drop_ahead(|| name);
+    }
+
+    /// When anything of that was of use last.
+    pub(crate) fn ahead_used(&self) -> Option<Instant> {
+        self.state().ahead.as_ref().and_then(|ahead| ahead.used())
+    }
+
     // ---- children
 
     /// The name was found to be this inode; in the life that `sure` tells it surely is. `alone`: nobody else caches anything of
     /// the inode.
     pub(crate) fn learn(&self, name: u64, ino: Ino, alone: bool, sure: impl FnOnce() -> Option<u64>) {
         let mut state = self.state();
+        state.drop_ahead(|| name);
         if state.children.len() >= CHILDREN_MAX {
             state.children = HashMap::new();
             state.is_cut = true;
@@ -277,6 +343,7 @@ impl Content {
     /// been.
     pub(crate) fn doubt_name(&self, name: u64) -> Result<Option<Ino>, Unknown> {
         let mut state = self.state();
+        state.drop_ahead(|| name);
         if let Some((_, changed)) = &mut state.gathering {
             changed.insert(name);
         }
@@ -303,7 +370,9 @@ impl Content {
 
     /// The name is not there any more.
     pub(crate) fn drop_name(&self, name: u64) {
-        self.state().children.remove(&name);
+        let mut state = self.state();
+        state.drop_ahead(|| name);
+        state.children.remove(&name);
     }
 
     // ---- changes that the server hears of later. `begin` notes that one is on its way; what is shared afterwards waits for it.
@@ -344,6 +413,7 @@ impl Content {
         }
         let begun = begin()?;
         self.names.add(name);
+        state.drop_ahead(|| known::hash(name));
         let child = Child { ino, sure: Some(life), claim: Some(Claim::Made) };
         state.children.insert(known::hash(name), child);
         // As the server does it (`namespace/create.rs`).
@@ -367,6 +437,7 @@ impl Content {
         state.sure(hash, at.life).filter(|child| child.ino == ino)?;
         let begun = begin()?;
         self.names.remove(hash);
+        state.drop_ahead(|| hash);
         state.children.remove(&hash);
         state.touch(at.now, |attr| {
             attr.size = attr.size.saturating_sub(1);
@@ -393,6 +464,8 @@ impl Content {
         let begun = begin()?;
         self.names.remove(from);
         self.names.add(target);
+        state.drop_ahead(|| from);
+        state.drop_ahead(|| to);
         state.children.remove(&from);
         state.children.insert(to, child);
         state.touch(at.now, |attr| attr.size = attr.size.saturating_sub(replaces.is_some().into()));
@@ -425,6 +498,8 @@ impl Content {
         let begun = begin()?;
         self.names.remove(from);
         target_dir.names.add(target);
+        here.drop_ahead(|| from);
+        there.drop_ahead(|| to);
         here.children.remove(&from);
         there.children.insert(to, child);
         here.touch(at.now, |attr| attr.size = attr.size.saturating_sub(1));
@@ -467,6 +542,13 @@ impl Content {
 impl State {
     fn is_alone(&self, life: u64) -> bool {
         self.alone && self.since == Some(life)
+    }
+
+    /// A name changes, or is found.
+    fn drop_ahead(&mut self, name: impl FnOnce() -> u64) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.drop_name(name());
+        }
     }
 
     fn share(&mut self) {

@@ -3,8 +3,9 @@
 //! Sees the server through `link` and the bytes through `data`; knows nothing of FUSE but that inodes and open files have
 //! numbers the kernel uses. What cores share (inodes, handles) stands behind sharded locks that are never held across an await.
 //!
-//! `args answer` <- `known content` <- `inode handle notice forgotten` <- `recall state told behind gather` <- `name create attr file dir xattr lock atime export`.
+//! `args answer` <- `known ahead content` <- `inode handle notice forgotten` <- `recall state told behind gather prefetch` <- `name create attr file dir xattr lock atime export`.
 
+mod ahead;
 mod answer;
 mod appetite;
 mod args;
@@ -24,6 +25,7 @@ mod known;
 mod lock;
 mod name;
 mod notice;
+mod prefetch;
 mod quiet;
 mod recall;
 mod state;

@@ -32,6 +32,9 @@ impl Vfs {
                 return Ok(Looked::Absent(ValidFor::LEASE));
             }
         }
+        if let Some(found) = self.look_ahead(ctx, &parent, &name).await? {
+            return Ok(Looked::Found(found));
+        }
         let request = match parent.appetite.has_some() {
             true => Request::LookupToOpen { parent: parent.node, name: name.clone() },
             false => Request::Lookup { parent: parent.node, name: name.clone() },
@@ -139,6 +142,7 @@ impl Vfs {
         self.renames.fetch_add(1, Ordering::SeqCst);
         let renamed = self.call_done(ctx, request).await;
         self.renames.fetch_add(1, Ordering::SeqCst);
+        ends.iter().for_each(|(dir, name)| dir.content.drop_found(*name));
         self.note_change([moved, other].into_iter().flatten().filter_map(|ino| self.inodes.known(ino)));
         if renamed.is_ok() {
             let [from, to] = ends;

@@ -165,6 +165,10 @@ impl Listener for Ear {
                 if recall.keep != Keep::All {
                     dir.content.share();
                 }
+                let mut left = dir.content.take_ahead();
+                if !left.is_empty() {
+                    self.vfs.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
+                }
                 if let Some(name) = &recall.name {
                     dir.content.add(name);
                     let _ = dir.content.doubt_name(known::hash(name));
@@ -264,6 +268,8 @@ impl Vfs {
         let mut trusted = true;
         loop {
             flexfs_uring::timer::sleep(LOOK_EVERY).await;
+            let mut unused = self.prefetch.expire(flexfs_uring::clock::now());
+            self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut unused);
             self.give_back().await;
             let quiet = self.quiet_for() >= Duration::from_millis(LEASE_TRUST_MS);
             if quiet && trusted {

@@ -22,6 +22,7 @@ use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
 use super::known;
 use super::notice::{Notice, Notices};
+use super::prefetch::Prefetch;
 use super::quiet::Quiet;
 use super::recall::Task;
 use crate::cancel::Cancel;
@@ -59,7 +60,10 @@ pub struct Vfs {
     /// Changes of attributes begun, and ended (`told`).
     pub(crate) own_changes: AtomicU64,
     /// Numbers that the kernel forgot and that are to be given back.
-    pub(crate) to_give_back: Mutex<Vec<Ino>>,
+    pub(crate) to_give_back: Arc<Mutex<Vec<Ino>>>,
+    /// Entries of directories are brought before they are looked up. Not where the server decides by who asks.
+    pub(crate) looks_ahead: bool,
+    pub(crate) prefetch: Arc<Prefetch>,
     /// The kernel can be told to forget all names at once, without a lock: only then it may keep any.
     pub(crate) keeps_names: AtomicBool,
     /// Opens for reading are noted here, and told to the server when it matters.
@@ -115,7 +119,9 @@ impl Vfs {
             closes_behind,
             renames: Arc::default(),
             own_changes: AtomicU64::new(0),
-            to_give_back: Mutex::default(),
+            to_give_back: Arc::default(),
+            looks_ahead: !flags.root_squash,
+            prefetch: Arc::default(),
             keeps_names: AtomicBool::new(false),
             opens_quietly,
             quiet: Arc::default(),
@@ -174,10 +180,13 @@ impl Vfs {
     /// The kernel gives back lookups.
     pub fn forget(&self, forgotten: &[Forget]) {
         for one in forgotten {
+            // First: who sees it forgotten sees that it was known (`prefetch`).
+            self.remote.recalls().note_left(Ino(one.nodeid));
             if let Some(inode) = self.inodes.forget(one.nodeid, one.lookups) {
                 self.forgotten.note(inode.node, inode.parent());
                 // Listed by this client, and never asked for by the kernel.
                 let mut left = if inode.is_dir() { inode.content.take_children() } else { Vec::new() };
+                left.append(&mut inode.content.take_ahead());
                 left.retain(|ino| !self.inodes.is_known(*ino));
                 left.push(inode.ino());
                 if let Some(dir) = self.inodes.known(inode.parent()) {

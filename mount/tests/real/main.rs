@@ -35,6 +35,7 @@ macro_rules! one {
 }
 
 mod acls;
+mod ahead;
 mod behind;
 mod certificates;
 mod child;

@@ -34,20 +34,22 @@ fn cost_no_requests(transport: Transport) {
     let cluster = Cluster::start(transport);
     make(&cluster.path("d"), 100);
     cluster.remount();
-    let count =
-        || ["open", "close", "lookup", "lookuptoopen", "readlayout"].map(|kind| cluster.requests(kind));
+    let count = || {
+        ["open", "close", "lookup", "lookuptoopen", "readahead", "readlayout"]
+            .map(|kind| cluster.requests(kind))
+    };
     let before = count();
     for number in 0..100 {
         assert!(fs::read(cluster.path(format!("d/{number}"))).unwrap() == content(number));
     }
     let mut spent = count();
     spent.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
-    let [open, close, lookup, to_open, layout] = spent;
+    let [open, close, lookup, to_open, ahead, layout] = spent;
     println!(
-        "100 files read cold: {open} Open, {close} Close, {lookup} + {to_open} Lookup, {layout} ReadLayout"
+        "100 files read cold: {open} Open, {close} Close, {lookup} + {to_open} Lookup, {ahead} ReadAhead, {layout} ReadLayout"
     );
     assert!(open + close <= 2 && layout <= 5, "opens are told, or layouts asked for");
-    assert!(lookup + to_open <= 110 && to_open >= 90, "layouts do not come with the look-ups");
+    assert!(lookup + to_open + ahead <= 30 && ahead >= 1, "layouts do not come ahead of the look-ups");
     // Who only looks gets no layouts after a while.
     cluster.remount();
     let before = cluster.requests("lookuptoopen");
