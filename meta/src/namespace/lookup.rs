@@ -252,6 +252,37 @@ mod tests {
     }
 
     #[test]
+    fn pages_ahead_begin_at_a_name_and_bring_small_files() {
+        let mut t = Fixture::new();
+        let ahead = |t: &mut Fixture, cookie, first: Option<&str>, count, open| {
+            let first = first.map(name);
+            let request = Request::ReadAhead { node: Fixture::node(ROOT), cookie, first, count, open };
+            t.call(request).map(|reply| match reply {
+                Reply::Ahead { entries, layouts, eof } => (entries, layouts, eof),
+                other => panic!("{other:?}"),
+            })
+        };
+        let count = AHEAD_DATA_BYTES_MAX / 16_384 + 10;
+        for number in 0..count {
+            let file = t.file(ROOT, &format!("f{number}"));
+            t.write_inline(file, 0, &vec![7; 16_384]).unwrap();
+        }
+        let sub = t.dir(ROOT, "sub");
+        assert_eq!(ahead(&mut t, 0, Some("none"), 5, false), Err(Errno::ENOENT));
+        let (entries, layouts, eof) = ahead(&mut t, 0, Some("f3"), 2, false).unwrap();
+        assert_eq!((entries[0].name.clone(), entries.len(), layouts.len(), eof), (name("f3"), 2, 0, false));
+        let (next, ..) = ahead(&mut t, entries[1].cookie, None, 0, false).unwrap();
+        assert_eq!((next[0].name.clone(), next.len()), (name("f5"), 1), "one at least");
+        let (entries, layouts, eof) = ahead(&mut t, 0, None, u32::MAX, true).unwrap();
+        assert!(!eof && entries.len() == AHEAD_DATA_BYTES_MAX / 16_384 && layouts.len() == entries.len());
+        assert!(layouts.iter().all(|(_, layout)| layout.inline.len() == 16_384));
+        let cookie = entries.last().unwrap().cookie;
+        let (rest, layouts, eof) = ahead(&mut t, cookie, None, u32::MAX, true).unwrap();
+        assert!(eof && rest.len() == 11 && layouts.len() == 10, "a directory has no layout");
+        assert_eq!(rest[10].entry.map(|entry| entry.node.ino), Some(sub));
+    }
+
+    #[test]
     fn removing_and_renaming_while_listing() {
         let mut t = Fixture::new();
         for number in 0..50 {
