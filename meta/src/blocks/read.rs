@@ -95,7 +95,7 @@ impl Found {
             }
             Source::Row => {
                 let (answer, wait) = oneshot::channel();
-                self.volume.send(ToVolume::ReadRow { block: self.block, answer });
+                self.volume.call(ToVolume::ReadRow { block: self.block, answer });
                 let row = wait.await.map_err(|_| Unserved::VolumeEnded)??;
                 let mut row = row.ok_or(Errno::ENOENT)?;
                 row.truncate(self.range.end);

@@ -310,7 +310,10 @@ fn calls(message: &ToVolume) -> usize {
 fn is_short(message: &ToVolume) -> bool {
     match message {
         ToVolume::Jobs(jobs) => jobs.iter().all(is_short_call),
-        ToVolume::ReadRight { .. } | ToVolume::PutRight { .. } | ToVolume::PutDone { .. } => true,
+        ToVolume::ReadRight { .. }
+        | ToVolume::ReadRow { .. }
+        | ToVolume::PutRight { .. }
+        | ToVolume::PutDone { .. } => true,
         _ => false,
     }
 }
@@ -322,6 +325,7 @@ fn is_short_call(job: &Job) -> bool {
     let long = matches!(
         job.call.request,
         Request::ReadDir { .. }
+            | Request::ReadAhead { .. }
             | Request::Fallocate { .. }
             | Request::CopyRange { .. }
             | Request::Leave
