@@ -24,7 +24,7 @@ pub(crate) const ASK_PAUSE: Duration = Duration::from_millis(1);
 const GOING_ON: u64 = u64::MAX;
 
 /// When a call was made, in recalls processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked(u64);
 
 /// See the module.

@@ -258,7 +258,7 @@ impl<S: Server> Core<S> {
             let mut state = file.state();
             // Under the state's lock: a recall that begins now finds the lease, one that began is seen here.
             if recalls.is_good(file.node.ino, asked) {
-                state.lease.grant(leases, life, attr.map_or(u64::MAX, |attr| attr.version));
+                state.lease.grant(leases, (life, asked), attr.map_or(u64::MAX, |attr| attr.version));
                 // Whoever reads under the lease from now on must not take what was known before for true.
                 match attr {
                     Some(attr) if changes => state.learn_gap(attr),

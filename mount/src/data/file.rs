@@ -23,6 +23,7 @@ use super::layout::Map;
 use super::pending::Pending;
 use super::promise::Promise;
 use super::readahead::Streams;
+use crate::lease::Asked;
 
 /// Bytes per unit of `Attr::blocks`.
 const BLOCKS_UNIT: u64 = 512;
@@ -105,6 +106,8 @@ pub(crate) struct State {
 pub(crate) struct Lease {
     /// What was granted, and in which life of the leases; void in any other.
     granted: Option<(Level, u64)>,
+    /// When that was asked: what is answered of it here is no newer.
+    pub(crate) asked: Asked,
     /// The version that the file had when it became exclusive: whatever comes after it is of this client.
     exclusive_from: u64,
     /// A recall is being processed. Until it is answered the lease stands: what is read may be what was true before, and
@@ -158,9 +161,12 @@ impl Lease {
     }
 
     /// Takes in what was granted with an answer that tells this version of the file.
-    pub(crate) fn grant(&mut self, leases: Leases, life: u64, version: u64) {
+    pub(crate) fn grant(&mut self, leases: Leases, (life, asked): (u64, Asked), version: u64) {
         if self.recall != Recalling::No {
             return;
+        }
+        if leases.has(Leases::ATTR) {
+            self.asked = asked;
         }
         if leases.has(Leases::EXCLUSIVE) {
             if !self.is_exclusive(life) {
@@ -561,18 +567,18 @@ mod tests {
     #[test]
     fn a_version_is_taken_for_our_own_only_while_nobody_else_can_make_one() {
         let mut state = changing();
-        state.lease.grant(Leases::ATTR, 1, 6);
+        state.lease.grant(Leases::ATTR, (1, Asked::default()), 6);
         assert!(state.learn(&attr(6), 1), "it may be somebody else's");
         assert_eq!((state.size(), state.map().is_some()), (6, false));
         // Exclusive from the version known, then from one that is not known yet.
         for (from, foreign) in [(5, false), (6, true)] {
             let mut state = changing();
-            state.lease.grant(Leases::ATTR.and(Leases::EXCLUSIVE), 1, from);
+            state.lease.grant(Leases::ATTR.and(Leases::EXCLUSIVE), (1, Asked::default()), from);
             assert_eq!(state.learn(&attr(6), 1), foreign);
             assert_eq!((state.version() == 6, state.map().is_none()), (foreign, foreign));
         }
         let mut state = changing();
-        state.lease.grant(Leases::ATTR.and(Leases::EXCLUSIVE), 1, 5);
+        state.lease.grant(Leases::ATTR.and(Leases::EXCLUSIVE), (1, Asked::default()), 5);
         assert!(state.learn(&attr(6), 2), "the lease is void");
     }
 

@@ -160,7 +160,7 @@ impl<S: Server> Files<S> {
             && recalls.is_good(node.ino, *asked)
         {
             state.learn(attr, life);
-            state.lease.grant(Leases::ATTR, life, attr.version);
+            state.lease.grant(Leases::ATTR, (life, *asked), attr.version);
             state.know_whole(life);
         }
         let mut info = None;
@@ -197,7 +197,7 @@ impl<S: Server> Files<S> {
         let mut state = file.state();
         if recalls.is_good(node.ino, asked) {
             state.learn(attr, life);
-            state.lease.grant(leases, life, attr.version);
+            state.lease.grant(leases, (life, asked), attr.version);
             state.know_whole(life);
             if layout.version == state.version() && adopt(&mut state, attr.version, layout).is_err() {
                 // Who reads asks for it and reports.
@@ -250,7 +250,7 @@ impl<S: Server> Files<S> {
         state.learn(attr, self.core.server.recalls().life());
         let recalls = self.core.server.recalls();
         if recalls.is_good(node.ino, asked) {
-            state.lease.grant(leases, recalls.life(), attr.version);
+            state.lease.grant(leases, (recalls.life(), asked), attr.version);
             state.know_whole(recalls.life());
         }
         self.core.note_answer(&mut state);
@@ -440,6 +440,13 @@ impl<S: Server> Files<S> {
         let (state, life) = (file.state(), self.core.server.recalls().life());
         let is_good = if alone { state.is_whole(life) } else { state.is_true(life) };
         if is_good && !state.is_decorated { state.shown(life) } else { None }
+    }
+
+    /// When the lease was asked for under which this file's attributes are known here: what is answered of them is no newer, and a
+    /// recall that was heard since then ends it.
+    #[must_use]
+    pub fn asked(&self, ino: Ino) -> Option<Asked> {
+        self.core.find(ino).map(|file| file.state().lease.asked)
     }
 
     /// The server changes attributes of the inode without telling them here: a name of it comes or goes.
@@ -689,4 +696,4 @@ impl<S: Server> Recalled<S> {
 type Abandoned = std::rc::Rc<std::cell::Cell<bool>>;
 
 // What one idle file costs, beside its layout (which has its part of the budget): 100 k open files are about 50 MB.
-const _: () = assert!(size_of::<File>() <= 512);
+const _: () = assert!(size_of::<File>() <= 520);

@@ -20,10 +20,17 @@ impl Vfs {
         let (asked, life, own) = (recalls.asked(), recalls.life(), self.own_changes());
         // The kernel asks once more with every name that is made, and for the time of birth, which it does not keep.
         let here = match inode.is_dir() {
-            true => self.known_better(&inode),
-            false => self.files.attr_here(inode.ino(), false).or_else(|| self.told(&inode)),
+            true => self.known_better(&inode).map(|attr| (attr, asked)),
+            false => {
+                // First: of a lease that is granted meanwhile it is too old, and never too new.
+                let asked = self.files.asked(inode.ino()).unwrap_or_default();
+                match self.files.attr_here(inode.ino(), false) {
+                    Some(attr) => Some((attr, asked)),
+                    None => self.told(&inode),
+                }
+            }
         };
-        if let Some(mut attr) = here {
+        if let Some((mut attr, asked)) = here {
             inode.note_times(&mut attr);
             let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked, own });
             return Ok((attr, valid));
@@ -62,9 +69,15 @@ impl Vfs {
             inode.settle_atime(None);
         }
         let (asked, own) = (self.remote.recalls().asked(), self.own_changes());
+        // Of a file: under a lease that may be older, and be recalled by now.
+        let leased = if inode.is_dir() { Some(asked) } else { self.files.asked(inode.ino()) };
         if let Some(mut attr) = self.set_attr_behind(ctx, &inode, change).await? {
             inode.note_times(&mut attr);
-            let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked, own });
+            let valid = self.attr_valid(
+                &inode,
+                &attr,
+                Grant { leases: Leases::ATTR, asked: leased.unwrap_or_default(), own },
+            );
             return Ok((attr, valid));
         }
         inode.content.doubt_attr();

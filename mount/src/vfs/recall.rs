@@ -552,8 +552,12 @@ impl Recaller {
             Box::new(move || {
                 let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(ranges) = &*rest else { return };
-                let passes = ranges.is_empty() || !file.are_held(ranges);
-                if !passes && this.resume(progress) {
+                // All are dropped, and the recall has gone on, maybe to its end: who let reads in now would have the kernel keep
+                // what is about to be old.
+                if ranges.is_empty() {
+                    return;
+                }
+                if file.are_held(ranges) && this.resume(progress) {
                     *rest = None;
                 } else {
                     file.open();

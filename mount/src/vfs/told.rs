@@ -40,11 +40,10 @@ impl Vfs {
         }
     }
 
-    /// Attributes as they are, if that is known. Taken after a recall was heard it may be what was true before; so is what
+    /// Attributes as they are, if that is known, and when they were asked for. Taken after a recall was heard it may be what was true before; so is what
     /// the kernel itself keeps until it is told.
-    pub(super) fn told(&self, inode: &Inode) -> Option<Attr> {
-        let (attr, _) = self.told_under_lease(inode)?;
-        (!self.files.knows(inode.ino())).then_some(attr)
+    pub(super) fn told(&self, inode: &Inode) -> Option<(Attr, Asked)> {
+        self.told_under_lease(inode).filter(|_| !self.files.knows(inode.ino()))
     }
 
     /// Attributes as the server told them last, and when that was asked, as long as no recall of the inode was heard since.

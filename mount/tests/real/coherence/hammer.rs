@@ -60,7 +60,7 @@ impl Counter {
     /// The same on the writer's own mount: a write that is on its way is in the page cache already, and not there any more
     /// when the kernel had to drop the page meanwhile. What was completed stays.
     fn look_near(&self, who: &str, read: impl FnOnce() -> u64) {
-        self.look(&mut 0, who, read);
+        self.look(&mut 0, &format!("{who}, of its own mount"), read);
     }
 }
 
