@@ -1,7 +1,7 @@
 //! The key of an encrypted volume, fetched and put anew: whoever may change a volume may do both, which
 //! `configure.flexfs volume rekey` does.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use flexfs_wire::cipher::WrappedKey;
@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::fields::{Fields, need};
 use crate::noun::Volume;
 use crate::problem::Problem;
-use crate::rest::{Body, change, found, note};
+use crate::rest::{Body, Id, change, found, note};
 use crate::rights;
 use crate::role::{Actor, Verb};
 use crate::table;
@@ -28,7 +28,7 @@ fn read(tables: &Connection, volume: &str) -> Result<WrappedKey, Problem> {
 pub(crate) async fn show(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Json<WrappedKey>, Problem> {
     // It can be guessed at: who only reads has no business with it.
     rights::check::<Volume>(&actor, Verb::Update)?;
@@ -46,7 +46,7 @@ pub(crate) async fn show(
 pub(crate) async fn replace(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(body): Body,
 ) -> Result<StatusCode, Problem> {
     rights::check::<Volume>(&actor, Verb::Update)?;

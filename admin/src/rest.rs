@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequest, Path, Query, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -102,6 +103,22 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
+/// The id or name at the end of a path.
+pub(crate) struct Id(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => {
+                Err(Problem::field("id", "the id in the path is no UTF-8 text, each byte of it as %XX"))
+            }
+        }
+    }
+}
+
 async fn limit_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
         Ok(response) => response,
@@ -184,7 +201,7 @@ fn key_of(row: &Value) -> Option<String> {
 async fn show<N: Noun>(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, Problem> {
     rights::check::<N>(&actor, Verb::Read)?;
     let shown = app
@@ -225,7 +242,7 @@ async fn create<N: Noun>(
 async fn update<N: Noun>(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(body): Body,
 ) -> Result<StatusCode, Problem> {
     rights::check::<N>(&actor, Verb::Update)?;
@@ -242,7 +259,7 @@ async fn update<N: Noun>(
 async fn delete<N: Noun>(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<StatusCode, Problem> {
     rights::check::<N>(&actor, Verb::Delete)?;
     change(&app, actor, move |tables, scene| {
@@ -257,7 +274,7 @@ async fn delete<N: Noun>(
 async fn rotate_account(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
     // Its own token everybody may renew.
@@ -274,7 +291,7 @@ async fn rotate_account(
 async fn rotate_meta_store(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
     rights::check::<MetaStore>(&actor, Verb::Rotate)?;
@@ -287,7 +304,7 @@ async fn rotate_meta_store(
 async fn rotate_volume_token(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
     rights::check::<VolumeToken>(&actor, Verb::Rotate)?;

@@ -77,6 +77,7 @@ fn http_garbage_is_answered_and_the_server_goes_on() {
     ] {
         let (status, text) = server.call(method, path, &server.account, body);
         assert_eq!(status, wanted, "{method} {path}: {text}");
+        assert!(text.contains("urn:flexfs:problem:"), "{method} {path}: {text}");
     }
     let mut stream = server.connect();
     stream.write_all(b"\x00\x01 not http\r\n\r\n").unwrap();
