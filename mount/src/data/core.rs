@@ -138,7 +138,7 @@ impl<S: Server> Core<S> {
     }
 
     /// Looks at each file.
-    pub(crate) fn each_file(&self, look: impl Fn(&File)) {
+    pub(crate) fn each_file(&self, mut look: impl FnMut(&File)) {
         for shard in &self.shards {
             lock(shard).files.values().for_each(|file| look(file));
         }

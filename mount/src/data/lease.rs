@@ -7,7 +7,6 @@
 //! Pages that a held back read is to fill are not in the kernel's cache, or it would not ask for them: what got into them
 //! before need not be dropped again, and readers without end cannot keep a recall from ending.
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -264,16 +263,16 @@ impl<S: Server> Core<S> {
     /// Files with bytes that are not at the server, for a server that restarted: it knows of no exclusive lease but theirs. Those of
     /// other files end here: what was written from now on to one of them would be of no file that the server was told of.
     pub(crate) fn declare_dirty(&self) -> Vec<Node> {
-        let nodes = RefCell::default();
+        let mut nodes = Vec::new();
         self.each_file(|file| {
             let mut state = file.state();
             if state.is_clean() {
                 state.lease.share();
             } else {
-                Vec::push(&mut nodes.borrow_mut(), file.node);
+                nodes.push(file.node);
             }
         });
-        nodes.into_inner()
+        nodes
     }
 
     /// Whether attributes of the inode that came with `leases` may be kept: not while this client changes them itself.

@@ -30,7 +30,7 @@ const MEASURE_EVERY: u64 = 16;
 pub(crate) struct Link {
     pub(crate) session: Arc<Session>,
     /// Its row in what the session has of each link: the shard's number, and for its bulk link as many more as there are shards.
-    pub(crate) shard: usize,
+    pub(crate) row: usize,
     pub(crate) ledger: RefCell<Ledger<Rc<Waiter>>>,
     pub(crate) inos: Grant,
     pub(crate) blocks: Grant,
@@ -56,14 +56,14 @@ impl Link {
 
     /// The one for large blocks, beside another of the same shard.
     pub(crate) fn bulk_of(link: &Self) -> Rc<Self> {
-        let row = link.session.shards() + link.shard;
+        let row = link.session.shards() + link.row;
         Self::of_row(Arc::clone(&link.session), row)
     }
 
-    fn of_row(session: Arc<Session>, shard: usize) -> Rc<Self> {
+    fn of_row(session: Arc<Session>, row: usize) -> Rc<Self> {
         let (era, generation) = (session.era(), session.generation());
         Rc::new(Self {
-            shard,
+            row,
             session,
             ledger: RefCell::default(),
             inos: Grant::new(flexfs_wire::limits::INODE_GRANT),
@@ -84,7 +84,7 @@ impl Link {
 
     /// This link's figures.
     pub(crate) fn lane(&self) -> &Lane {
-        &self.session.lanes[self.shard]
+        &self.session.lanes[self.row]
     }
 
     /// Whether calls can be made.
@@ -115,7 +115,7 @@ impl Link {
         let body = encode_call(&call).map_err(|_| Errno::E2BIG)?;
         let pending = Pending::new(&call.request, body, payload, self.session.era(), waiter);
         let marks = &self.session.marks;
-        let id = if pending.is_once() { marks.take_once(self.shard) } else { marks.take() };
+        let id = if pending.is_once() { marks.take_once(self.row) } else { marks.take() };
         if let Some(waiter) = &pending.waiter
             && id.0 % MEASURE_EVERY == 0
         {
@@ -140,7 +140,7 @@ impl Link {
         // Answers to calls that were given up come late; their callers have gone.
         let Some(call) = found else { return };
         if call.is_once() {
-            self.session.marks.finish(self.shard, ledger.lowest_once());
+            self.session.marks.finish(self.row, ledger.lowest_once());
         }
         drop(ledger);
         self.room.notify_additional(1);
@@ -186,7 +186,7 @@ impl Link {
         let mut ledger = self.ledger.borrow_mut();
         let removed = ledger.handle_abandoned(id);
         if removed.is_some_and(|call| call.is_once()) {
-            self.session.marks.finish(self.shard, ledger.lowest_once());
+            self.session.marks.finish(self.row, ledger.lowest_once());
         }
         self.lane().in_flight.store(ledger.count() as u64, Ordering::Relaxed);
         drop(ledger);
@@ -254,7 +254,7 @@ impl Link {
 
     fn finish(&self, ended: Vec<Ended<Rc<Waiter>>>) {
         let ledger = self.ledger.borrow();
-        self.session.marks.finish(self.shard, ledger.lowest_once());
+        self.session.marks.finish(self.row, ledger.lowest_once());
         drop(ledger);
         for Ended { waiter, result } in ended {
             waiter.finish(Outcome { result, payload: None, leases: Leases::NONE });

@@ -1,9 +1,9 @@
 //! The mark every frame to the server carries: all calls below it are finished here, the server may forget their
-//! answers. Calls of all shards share one row of ids, so the mark is a minimum over shards, taken without a lock.
+//! answers. Calls of all links share one row of ids, so the mark is a minimum over links, taken without a lock.
 //!
-//! A shard publishes a lower bound of its unfinished ids *before* it takes a new one, and a mark is made by reading the
-//! next id first and the bounds after. So an id below the mark was either published by its shard before the mark
-//! read that shard's bound (and then the bound holds it back), or is finished.
+//! A link publishes a lower bound of its unfinished ids *before* it takes a new one, and a mark is made by reading the
+//! next id first and the bounds after. So an id below the mark was either published by its link before the mark
+//! read that link's bound (and then the bound holds it back), or is finished.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,16 +22,16 @@ pub struct Marks {
 
 impl Marks {
     /// For so many links. Ids begin at 1.
-    pub fn new(shards: usize) -> Self {
+    pub fn new(links: usize) -> Self {
         Self {
             next: AtomicU64::new(1),
-            lowest: std::iter::repeat_with(|| AtomicU64::new(NONE)).take(shards.max(1)).collect(),
+            lowest: std::iter::repeat_with(|| AtomicU64::new(NONE)).take(links.max(1)).collect(),
         }
     }
 
-    /// A new id for a call of `shard` whose answer the server is to remember.
-    pub fn take_once(&self, shard: usize) -> RequestId {
-        let lowest = &self.lowest[shard];
+    /// A new id for a call of link `link` whose answer the server is to remember.
+    pub fn take_once(&self, link: usize) -> RequestId {
+        let lowest = &self.lowest[link];
         if lowest.load(Ordering::SeqCst) == NONE {
             lowest.store(self.next.load(Ordering::SeqCst), Ordering::SeqCst);
         }
@@ -43,9 +43,9 @@ impl Marks {
         RequestId(self.next.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// The lowest unfinished id of `shard` now, by its own count.
-    pub fn finish(&self, shard: usize, lowest: Option<RequestId>) {
-        self.lowest[shard].store(lowest.map_or(NONE, |id| id.0), Ordering::SeqCst);
+    /// The lowest unfinished id of link `link` now, by its own count.
+    pub fn finish(&self, link: usize, lowest: Option<RequestId>) {
+        self.lowest[link].store(lowest.map_or(NONE, |id| id.0), Ordering::SeqCst);
     }
 
     /// The mark of a frame sent now.
@@ -78,20 +78,20 @@ mod tests {
     fn no_unfinished_call_is_ever_below_the_mark() {
         let marks = Marks::new(3);
         std::thread::scope(|scope| {
-            for shard in 0..2 {
+            for link in 0..2 {
                 let marks = &marks;
                 scope.spawn(move || {
                     for _ in 0..20_000 {
-                        let id = marks.take_once(shard);
+                        let id = marks.take_once(link);
                         assert!(marks.mark() <= id.0);
-                        marks.finish(shard, None);
+                        marks.finish(link, None);
                     }
                 });
             }
             scope.spawn(|| {
                 let mut before = 0;
                 for _ in 0..20_000 {
-                    // Other shards' unfinished calls cannot be seen from here; that marks never fall can.
+                    // Other links' unfinished calls cannot be seen from here; that marks never fall can.
                     let mark = marks.mark();
                     assert!(mark >= before);
                     before = mark;

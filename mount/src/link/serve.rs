@@ -171,7 +171,7 @@ fn read_notice(link: &Link, notice: Notice) {
         Notice::Durable => {}
         Notice::Revoked { text } => link.session.revoke(&text),
         Notice::Closing => {
-            tracing::debug!(shard = link.shard, "the server stops; the link will reconnect");
+            tracing::debug!(link = link.row, "the server stops; the link will reconnect");
         }
         Notice::Recall { mut recalls } => match link.session.listener.get() {
             Some(listener) => {

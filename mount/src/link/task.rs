@@ -107,7 +107,7 @@ fn report(link: &Link, cause: &LinkError) {
     if link.session.links_up() == 0 && !link.session.is_leaving() {
         link.session.report_away(cause);
     } else {
-        tracing::debug!(shard = link.shard, %cause, "a link broke");
+        tracing::debug!(link = link.row, %cause, "a link broke");
     }
 }
 

@@ -189,7 +189,7 @@ impl Vfs {
         place: Place<'_>,
     ) -> Result<Option<(Entry, Grant)>, Errno> {
         let (dir, name) = place;
-        let Some(home) = self.inodes.known(inode.parent()) else { return Ok(None) };
+        let Some(home) = self.inodes.home(inode) else { return Ok(None) };
         let Some(at) = self.present(ctx, &[&home, dir]).await? else { return Ok(None) };
         let asked = self.remote.recalls().asked();
         let made = home.content.sure(inode.name(), at.life).filter(|child| child.claim == Some(Claim::Made));

@@ -155,20 +155,20 @@ impl Vfs {
 
     /// Whether a file that is opened like this will be written and not read, as those of its directory before it.
     pub(super) fn expects_stream(&self, inode: &Inode, flags: OpenFlags) -> bool {
-        flags.blind && self.inodes.known(inode.parent()).is_some_and(|dir| dir.streams.has_some())
+        flags.blind && self.inodes.home(inode).is_some_and(|dir| dir.streams.has_some())
     }
 
     /// A large file was written from front to end, and is closed.
     fn note_stream(&self, inode: &Inode) {
         inode.streams.add();
-        if let Some(dir) = self.inodes.known(inode.parent()) {
+        if let Some(dir) = self.inodes.home(inode) {
             dir.streams.add();
         }
     }
 
     /// One of those is read after all.
     fn note_stream_read(&self, inode: &Inode) {
-        if let Some(dir) = self.inodes.known(inode.parent()) {
+        if let Some(dir) = self.inodes.home(inode) {
             dir.streams.forget();
         }
     }

@@ -323,6 +323,11 @@ impl InodeTable {
         self.nodeid(ino).and_then(|nodeid| self.get(nodeid).ok())
     }
 
+    /// The directory in which an inode was found last, if the kernel knows it.
+    pub(crate) fn home(&self, inode: &Inode) -> Option<Arc<Inode>> {
+        self.known(inode.parent())
+    }
+
     /// Whether the kernel knows the inode.
     pub(crate) fn is_known(&self, ino: Ino) -> bool {
         self.nodeid(ino)

@@ -22,6 +22,7 @@ mod gather;
 mod handle;
 mod inode;
 mod known;
+mod left;
 mod lock;
 mod name;
 mod notice;

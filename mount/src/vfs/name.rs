@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flexfs_wire::errno::Errno;
+use flexfs_wire::extent::Layout;
 use flexfs_wire::id::Ino;
-use flexfs_wire::message::{RENAME_EXCHANGE, RENAME_NOREPLACE, Reply, Request};
+use flexfs_wire::message::{Entry, RENAME_EXCHANGE, RENAME_NOREPLACE, Reply, Request};
 use flexfs_wire::name::Name;
 
 use super::answer::{Found, Looked, ValidFor};
@@ -13,7 +14,7 @@ use super::behind::Place;
 use super::content::Unknown;
 use super::inode::Inode;
 use super::known;
-use super::state::{Ctx, Vfs, misfit};
+use super::state::{Ctx, Grant, Vfs, misfit};
 
 impl Vfs {
     /// Finds `name` in a directory.
@@ -43,12 +44,8 @@ impl Vfs {
         match result {
             Ok(Reply::Entry(entry)) => self.found(Some((&parent, &name)), &entry, grant).map(Looked::Found),
             Ok(Reply::Found { entry, layout }) => {
-                let found = self.found(Some((&parent, &name)), &entry, grant)?;
-                if let Some(layout) = layout {
-                    parent.appetite.take();
-                    self.files.bring(entry.node, &entry.attr, grant.leases, grant.asked, *layout);
-                }
-                Ok(Looked::Found(found))
+                let layout = layout.map(|layout| *layout);
+                self.found_whole((&parent, &name), &entry, grant, layout).map(Looked::Found)
             }
             Ok(other) => Err(misfit(&other)),
             Err(Errno::ENOENT) => match self.name_valid(&parent, &name, grant) {
@@ -59,9 +56,25 @@ impl Vfs {
         }
     }
 
+    /// Something was found, and what it contains, if that came with it.
+    pub(super) fn found_whole(
+        &self,
+        place: (&Inode, &Name),
+        entry: &Entry,
+        grant: Grant,
+        layout: Option<Layout>,
+    ) -> Result<Found, Errno> {
+        let found = self.found(Some(place), entry, grant)?;
+        if let Some(layout) = layout {
+            place.0.appetite.take();
+            self.files.bring(entry.node, &entry.attr, grant.leases, grant.asked, layout);
+        }
+        Ok(found)
+    }
+
     /// A file is opened for reading: others of its directory may be, too.
     pub(super) fn note_reader(&self, inode: &Inode) {
-        if let Some(dir) = self.inodes.known(inode.parent()) {
+        if let Some(dir) = self.inodes.home(inode) {
             dir.appetite.add();
         }
     }
@@ -198,7 +211,7 @@ impl Vfs {
         }
         parent.content.add(&name);
         self.files.doubt(inode.ino());
-        if let Some(home) = self.inodes.known(inode.parent()) {
+        if let Some(home) = self.inodes.home(&inode) {
             // Others may come to know it by the new name.
             let _ = home.content.doubt_name(inode.name());
         }

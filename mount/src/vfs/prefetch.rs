@@ -16,6 +16,7 @@ use super::ahead::{Ask, Kept, Look, Page, Totals};
 use super::answer::Found;
 use super::inode::{Inode, ROOT_NODEID};
 use super::known;
+use super::left::Left;
 use super::recall::NOBODY;
 use super::state::{Ctx, Grant, Vfs};
 use crate::cancel::or_cancel;
@@ -79,7 +80,7 @@ impl Prefetch {
 struct Fetch {
     remote: Arc<Remote>,
     prefetch: Arc<Prefetch>,
-    to_give_back: Arc<Mutex<Vec<Ino>>>,
+    left: Arc<Left>,
     dir: Arc<Inode>,
     ask: Ask,
 }
@@ -115,12 +116,7 @@ impl Vfs {
                 Look::Unknown => return Ok(None),
             };
             let grant = Grant { own, ..kept.grant };
-            let found = self.found(Some((parent, name)), &kept.entry, grant)?;
-            if let Some(layout) = kept.layout {
-                parent.appetite.take();
-                self.files.bring(kept.entry.node, &kept.entry.attr, grant.leases, grant.asked, layout);
-            }
-            return Ok(Some(found));
+            return self.found_whole((parent, name), &kept.entry, grant, kept.layout).map(Some);
         }
     }
 
@@ -140,7 +136,7 @@ impl Vfs {
         let fetch = Fetch {
             remote: Arc::clone(&self.remote),
             prefetch: Arc::clone(&self.prefetch),
-            to_give_back: Arc::clone(&self.to_give_back),
+            left: Arc::clone(&self.left),
             dir: Arc::clone(dir),
             ask,
         };
@@ -173,6 +169,6 @@ impl Fetch {
             || leases.has(Leases::NAMES.and(Leases::ATTR)) && recalls.is_good(self.dir.ino(), asked);
         let mut left = self.dir.content.bring_ahead(page, clock::now(), is_good, &self.prefetch.totals);
         left.append(&mut self.prefetch.note(&self.dir));
-        self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
+        self.left.add(left);
     }
 }

@@ -165,10 +165,7 @@ impl Listener for Ear {
                 if recall.keep != Keep::All {
                     dir.content.share();
                 }
-                let mut left = dir.content.take_ahead();
-                if !left.is_empty() {
-                    self.vfs.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
-                }
+                self.vfs.left.add(dir.content.take_ahead());
                 if let Some(name) = &recall.name {
                     dir.content.add(name);
                     let _ = dir.content.doubt_name(known::hash(name));
@@ -268,8 +265,7 @@ impl Vfs {
         let mut trusted = true;
         loop {
             flexfs_uring::timer::sleep(LOOK_EVERY).await;
-            let mut unused = self.prefetch.expire(flexfs_uring::clock::now());
-            self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut unused);
+            self.left.add(self.prefetch.expire(flexfs_uring::clock::now()));
             self.give_back().await;
             let quiet = self.quiet_for() >= Duration::from_millis(LEASE_TRUST_MS);
             if quiet && trusted {
@@ -285,16 +281,10 @@ impl Vfs {
     }
 
     async fn give_back(&self) {
-        let mut waiting = {
-            let mut forgotten = self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *forgotten)
-        };
-        waiting.sort_unstable();
-        waiting.dedup();
         let recalls = self.remote.recalls();
         let mut inos = Vec::new();
         let mut later = Vec::new();
-        for ino in waiting {
+        for ino in self.left.take() {
             if inos.len() == LEASE_BATCH_MAX || self.has_unsent(ino) {
                 // Something here still needs it, or there are too many.
                 later.push(ino);
@@ -308,9 +298,7 @@ impl Vfs {
                 inos.push(ino);
             }
         }
-        if !later.is_empty() {
-            self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut later);
-        }
+        self.left.add(later);
         if inos.is_empty() {
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::channel::Sender;
 use flexfs_wire::attr::Attr;
@@ -21,6 +21,7 @@ use super::forgotten::Forgotten;
 use super::handle::Handles;
 use super::inode::{Inode, InodeTable};
 use super::known;
+use super::left::Left;
 use super::notice::{Notice, Notices};
 use super::prefetch::Prefetch;
 use super::quiet::Quiet;
@@ -59,8 +60,7 @@ pub struct Vfs {
     pub(crate) renames: Arc<AtomicU64>,
     /// Changes of attributes begun, and ended (`told`).
     pub(crate) own_changes: AtomicU64,
-    /// Numbers that the kernel forgot and that are to be given back.
-    pub(crate) to_give_back: Arc<Mutex<Vec<Ino>>>,
+    pub(crate) left: Arc<Left>,
     /// Entries of directories are brought before they are looked up. Not where the server decides by who asks.
     pub(crate) looks_ahead: bool,
     pub(crate) prefetch: Arc<Prefetch>,
@@ -119,7 +119,7 @@ impl Vfs {
             closes_behind,
             renames: Arc::default(),
             own_changes: AtomicU64::new(0),
-            to_give_back: Arc::default(),
+            left: Arc::default(),
             looks_ahead: !flags.root_squash,
             prefetch: Arc::default(),
             keeps_names: AtomicBool::new(false),
@@ -189,11 +189,11 @@ impl Vfs {
                 left.append(&mut inode.content.take_ahead());
                 left.retain(|ino| !self.inodes.is_known(*ino));
                 left.push(inode.ino());
-                if let Some(dir) = self.inodes.known(inode.parent()) {
+                if let Some(dir) = self.inodes.home(&inode) {
                     dir.content.forget(inode.name(), inode.ino());
                 }
                 self.files.forget(inode.ino());
-                self.to_give_back.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
+                self.left.add(left);
             }
         }
     }
