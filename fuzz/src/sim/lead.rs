@@ -13,7 +13,7 @@ use flexfs_wire::seal::Node;
 
 use super::link::Slot;
 use super::net::{Down, Up};
-use super::port::{NOBODY, Outcome, Pending, Port, What};
+use super::port::{NOBODY, Outcome, Pending, Port, What, handle_mark};
 
 /// Time for one answer of a handshake.
 const GREET_MAX: Duration = Duration::from_secs(3);
@@ -105,7 +105,11 @@ impl Port {
                 self.recovered(epoch);
                 return true;
             }
-            Some(Down::Attached(Attached::Recovering(epoch))) => epoch,
+            Some(Down::Attached(Attached::Recovering(epoch, durable))) => {
+                // What survived is not to be done again.
+                handle_mark(&mut self.state(), durable);
+                epoch
+            }
             Some(Down::Attached(Attached::Unknown)) => {
                 self.drop_link(link);
                 return false;

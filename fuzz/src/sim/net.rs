@@ -243,7 +243,7 @@ impl Net {
             },
             (Up::Claim { session, resume }, _) => {
                 let attached = stage.claim(session, id, resume, now);
-                if matches!(attached, Attached::Yes(_) | Attached::Recovering(_)) {
+                if matches!(attached, Attached::Yes(_) | Attached::Recovering(..)) {
                     link.session = Some(session);
                 }
                 Some(Down::Attached(attached))

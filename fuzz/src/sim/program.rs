@@ -75,8 +75,8 @@ impl Program {
                 }
                 Ok(Ok(())) => {}
                 // Sessions were lost: said to programs, and allowed.
-                Ok(Err(Errno::EIO | Errno::ESTALE)) if self.client.port.net.weather.loses() => {
-                    self.check.note(|| format!("client {number}: operation {kind} failed"));
+                Ok(Err(errno @ (Errno::EIO | Errno::ESTALE))) if self.client.port.net.weather.loses() => {
+                    self.check.note(|| format!("client {number}: operation {kind} failed: {errno:?}"));
                 }
                 Ok(Err(errno)) => {
                     self.check.fail(format!("client {number}: operation {kind} failed with {errno:?}"));

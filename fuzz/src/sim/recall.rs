@@ -153,8 +153,17 @@ impl Client {
         for ino in &inos {
             self.kernel.forget_attr(*ino);
         }
-        for ino in &inos {
-            self.kernel.forget_pages(*ino, None).await;
+        // A page that is read is locked until the server answers: the others go meanwhile.
+        let mut late = Vec::new();
+        for ino in inos {
+            let this = Arc::clone(&self);
+            let mut work = Box::pin(spawn(async move { this.kernel.forget_pages(ino, None).await }));
+            if timer::timeout(PATIENCE, work.as_mut()).await.is_err() {
+                late.push(work);
+            }
+        }
+        for work in late {
+            work.await;
         }
         if let Some(epoch) = restarted {
             self.port.call_later(NOBODY, Request::DropLeases { epoch });

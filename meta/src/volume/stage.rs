@@ -65,8 +65,8 @@ pub enum Sent {
 pub enum Attached {
     /// It is the session's.
     Yes(Epoch),
-    /// The same, and the session replays.
-    Recovering(Epoch),
+    /// The same, and the session replays what is above this commit.
+    Recovering(Epoch, Commit),
     /// The session is to come with `resume`.
     MustRecover,
     /// There is no such session (any more).
@@ -182,7 +182,7 @@ impl Stage {
         self.handle(ToVolume::Claim(Claim { session, link: key(link), resume, answer }), now);
         match claimed.try_recv().expect("answered at once") {
             Ok(Claimed::Attached { epoch, .. }) => Attached::Yes(epoch),
-            Ok(Claimed::Recovering { epoch, .. }) => Attached::Recovering(epoch),
+            Ok(Claimed::Recovering { epoch, durable }) => Attached::Recovering(epoch, durable),
             Err(refused) if refused.reason == Reason::MustRecover => Attached::MustRecover,
             Err(_) => Attached::Unknown,
         }

@@ -145,9 +145,10 @@ pub(crate) enum Recalling {
 }
 
 impl Lease {
-    /// Whether the file may be cached.
+    /// Whether the file may be cached. A recall that is processed leaves what was granted before it until its end, and makes nothing of
+    /// nothing: it may be of a lease that this client has not heard of yet.
     pub(crate) fn holds(&self, life: u64) -> bool {
-        self.recall != Recalling::No || self.granted.is_some_and(|(_, granted)| granted == life)
+        self.granted.is_some_and(|(_, granted)| granted == life)
     }
 
     /// Whether writes may be kept here.

@@ -100,7 +100,9 @@ impl<S: Server> Core<S> {
                     }
                     Recalling::No | Recalling::Open => {
                         let held = state.lease.holds(self.server.recalls().life());
-                        if state.known.is_some() && (held || asks >= ASKS_MAX) {
+                        // The server grants nothing while it waits for a recall's end, which may wait for this read.
+                        let enough = if state.lease.recall == Recalling::Open { 1 } else { ASKS_MAX };
+                        if state.known.is_some() && (held || asks >= enough) {
                             state.lease.busy += 1;
                             return Ok((Busy { file, range }, held));
                         }

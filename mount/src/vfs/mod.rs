@@ -15,6 +15,7 @@ mod behind;
 mod content;
 mod create;
 mod dir;
+mod dropping;
 mod export;
 mod file;
 mod forgotten;
@@ -37,6 +38,7 @@ mod xattr;
 
 pub use answer::{DirItem, Found, Looked, Opened, ValidFor};
 pub use args::{CopyArgs, Forget, MakeArgs, OpenFlags, ReadArgs, WriteArgs};
+pub use dropping::Dropping;
 pub use inode::Inode;
 pub use notice::{Notice, Notices};
 pub use recall::{Kernel, Progress, Recaller, Task, Told};

@@ -35,6 +35,7 @@ use flexfs_wire::message::{Caller, Request};
 use flexfs_wire::name::Name;
 use flexfs_wire::seal::Node;
 
+use super::dropping::Dropping;
 use super::inode::Inode;
 use super::known;
 use super::state::Vfs;
@@ -44,8 +45,8 @@ use crate::link::Listener;
 
 /// The client itself.
 pub(super) const NOBODY: Caller = Caller { uid: 0, gid: 0 };
-/// How long the kernel may take to drop one name.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long the kernel may take to drop one name, or the pages of one inode.
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 /// How long it may take to drop pages of ranges whose readers are held back.
 const PAGES_PATIENCE: Duration = Duration::from_millis(2);
 /// How long a write waits for its pages to be dropped.
@@ -118,6 +119,8 @@ pub enum Task {
         /// The start to be told.
         restarted: Option<Epoch>,
     },
+    /// The rest of that, for one more thread.
+    DropPages(Arc<Dropping>),
 }
 
 /// How far recalls of one task are.
@@ -315,13 +318,13 @@ impl Vfs {
 /// Processes recalls, on threads of its own: one that waits in the kernel holds up no other.
 #[derive(Debug)]
 pub struct Recaller {
-    vfs: Arc<Vfs>,
-    kernel: Arc<dyn Kernel>,
-    shard: ShardHandle,
+    pub(super) vfs: Arc<Vfs>,
+    pub(super) kernel: Arc<dyn Kernel>,
+    pub(super) shard: ShardHandle,
     tasks: Receiver<Task>,
     threads: AtomicUsize,
     idle: AtomicUsize,
-    watched: Watched,
+    pub(super) watched: Watched,
 }
 
 /// Whether a thread was left behind in the kernel, and another has its work.
@@ -415,6 +418,7 @@ impl Recaller {
                             }
                         }
                         Task::DropAll { restarted } => self.drop_all(restarted),
+                        Task::DropPages(dropping) => self.drop_pages(&dropping),
                     }
                 }
                 // The last one stays.
@@ -615,33 +619,7 @@ impl Recaller {
         }
     }
 
-    /// Everything cached goes; names and attributes first, which waits for nothing.
-    fn drop_all(self: &Arc<Self>, restarted: Option<Epoch>) {
-        if restarted.is_some() {
-            self.vfs.remote.recalls().void();
-            self.vfs.remote.behind().reopen();
-        }
-        if let Some(passing) = self.vfs.passing.get()
-            && passing.handle_dropped()
-        {
-            let passing = Arc::clone(passing);
-            self.shard.spawn_with(move || passing.compare());
-        }
-        let inodes = self.vfs.inodes.all();
-        let _ = self.kernel.forget_names();
-        for inode in &inodes {
-            let _ = self.kernel.forget_attr(inode.nodeid);
-        }
-        for inode in inodes.iter().filter(|inode| inode.is_file()) {
-            let _ = self.kernel.forget_pages(inode.nodeid, None);
-        }
-        self.vfs.quiet.reopen();
-        if let Some(epoch) = restarted {
-            self.call_later(Request::DropLeases { epoch });
-        }
-    }
-
-    fn call_later(&self, request: Request) {
+    pub(super) fn call_later(&self, request: Request) {
         let vfs = Arc::clone(&self.vfs);
         self.shard.spawn_with(move || async move { vfs.remote.call_later(NOBODY, request) });
     }

@@ -303,7 +303,7 @@ impl World {
         for index in 0..self.actors.len() {
             let (session, link) = (self.actors[index].session, self.actors[index].link);
             let attached = self.stage().claim(session, link, true, now);
-            let Attached::Recovering(epoch) = attached else { panic!("{attached:?}") };
+            let Attached::Recovering(epoch, _) = attached else { panic!("{attached:?}") };
             self.actors[index].wild = Some(epoch);
         }
         for index in 0..self.actors.len() {

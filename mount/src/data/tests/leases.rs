@@ -110,6 +110,29 @@ fn reads_wait_while_the_last_pages_go() {
     });
 }
 
+/// A recall overtakes the answer that grants what it is about. Until its end it makes nothing of nothing: what an older answer told must
+/// not be taken for true.
+#[test]
+fn a_recall_of_a_lease_that_has_not_come_is_no_lease() {
+    run(async {
+        let server = Arc::new(Model::new(1, 2));
+        let here = Mount::new(Arc::clone(&server), 4096, 1 << 20);
+        let there = Mount::new(server, 4096, 1 << 20);
+        let node = there.create(1);
+        there.write(node, 0, b"old").await;
+        there.files.flush(node, None).await.unwrap();
+        here.server.world().leases = Leases::NONE;
+        here.files.open(CALLER, node, OpenMode::default(), None).await.unwrap();
+        let recalled = here.files.recalled(node.ino).unwrap();
+        recalled.clone().begin().await;
+        there.write(node, 0, b"new").await;
+        there.files.flush(node, None).await.unwrap();
+        assert_eq!(here.read(node, 0, 9).await, b"new");
+        assert!(here.files.take_unheld(node.ino), "the kernel is not to keep it");
+        recalled.end().await;
+    });
+}
+
 #[test]
 fn bytes_of_a_lost_lease_go_out_only_if_nobody_wrote_since() {
     run(async {

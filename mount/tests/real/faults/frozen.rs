@@ -1,7 +1,9 @@
 //! Processes that stand still for a while, as on a machine that is paused or swaps, and go on.
 
-use std::fs;
-use std::thread::sleep;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::{sleep, spawn};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -12,7 +14,7 @@ use crate::child::Child;
 use crate::files::pattern;
 use crate::harness::{Transport, soon};
 
-both!(servers, mount);
+both!(servers, mount, pages);
 
 /// Longer than a lease.
 const PAUSE: Duration = Duration::from_secs(16);
@@ -76,5 +78,43 @@ fn mount(transport: Transport) {
     let there = || fs::read(cluster.path("written")).is_ok_and(|bytes| bytes == [7; 100_000]);
     assert!(soon(SLACK, there), "what was fsynced is not there");
     drop((holder, writer, waiter, asks));
+    cluster.finish();
+}
+
+/// Without a word from the server for so long that others may have changed everything, nothing is read from the kernel's pages any more,
+/// whatever other reads are kept by the server's silence.
+fn pages(transport: Transport) {
+    let cluster = super::cluster(transport);
+    let other = cluster.second_mount();
+    let names = |kind: &'static str| (0..8).map(move |number| format!("{kind}-{number}"));
+    let open = |name: String| File::open(other.join(name)).unwrap();
+    for name in names("kept").chain(names("asked")) {
+        fs::write(cluster.path(&name), pattern(0, 100_000)).unwrap();
+    }
+    let (kept, asked): (Vec<File>, Vec<File>) =
+        (names("kept").map(open).collect(), names("asked").map(open).collect());
+    let read = |file: &File| {
+        let mut bytes = vec![0; 4096];
+        file.read_exact_at(&mut bytes, 8192).map(|()| bytes)
+    };
+    kept.iter().for_each(|file| drop(read(file).unwrap()));
+    let servers = [cluster.meta(), cluster.admin()];
+    servers.iter().for_each(|server| server.signal(Signal::STOP));
+    let (done, ended) = channel();
+    let start = |files: Vec<File>| {
+        for file in files {
+            let done = done.clone();
+            spawn(move || done.send(read(&file)));
+        }
+    };
+    start(asked);
+    sleep(LEASE);
+    start(kept);
+    assert_eq!(ended.recv_timeout(SLACK).unwrap_err(), RecvTimeoutError::Timeout, "old pages were read");
+    servers.iter().for_each(|server| server.signal(Signal::CONT));
+    for _ in names("kept").chain(names("asked")) {
+        let bytes = ended.recv_timeout(RECOVERY).expect("an answer after the pause").unwrap();
+        assert!(bytes == pattern(0, 100_000)[8192..12_288]);
+    }
     cluster.finish();
 }
