@@ -177,13 +177,26 @@ impl<S: Server> Files<S> {
         info
     }
 
-    /// One of those is closed.
-    pub fn close_here(&self, node: Node) {
-        let Some(file) = self.core.find(node.ino) else { return };
-        let mut state = file.state();
-        state.end_open();
-        drop(state);
-        self.core.release(file);
+    /// An open is over that the server does not know of. What was written goes out with the last one, and then it is `over`: until then
+    /// the file must not go.
+    pub fn close_here(&self, node: Node, over: impl FnOnce() + 'static) {
+        let Some(file) = self.core.find(node.ino) else { return over() };
+        let is_unsent = {
+            let mut state = file.state();
+            state.end_open();
+            state.opens == 0 && !state.is_clean()
+        };
+        if !is_unsent {
+            self.core.release(file);
+            return over();
+        }
+        let core = Arc::clone(&self.core);
+        drop(flexfs_uring::spawn(async move {
+            // As in `close`.
+            let _ = core.clean(&file, None).await;
+            over();
+            core.release(file);
+        }));
     }
 
     /// Somebody who is about to open a file has found it, with its layout; `leases` came with that, of a call made then.

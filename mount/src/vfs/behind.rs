@@ -26,6 +26,7 @@ use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
 use super::content::{Claim, Present};
+use super::create::Made;
 use super::inode::Inode;
 use super::known;
 use super::recall::Task;
@@ -63,7 +64,7 @@ impl Vfs {
         place: Place<'_>,
         node: Node,
         make: &Make,
-    ) -> Result<Option<(Entry, Grant)>, Errno> {
+    ) -> Result<Option<Made>, Errno> {
         let (dir, name) = place;
         let Some(at) = self.present(ctx, &[dir]).await? else { return Ok(None) };
         if dir.gives_group() || !dir.is_plain(at.life) {
@@ -73,8 +74,15 @@ impl Vfs {
         let (asked, own) = (self.remote.recalls().asked(), self.own_changes());
         let about = About { makes: true, ..about(&[place], &[node]) };
         let begin = || self.remote.behind().begin(&about);
-        let Some(change) = dir.content.make(name, &attr, at.life, begin) else { return Ok(None) };
-        let request = Request::Make { parent: dir.node, name: Some(name.clone()), make: make.clone() };
+        let quiet = make.open && self.open_made_quietly(node);
+        let Some(change) = dir.content.make(name, &attr, at.life, begin) else {
+            if quiet {
+                self.forget_made(node);
+            }
+            return Ok(None);
+        };
+        let make = Make { open: make.open && !quiet, ..make.clone() };
+        let request = Request::Make { parent: dir.node, name: Some(name.clone()), make };
         self.tell(ctx.caller, request, change, at.now, (&[place], &[node]), Some(attr));
         let leases = match attr.kind() {
             S_IFREG => Leases::EXCLUSIVE,
@@ -82,7 +90,7 @@ impl Vfs {
             _ => Leases::NONE,
         };
         let leases = leases.and(Leases::NAMES).and(Leases::ATTR);
-        Ok(Some((Entry { node, attr }, Grant { leases, asked, own })))
+        Ok(Some(Made { entry: Entry { node, attr }, grant: Grant { leases, asked, own }, quiet }))
     }
 
     /// Removes a name here. False: the server is to be asked.
@@ -97,7 +105,9 @@ impl Vfs {
     ) -> Result<bool, Errno> {
         let (dir, name) = place;
         let Some(at) = self.present(ctx, &[dir]).await? else { return Ok(false) };
-        let Some(own) = self.own(place, at.life).filter(|(child, _)| child.is_dir() == is_dir) else {
+        self.tell_open_of(place, at.life).await;
+        let own = self.own(place, at.life).filter(|(child, _)| child.is_dir() == is_dir);
+        let Some(own) = own.filter(|(child, _)| !self.quiet.is_untold(child.ino())) else {
             return Ok(false);
         };
         let child = &own.0;
@@ -132,6 +142,7 @@ impl Vfs {
         flags: u32,
     ) -> Result<bool, Errno> {
         let Some(at) = self.present(ctx, &[source.0, target.0]).await? else { return Ok(false) };
+        self.tell_open_of(target, at.life).await;
         let Some(own) = self.own(source, at.life).filter(|(child, _)| !child.is_dir()) else {
             return Ok(false);
         };
@@ -145,7 +156,10 @@ impl Vfs {
         let replaced = other.as_ref().map(|(child, _)| child);
         let fits = match replaced {
             // Two names of one inode both stay.
-            Some(other) => flags == 0 && !other.is_dir() && other.ino() != moved.ino(),
+            Some(other) => {
+                let is_told = !self.quiet.is_untold(other.ino());
+                flags == 0 && is_told && !other.is_dir() && other.ino() != moved.ino()
+            }
             None => flags & !RENAME_NOREPLACE == 0,
         };
         if !fits {
@@ -176,6 +190,15 @@ impl Vfs {
         };
         self.tell(ctx.caller, request, change, at.now, (&places, &nodes), None);
         Ok(true)
+    }
+
+    /// The server knows that this name's file is open, if it is: it is about to lose the name.
+    async fn tell_open_of(&self, place: Place<'_>, life: u64) {
+        if let Some((child, _)) = self.own(place, life)
+            && self.quiet.is_untold(child.ino())
+        {
+            self.tell_open(child.ino()).await;
+        }
     }
 
     /// Gives a file that was made here another name. `None`: the server is to be asked.

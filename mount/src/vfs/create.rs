@@ -15,6 +15,14 @@ use super::inode::Inode;
 use super::state::{Ctx, Grant, Vfs};
 use super::stream::Writer;
 
+/// An inode that was made.
+pub(super) struct Made {
+    pub(super) entry: Entry,
+    pub(super) grant: Grant,
+    /// It is open, and the server was not told so.
+    pub(super) quiet: bool,
+}
+
 impl Vfs {
     /// `mknod(2)`: regular files, FIFOs, sockets, device nodes.
     ///
@@ -120,7 +128,7 @@ impl Vfs {
 
     async fn make_named(&self, ctx: Ctx<'_>, parent: u64, name: Name, make: Make) -> Result<Found, Errno> {
         let parent = self.inodes.get(parent)?;
-        let (entry, grant) = self.make_in(ctx, &parent, Some(name.clone()), make).await?;
+        let Made { entry, grant, .. } = self.make_in(ctx, &parent, Some(name.clone()), make).await?;
         self.found(Some((&parent, &name)), &entry, grant)
     }
 
@@ -130,7 +138,7 @@ impl Vfs {
         parent: &Arc<Inode>,
         name: Option<Name>,
         mut make: Make,
-    ) -> Result<(Entry, Grant), Errno> {
+    ) -> Result<Made, Errno> {
         let node = self.remote.next_node(Some(ctx.cancel)).await?;
         make.ino = node.ino;
         if let Some(name) = &name {
@@ -144,15 +152,15 @@ impl Vfs {
         if made.is_ok() && is_named {
             self.want_alone(parent);
         }
-        made
+        made.map(|(entry, grant)| Made { entry, grant, quiet: false })
     }
 
-    /// The server counted an open of a new, empty file.
+    /// A new, empty file is open.
     async fn open_made(
         &self,
         ctx: Ctx<'_>,
         place: Option<(&Inode, &Name)>,
-        (entry, grant): (Entry, Grant),
+        Made { entry, grant, quiet }: Made,
         flags: OpenFlags,
     ) -> Result<(Found, Opened), Errno> {
         self.files.created(entry.node, &entry.attr, grant.leases, grant.asked);
@@ -163,14 +171,14 @@ impl Vfs {
             inode,
             touches_atime: !flags.no_atime,
             direct,
-            quiet: false,
+            quiet,
             passed: None,
             writer: flags.blind.then(Writer::default),
         }) {
             Ok(fh) => Ok((found, Opened { fh, keep_cache: true, direct, passed: None })),
             Err(errno) => {
                 // Neither the open nor the lookup reaches the kernel.
-                self.files.close(ctx.caller, entry.node);
+                self.close_open(ctx.caller, entry.node, quiet);
                 self.unlook(found.nodeid);
                 Err(errno)
             }

@@ -173,9 +173,8 @@ impl Vfs {
         }
     }
 
-    fn close_open(&self, caller: Caller, node: Node, quiet: bool) {
+    pub(super) fn close_open(&self, caller: Caller, node: Node, quiet: bool) {
         if quiet {
-            self.files.close_here(node);
             self.close_quietly(caller, node);
         } else {
             self.files.close(caller, node);

@@ -90,9 +90,12 @@ impl Vfs {
     /// Those of the system calls.
     pub async fn remove(&self, ctx: Ctx<'_>, parent: u64, name: Name, dir: bool) -> Result<(), Errno> {
         let parent = self.inodes.get(parent)?;
-        let _removing = if dir { None } else { Some(self.begin_removal().await) };
+        let removing = (!dir).then(|| self.begin_removal());
         if self.remove_behind(ctx, (&parent, &name), dir).await? {
             return Ok(());
+        }
+        if let Some(removing) = &removing {
+            self.tell_opens(removing).await;
         }
         self.doubt_child(&parent, &name);
         let removed =
@@ -136,9 +139,12 @@ impl Vfs {
         let parent = self.inodes.get(source.0)?;
         let new_parent = self.inodes.get(target.0)?;
         self.settle_moved(ctx, (&parent, &source.1), (&new_parent, &target.1), flags).await?;
-        let _removing = if flags == 0 { Some(self.begin_removal().await) } else { None };
+        let removing = (flags == 0).then(|| self.begin_removal());
         if self.rename_behind(ctx, (&parent, &source.1), (&new_parent, &target.1), flags).await? {
             return Ok(());
+        }
+        if let Some(removing) = &removing {
+            self.tell_opens(removing).await;
         }
         new_parent.content.add(&target.1);
         self.doubt_child(&parent, &source.1);

@@ -1,7 +1,7 @@
-//! Opens for reading that the server was not told of.
+//! Opens that the server was not told of: for reading, and of files that are made behind the program (`behind`).
 //!
 //! The server counts opens for one reason: an inode without a name lives as long as somebody has it open. While this client has a
-//! lease of a file, nobody takes its last name without asking for the lease back. So an open for reading is only noted here. It is told when
+//! lease of a file, nobody takes its last name without asking for the lease back. So an open is only noted here. It is told when
 //! the lease is recalled, before the recall is answered, and when a name is about to be taken here; a server that
 //! restarted, or does not know the session any more, is told of all of them with the others. One open told stands for any number here.
 //!
@@ -22,6 +22,7 @@ use super::inode::Inode;
 use super::recall::NOBODY;
 use super::state::Vfs;
 use crate::data::OpenInfo;
+use crate::link::Remote;
 use crate::wait::all;
 
 /// Locks of the table; a power of two.
@@ -107,6 +108,13 @@ impl Quiet {
         }
     }
 
+    /// Takes one back, and tells the server if it counts it.
+    fn close(&self, remote: &Remote, caller: Caller, node: Node) {
+        if self.take(node.ino) {
+            remote.call_later(caller, Request::Close { node, count: 1 });
+        }
+    }
+
     /// Whether opens may be noted at all.
     fn is_free(&self) -> bool {
         self.removals.load(Ordering::SeqCst) == 0 && !self.shut.load(Ordering::SeqCst)
@@ -155,13 +163,14 @@ impl Quiet {
         is_over
     }
 
-    /// All that the server does not know, which it is told now by the caller; none is noted until [`Quiet::reopen`]. What is on
-    /// its way is sent again by itself.
-    pub(crate) fn shut(&self) -> Vec<Node> {
+    /// All that the server does not know of inodes that are `there`, which it is told now by the caller; none is noted until
+    /// [`Quiet::reopen`]. What is on its way is sent again by itself.
+    pub(crate) fn shut(&self, is_there: impl Fn(Ino) -> bool) -> Vec<Node> {
         self.shut.store(true, Ordering::SeqCst);
         let mut nodes = Vec::new();
         for shard in &self.shards {
-            for opens in lock(shard).values_mut().filter(|opens| opens.told == Told::No) {
+            let untold = |opens: &&mut Opens| opens.told == Told::No && is_there(opens.node.ino);
+            for opens in lock(shard).values_mut().filter(untold) {
                 opens.told = Told::Yes;
                 self.untold.fetch_sub(1, Ordering::SeqCst);
                 nodes.push(opens.node);
@@ -207,8 +216,27 @@ impl Vfs {
         {
             return Some(info);
         }
-        self.close_quietly(NOBODY, inode.node);
+        self.quiet.close(&self.remote, NOBODY, inode.node);
         None
+    }
+
+    /// Notes the open of a file that is about to be made behind its program. False: the server is to count it.
+    pub(super) fn open_made_quietly(&self, node: Node) -> bool {
+        if !self.opens_quietly || !self.quiet.is_free() {
+            return false;
+        }
+        self.quiet.add(node);
+        // In this order: see the module.
+        let is_free = self.quiet.is_free();
+        if !is_free {
+            self.forget_made(node);
+        }
+        is_free
+    }
+
+    /// It is not made so.
+    pub(super) fn forget_made(&self, node: Node) {
+        self.quiet.close(&self.remote, NOBODY, node);
     }
 
     /// Whether whoever takes the file's last name asks this client first.
@@ -220,9 +248,8 @@ impl Vfs {
 
     /// One of those is closed.
     pub(super) fn close_quietly(&self, caller: Caller, node: Node) {
-        if self.quiet.take(node.ino) {
-            self.remote.call_later(caller, Request::Close { node, count: 1 });
-        }
+        let (quiet, remote) = (Arc::clone(&self.quiet), Arc::clone(&self.remote));
+        self.files.close_here(node, move || quiet.close(&remote, caller, node));
     }
 
     /// The server knows that the inode is open here, when this returns.
@@ -246,12 +273,15 @@ impl Vfs {
         }
     }
 
-    /// A name is about to be taken: the server knows of all opens when this returns, and of new ones until it is dropped.
-    pub(super) async fn begin_removal(&self) -> Removing {
-        let removing = self.quiet.begin_removal();
+    /// A name is about to be taken: the server hears of new opens until this is dropped.
+    pub(super) fn begin_removal(&self) -> Removing {
+        self.quiet.begin_removal()
+    }
+
+    /// Whose name it is, the server will say: it knows of all opens when this returns.
+    pub(super) async fn tell_opens(&self, _removing: &Removing) {
         if self.quiet.has_untold() {
             all(self.quiet.untold().into_iter().map(|ino| self.tell_open(ino))).await;
         }
-        removing
     }
 }

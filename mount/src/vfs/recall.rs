@@ -208,7 +208,8 @@ impl Listener for Ear {
     }
 
     fn untold_opens(&self) -> Vec<Node> {
-        self.vfs.quiet.shut()
+        // What is still to be made is there when it is told.
+        self.vfs.quiet.shut(|ino| self.vfs.remote.behind().before_using(ino).is_none())
     }
 
     fn exclusive(&self) -> Vec<Node> {
