@@ -67,8 +67,8 @@ pub struct Behind {
 #[derive(Debug, Default)]
 struct State {
     last: u64,
-    /// On their way, and who waits for that very one.
-    open: BTreeMap<u64, Option<Arc<Event>>>,
+    /// On their way.
+    open: BTreeMap<u64, Open>,
     places: HashMap<Ino, Place>,
     /// The last change of a name.
     names: HashMap<(Ino, u64), u64>,
@@ -76,6 +76,15 @@ struct State {
     shut: bool,
     failed: HashMap<Ino, Errno>,
     failures: u64,
+}
+
+/// A change on its way.
+#[derive(Debug, Default)]
+struct Open {
+    /// Who waits for this very one.
+    waiting: Option<Arc<Event>>,
+    /// The link it was sent on.
+    row: Option<usize>,
 }
 
 /// An inode that changes are about.
@@ -97,7 +106,7 @@ impl Behind {
         }
         state.last += 1;
         let serial = state.last;
-        state.open.insert(serial, None);
+        state.open.insert(serial, Open::default());
         let (mut after, mut up_to) = (Vec::new(), 0);
         for dir in about.dirs.into_iter().flatten() {
             let place = state.places.entry(dir.ino).or_insert(Place { node: dir, made: 0, last: 0 });
@@ -134,7 +143,7 @@ impl Behind {
 
     fn end(&self, serial: u64) {
         let mut state = self.state();
-        let waiting = state.open.remove(&serial).flatten();
+        let waiting = state.open.remove(&serial).and_then(|open| open.waiting);
         if state.open.is_empty() {
             state.places.clear();
             state.names.clear();
@@ -170,6 +179,11 @@ impl Behind {
         let state = self.state();
         let made = state.places.get(&ino)?.made;
         state.open.contains_key(&made).then_some(Serial(made))
+    }
+
+    /// Whether it was sent on that link: what is sent there from now on reaches the server behind it.
+    pub fn is_sent(&self, serial: Serial, row: usize) -> bool {
+        self.state().open.get(&serial.0).is_some_and(|open| open.row == Some(row))
     }
 
     /// The last one on its way.
@@ -215,8 +229,8 @@ impl Behind {
     pub async fn wait_for(&self, serial: Serial) {
         let event = {
             let mut state = self.state();
-            let Some(waiting) = state.open.get_mut(&serial.0) else { return };
-            Arc::clone(waiting.get_or_insert_default())
+            let Some(open) = state.open.get_mut(&serial.0) else { return };
+            Arc::clone(open.waiting.get_or_insert_default())
         };
         // It is told once, and not before it is gone from the table.
         let told = event.listen();
@@ -259,6 +273,13 @@ impl Behind {
 }
 
 impl Change {
+    /// It goes out on that link now.
+    pub fn note_sent(&self, row: usize) {
+        if let Some(open) = self.behind.state().open.get_mut(&self.serial) {
+            open.row = Some(row);
+        }
+    }
+
     /// Waits for those it comes behind.
     pub async fn turn(&self) {
         for before in &self.after {

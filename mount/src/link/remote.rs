@@ -26,7 +26,7 @@ use flexfs_wire::message::{Call, Caller, Reply, Request, Segment};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
-use super::behind::{Behind, Change};
+use super::behind::{Behind, Change, Serial};
 use super::error::LinkError;
 use super::figures::Figures;
 use super::first;
@@ -182,14 +182,13 @@ impl Remote {
         request: Request,
         cancel: Option<&Cancel>,
     ) -> Result<Reply, Errno> {
-        let link = self.link()?;
-        self.wait_behind(&request, cancel).await?;
-        self.admit(&link, request.is_mutation(), cancel).await?;
         if let Request::Lock { wait: true, .. } = request {
+            let link = self.link()?;
+            self.wait_behind(&request, cancel).await?;
+            self.admit(&link, false, cancel).await?;
             return self.wait_for_lock(&link, caller, request, cancel).await;
         }
-        let outcome = self.ask(&link, Call::new(caller, request), None, false, cancel).await?;
-        outcome.result
+        self.ask_in_turn(caller, request, cancel).await?.result
     }
 
     /// As [`Remote::call`], and what the answer grants: an error may grant something too (the names of a directory).
@@ -199,13 +198,7 @@ impl Remote {
         request: Request,
         cancel: Option<&Cancel>,
     ) -> (Result<Reply, Errno>, Leases) {
-        let asked = async {
-            let link = self.link()?;
-            self.wait_behind(&request, cancel).await?;
-            self.admit(&link, request.is_mutation(), cancel).await?;
-            self.ask(&link, Call::new(caller, request), None, false, cancel).await
-        };
-        match asked.await {
+        match self.ask_in_turn(caller, request, cancel).await {
             Ok(outcome) => (outcome.result, outcome.leases),
             Err(errno) => (Err(errno), Leases::NONE),
         }
@@ -238,6 +231,7 @@ impl Remote {
         let link = self.link()?;
         self.admit(&link, true, None).await?;
         let call = Call { told: Some(told), ..Call::new(caller, request) };
+        change.note_sent(link.row);
         self.ask(&link, call, None, false, None).await?.result
     }
 
@@ -283,6 +277,30 @@ impl Remote {
         }
     }
 
+    /// Makes a call when its turn has come.
+    async fn ask_in_turn(
+        &self,
+        caller: Caller,
+        request: Request,
+        cancel: Option<&Cancel>,
+    ) -> Result<Outcome, Errno> {
+        let link = self.link()?;
+        let made = match &request {
+            // Others that change its attributes or content hold the file's order (`data`), and its names are no matter.
+            Request::Write { node, .. } => self.wait_made_or_sent(&link, *node, cancel).await?,
+            _ => {
+                self.wait_behind(&request, cancel).await?;
+                None
+            }
+        };
+        self.admit(&link, request.is_mutation(), cancel).await?;
+        let call = Call::new(caller, request);
+        match made {
+            Some(made) => self.ask_behind(&link, made, call, cancel).await,
+            None => self.ask(&link, call, None, false, cancel).await,
+        }
+    }
+
     /// A call comes behind changes of what it names.
     async fn wait_behind(&self, request: &Request, cancel: Option<&Cancel>) -> Result<(), Errno> {
         let behind = &self.session.behind;
@@ -293,16 +311,43 @@ impl Remote {
             // Whether a directory may go or be replaced depends on what is in it, and it is named by name only; the figures of
             // the volume count all.
             Request::StatFs | Request::Remove { dir: true, .. } | Request::Rename { .. } => behind.last(),
-            // Others that change its attributes or content hold the file's order (`data`), and its names are no matter.
-            Request::Write { node, .. } => {
-                return self.wait_made(*node, cancel).await;
-            }
             request => behind.before(request.nodes().into_iter().flatten().map(|node| node.ino)),
         };
         match before {
             Some(serial) => or_cancel(behind.wait(serial), cancel).await,
             None => Ok(()),
         }
+    }
+
+    /// As `wait_made`, but only until the making is sent on this link: that change, if there is no answer yet.
+    async fn wait_made_or_sent(
+        &self,
+        link: &Link,
+        node: Node,
+        cancel: Option<&Cancel>,
+    ) -> Result<Option<Serial>, Errno> {
+        let behind = &self.session.behind;
+        if let Some(made) = behind.before_using(node.ino).filter(|made| behind.is_sent(*made, link.row)) {
+            return Ok(Some(made));
+        }
+        self.wait_made(node, cancel).await.map(|()| None)
+    }
+
+    /// Makes a call behind a change that was sent on this link, without waiting for its answer. Once more after that if it is refused:
+    /// the server may have put the change off.
+    async fn ask_behind(
+        &self,
+        link: &Rc<Link>,
+        change: Serial,
+        call: Call,
+        cancel: Option<&Cancel>,
+    ) -> Result<Outcome, Errno> {
+        let outcome = self.ask(link, call.clone(), None, false, cancel).await?;
+        if outcome.result.is_ok() {
+            return Ok(outcome);
+        }
+        or_cancel(self.session.behind.wait_for(change), cancel).await?;
+        self.ask(link, call, None, false, cancel).await
     }
 
     async fn wait_made(&self, node: Node, cancel: Option<&Cancel>) -> Result<(), Errno> {
