@@ -30,6 +30,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::key::Tag;
 use super::store::{SEQUENCE_JUMP, SEQUENCE_KEY};
 use super::{Batch, Damage, Durable, Publisher, Room, Store, Visit, creation, journal};
+use crate::clock;
 
 /// Name of the keyspace of all rows but the small blocks.
 const KEYSPACE: &str = "volume";
@@ -44,6 +45,9 @@ const DURABLE_FILE: &str = "durable";
 const LOCK_FILE: &str = "lock";
 const LOCK_TRIES: u32 = 4;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// How long commits that nobody waits for are gathered before they are synced: a sync costs some 50 us of CPU, and the disk's journal is
+/// everybody's. Their clients keep them until then, to replay them.
+const GATHER: Duration = Duration::from_millis(5);
 /// An idle sync thread looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -147,9 +151,19 @@ struct Shared {
 #[derive(Debug)]
 struct Wanted {
     sequence: u64,
+    /// Somebody waits for those up to this one.
+    urgent: u64,
     /// Wanted when the thread has nothing else to do.
     later: u64,
+    /// The thread has nothing to do, and is to be woken for the next one.
+    idle: bool,
     stop: bool,
+}
+
+impl Wanted {
+    fn starting_at(sequence: u64) -> Self {
+        Self { sequence, urgent: sequence, later: sequence, idle: false, stop: false }
+    }
 }
 
 impl Fjall {
@@ -201,7 +215,7 @@ impl Fjall {
         database.persist(PersistMode::SyncAll).map_err(engine)?;
         let shared = Arc::new(Shared {
             publisher: Publisher::starting_at(Commit(survived)),
-            wanted: Mutex::new(Wanted { sequence: survived, later: survived, stop: false }),
+            wanted: Mutex::new(Wanted::starting_at(survived)),
             work: Condvar::new(),
         });
         let syncer = Syncer {
@@ -292,9 +306,20 @@ impl Store for Fjall {
             wanted.later = next;
         } else {
             wanted.sequence = next;
-            self.shared.work.notify_one();
+            if std::mem::take(&mut wanted.idle) {
+                self.shared.work.notify_one();
+            }
         }
         Ok(Commit(next))
+    }
+
+    fn want(&self, commit: Commit) {
+        let mut wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted.urgent < commit.0 {
+            wanted.urgent = commit.0;
+            wanted.sequence = wanted.sequence.max(commit.0.min(self.sequence));
+            self.shared.work.notify_one();
+        }
     }
 
     fn durable(&self) -> &Durable {
@@ -373,16 +398,25 @@ impl Syncer {
         let shared = Arc::clone(&self.shared);
         let wanted = || shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let mut now = wanted();
+        let mut gathered_until = None;
         loop {
             if now.sequence > durable {
-                return Some(now.sequence);
+                let until = *gathered_until.get_or_insert_with(|| clock::now() + GATHER);
+                let left = until.saturating_duration_since(clock::now());
+                if now.urgent > durable || now.stop || left.is_zero() {
+                    return Some(now.sequence);
+                }
+                now = shared.work.wait_timeout(now, left).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
             if now.stop {
                 return None;
             }
             // The time-out lets an idle volume notice that its disk has room again.
+            now.idle = true;
             let (held, waited) = shared.work.wait_timeout(now, IDLE).unwrap_or_else(PoisonError::into_inner);
             now = held;
+            now.idle = false;
             if waited.timed_out() {
                 drop(now);
                 self.keep_mark();
@@ -559,6 +593,28 @@ mod tests {
         batch.remove(blocks[77].0.clone());
         store.commit(batch).unwrap();
         assert_eq!(store.get(&blocks[77].0), Ok(None));
+    }
+
+    #[test]
+    fn commits_are_gathered_until_somebody_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        let syncs = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&syncs);
+        store.durable().listen(move |_| {
+            let _ = counter.fetch_add(1, Ordering::SeqCst);
+        });
+        let began = clock::now();
+        for number in 0..100 {
+            put(&mut store, number);
+            std::thread::sleep(GATHER / 50);
+        }
+        let last = put(&mut store, 100);
+        let most = clock::now().duration_since(began).as_micros() / GATHER.as_micros() + 1;
+        let made = syncs.load(Ordering::SeqCst);
+        assert!(u128::from(made) <= most, "{made} syncs");
+        store.want(last);
+        assert!(store.durable().wait(last, IDLE * 10));
     }
 
     #[test]

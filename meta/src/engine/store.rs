@@ -42,6 +42,9 @@ pub trait Store: Send + std::fmt::Debug {
     /// (it then refuses every later batch too). Nothing was applied.
     fn commit(&mut self, batch: Batch) -> Result<Commit, Errno>;
 
+    /// Somebody waits until this commit is durable: it is made so at once. Others may be gathered for some milliseconds.
+    fn want(&self, _commit: Commit) {}
+
     /// The watch on durability, to be cloned and shared. At first it stands at what was found when the store was opened.
     fn durable(&self) -> &Durable;
 

@@ -159,6 +159,11 @@ impl<S: Store> Namespace<S> {
         self.store.durable()
     }
 
+    /// Somebody waits until this commit is durable.
+    pub fn want(&self, commit: Commit) {
+        self.store.want(commit);
+    }
+
     /// Whether a session other than this one has the inode open.
     pub fn is_open_elsewhere(&self, session: SessionId, ino: Ino) -> bool {
         self.opens.is_open_elsewhere(session, ino)

@@ -135,7 +135,7 @@ pub(super) struct Host<S: Store> {
     /// Ordered, as what is sent to them is then a function of what they sent.
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) outs: Outs,
-    pub(super) deferred: Deferred<Later>,
+    deferred: Deferred<Later>,
     /// Sessions with commits that are not durable, or of which they were not told.
     pub(super) undurable: BTreeSet<SessionId>,
     pub(super) last_commit: Commit,
@@ -328,6 +328,12 @@ impl<S: Store> Host<S> {
             found.told = found.told.max(self.volume.durable());
             self.undurable.insert(session);
         }
+    }
+
+    /// Keeps something to do until a commit is durable.
+    pub(super) fn defer(&mut self, commit: Commit, later: Later) {
+        self.deferred.push(commit, later);
+        self.namespace.want(commit);
     }
 
     fn handle_durable(&mut self, now: Now) -> Result<(), Errno> {

@@ -75,8 +75,7 @@ impl<S: Store> Host<S> {
                 } else if up_to <= self.namespace.durable().current() {
                     self.answer(from, request, stamp, Ok(Reply::Done));
                 } else {
-                    self.deferred
-                        .push(up_to, Later::Answer { link: from, request, stamp, reply: Reply::Done });
+                    self.defer(up_to, Later::Answer { link: from, request, stamp, reply: Reply::Done });
                 }
             }
             Request::CancelWait { request: waiting } => {
@@ -143,7 +142,7 @@ impl<S: Store> Host<S> {
             self.answer(job.from, request, job.stamp, Ok(reply));
         } else {
             let (link, stamp) = (job.from, job.stamp);
-            self.deferred.push(commit, Later::Answer { link, request, stamp, reply });
+            self.defer(commit, Later::Answer { link, request, stamp, reply });
         }
     }
 
@@ -161,7 +160,7 @@ impl<S: Store> Host<S> {
                         && answer.commit > self.namespace.durable().current()
                     {
                         let notice = Later::Notice { session: job.session, link: job.from };
-                        self.deferred.push(answer.commit, notice);
+                        self.defer(answer.commit, notice);
                     }
                 }
                 let leases = if again {
@@ -306,7 +305,7 @@ impl<S: Store> Host<S> {
         match made {
             Ok((blocks, commit)) if !blocks.is_empty() && commit > self.namespace.durable().current() => {
                 self.last_commit = self.last_commit.max(commit);
-                self.deferred.push(commit, Later::Garbage { blocks, answer });
+                self.defer(commit, Later::Garbage { blocks, answer });
             }
             made => {
                 let _ = answer.send(made.map(|(blocks, _)| blocks));

@@ -133,7 +133,7 @@ impl<S: Store> Host<S> {
         if fence <= self.namespace.durable().current() {
             return self.open_doors(now);
         }
-        self.deferred.push(fence, Later::Doors);
+        self.defer(fence, Later::Doors);
         Ok(())
     }
 

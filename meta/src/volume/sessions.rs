@@ -31,7 +31,7 @@ impl<S: Store> Host<S> {
                 if commit <= self.namespace.durable().current() {
                     self.finish_open(session, answer, granted, now)?;
                 } else {
-                    self.deferred.push(commit, Later::Open { session, answer, granted });
+                    self.defer(commit, Later::Open { session, answer, granted });
                 }
             }
             Err(refused) => {
