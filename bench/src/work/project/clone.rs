@@ -1,10 +1,11 @@
 //! `git clone` of a local repository.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::ensure;
 
-use super::command::output;
+use super::command::{output, warmed};
 use super::sources::git;
 use crate::work::meter::{Gate, whole};
 use crate::work::spec::{Outcome, Spec};
@@ -13,11 +14,12 @@ use crate::work::spec::{Outcome, Spec};
 pub(crate) fn clone(spec: &Spec, gate: Gate<'_>) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(&spec.folder)?;
     let (source, target) = (spec.sources.join("repo.git"), spec.folder.join("clone"));
+    let url = format!("file://{}", source.display());
+    let clone = |target: &Path| output(git().args(["clone", "-q", &url]).arg(target)).map(drop);
+    // The repository lies on the local disk, as git does: who is first must not pay for that.
+    warmed(spec, clone)?;
     gate()?;
-    let outcome = whole(|| {
-        let url = format!("file://{}", source.display());
-        output(git().args(["clone", "-q", &url]).arg(&target)).map(drop)
-    })?;
+    let outcome = whole(|| clone(&target))?;
     let changed = output(git().arg("-C").arg(&target).args(["status", "--porcelain"]))?;
     ensure!(
         changed.is_empty(),

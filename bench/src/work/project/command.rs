@@ -1,8 +1,12 @@
 //! Running a program to its end.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
+
+use crate::work::spec::Spec;
 
 /// Runs a program that must succeed, and gives what it printed. Ended from outside, with the worker's process group.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
@@ -15,4 +19,12 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
         bail!("{name} failed ({}): {}", output.status, tail.join(" / "));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Does the work once on the local disk, in a folder that is not there before and goes afterwards.
+pub(crate) fn warmed(spec: &Spec, work: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let folder = spec.sources.join("warm");
+    let _ = fs::remove_dir_all(&folder);
+    work(&folder)?;
+    fs::remove_dir_all(&folder).context("remove what was made to warm caches")
 }
