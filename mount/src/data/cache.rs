@@ -33,7 +33,7 @@ pub(super) const AGE_EVERY: Duration = Duration::from_secs(5);
 /// and there has come back to a segment of 64 KiB that it needs more of.
 const AGES_KEPT: u32 = 6;
 /// Freed memory is given back to the system from so many bytes on: that takes the allocator's locks for a moment.
-const GIVE_BACK_MIN: u64 = 8 << 20;
+pub(super) const GIVE_BACK_MIN: u64 = 8 << 20;
 
 /// A segment: block and number in it.
 pub(crate) type Key = (BlockId, u32);
@@ -183,10 +183,20 @@ impl Cache {
         }
     }
 
-    /// To be called each [`AGE_EVERY`]: what nobody has wanted for long goes, and its memory back to the system.
-    pub(crate) fn grow_older(&self) {
-        let age = self.age.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let is_old = |entry: &Entry| age.wrapping_sub(entry.wanted) > AGES_KEPT;
+    /// Looks of [`Cache::grow_older`] so far.
+    pub(crate) fn age(&self) -> u32 {
+        self.age.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody has wanted for long what was wanted last at that age.
+    pub(crate) fn is_old(&self, wanted: u32) -> bool {
+        self.age().wrapping_sub(wanted) > AGES_KEPT
+    }
+
+    /// To be called each [`AGE_EVERY`]: what nobody has wanted for long goes. Bytes that are free for the system now.
+    pub(crate) fn grow_older(&self) -> u64 {
+        self.age.fetch_add(1, Ordering::Relaxed);
+        let is_old = |entry: &Entry| self.is_old(entry.wanted);
         let mut freed = self.spare.shrink();
         for shard in &self.shards {
             loop {
@@ -202,9 +212,7 @@ impl Cache {
                 freed += weight;
             }
         }
-        if freed >= GIVE_BACK_MIN {
-            flexfs_uring::memory::give_back();
-        }
+        freed
     }
 
     fn insert(&self, key: Key, bytes: Bytes) {

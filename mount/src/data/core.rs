@@ -16,7 +16,7 @@ use flexfs_wire::settings::Compression;
 use flexfs_wire::time::Time;
 
 use super::budget::Budget;
-use super::cache::Cache;
+use super::cache::{Cache, GIVE_BACK_MIN};
 use super::fetch::AROUND_MAX;
 use super::figures::Counters;
 use super::file::{File, State};
@@ -80,7 +80,8 @@ struct Shard {
     /// Those that may be dirty; the writeback looks here.
     dirty: HashSet<Ino>,
     /// Files whose layout is kept, weighed by its memory.
-    layouts: Lru<Ino, ()>,
+    /// With the age they were used in last.
+    layouts: Lru<Ino, u32>,
 }
 
 impl<S: Server> Core<S> {
@@ -190,18 +191,49 @@ impl<S: Server> Core<S> {
         {
             let mut shard = self.shard(ino);
             match weight {
-                Some(weight) => shard.layouts.insert(ino, (), weight),
+                Some(weight) => shard.layouts.insert(ino, self.cache.age(), weight),
                 None => drop(shard.layouts.remove(&ino)),
             }
             let limit = self.layouts_max() / SHARDS as u64;
             // The one in use stays, however large: it is bounded by itself.
             while shard.layouts.weight() > limit.max(weight.unwrap_or(0)) {
-                let Some((victim, (), _)) = shard.layouts.evict() else { break };
+                let Some((victim, ..)) = shard.layouts.evict() else { break };
                 victims.extend(shard.files.get(&victim).cloned());
             }
         }
         for victim in victims {
             victim.state().map = None;
+        }
+    }
+
+    /// To be called each `AGE_EVERY`: what nobody has used for long goes. A layout has the bytes of a small file, which the kernel has, too.
+    pub(crate) fn grow_older(&self) {
+        let mut freed = self.cache.grow_older();
+        let now = self.cache.age();
+        for shard in &self.shards {
+            let (mut victims, mut kept) = (Vec::new(), Vec::new());
+            let mut shard = lock(shard);
+            while shard.layouts.coldest().is_some_and(|used| self.cache.is_old(*used)) {
+                let Some((ino, _, weight)) = shard.layouts.evict() else { break };
+                match shard.files.get(&ino) {
+                    Some(file) if file.state().opens > 0 => kept.push((ino, weight)),
+                    Some(file) => {
+                        victims.push(Arc::clone(file));
+                        freed += weight;
+                    }
+                    None => {}
+                }
+            }
+            for (ino, weight) in kept {
+                shard.layouts.insert(ino, now, weight);
+            }
+            drop(shard);
+            for victim in victims {
+                victim.state().map = None;
+            }
+        }
+        if freed >= GIVE_BACK_MIN {
+            flexfs_uring::memory::give_back();
         }
     }
 

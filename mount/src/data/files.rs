@@ -625,7 +625,7 @@ impl<S: Server> Files<S> {
     pub async fn grow_older(&self) {
         loop {
             flexfs_uring::timer::sleep(AGE_EVERY).await;
-            self.core.cache.grow_older();
+            self.core.grow_older();
         }
     }
 

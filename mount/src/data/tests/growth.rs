@@ -159,6 +159,25 @@ fn readers_of_one_segment_share_its_fetch() {
 }
 
 #[test]
+fn layouts_of_closed_files_go_after_a_while() {
+    run(async {
+        let mount = Mount::new(Arc::new(Model::new(1, 0)), 256 << 10, 16 << 20);
+        let (open, closed) = (mount.create(1), mount.create(2));
+        for node in [open, closed] {
+            mount.write(node, 0, &pattern(node.ino.0, 12 * KIB)).await;
+            mount.files.flush(node, None).await.unwrap();
+        }
+        mount.files.close(CALLER, closed);
+        for _ in 0..20 {
+            mount.files.core().grow_older();
+        }
+        let kept = mount.files.figures().cache_bytes;
+        assert!((12 * 1024..24 * 1024).contains(&kept), "{kept}");
+        assert!(mount.read(closed, 0, 20 * KIB).await == pattern(2, 12 * KIB));
+    });
+}
+
+#[test]
 fn idle_files_are_small() {
     run(async {
         let mount = Mount::new(Arc::new(Model::new(1, 0)), 256 << 10, 16 << 20);
