@@ -54,7 +54,7 @@ pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
         // Neither the terminal's signals nor its end reach the daemon.
         rustix::process::setsid().context("setsid")?;
     }
-    raise_open_files();
+    raise_limits();
     args.make_absolute()?;
     let target = attach::check_mount_point(&args.mount_point, args.non_empty)?;
     args.mount_point.clone_from(&target);
@@ -288,12 +288,21 @@ fn client_name(target: &Path) -> String {
     format!("{host}:{}", target.display())
 }
 
-/// Files, links, rings: as many descriptors as this process may have.
-fn raise_open_files() {
-    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
-    if current != maximum
-        && let Err(error) = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-    {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+/// Files, links, rings: as many descriptors as this process may have. Memory of rings counts for all mounts of a user together, and the
+/// usual 8 MiB are those of 50 mounts: who may have more takes what it needs, which is bounded by itself.
+fn raise_limits() {
+    let files = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let locked = rustix::process::getrlimit(Resource::Memlock).maximum;
+    raise(Resource::Nofile, files);
+    if !raise(Resource::Memlock, None) {
+        raise(Resource::Memlock, locked);
     }
+}
+
+fn raise(resource: Resource, most: Option<u64>) -> bool {
+    let raised = rustix::process::setrlimit(resource, Rlimit { current: most, maximum: most });
+    if let Err(error) = raised {
+        tracing::debug!(?resource, %error, "a limit stays as it is");
+    }
+    raised.is_ok()
 }
