@@ -45,10 +45,28 @@ impl<S: Server> Core<S> {
         how: ReadMode,
         cancel: Option<&Cancel>,
     ) -> Result<usize, Errno> {
-        let (_busy, held) = self.begin_read(file, offset..offset + out.len() as u64, how, cancel).await?;
-        if !held {
-            file.state().is_unheld = true;
+        loop {
+            let range = offset..offset + out.len() as u64;
+            let (_busy, life, held) = self.begin_read(file, range, how, cancel).await?;
+            if !held {
+                file.state().is_unheld = true;
+            }
+            let read = self.read_begun(file, offset, out, cancel).await;
+            // All leases became void on the way: what was found may be what was before. Others that have begun to read since
+            // wait for the kernel's same page.
+            if read.is_err() || self.server.recalls().life() == life {
+                return read;
+            }
         }
+    }
+
+    async fn read_begun(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        out: &mut [u8],
+        cancel: Option<&Cancel>,
+    ) -> Result<usize, Errno> {
         let mut gone = None;
         let mut tries = 0;
         let mut reached = 0;
