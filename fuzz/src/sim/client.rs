@@ -182,9 +182,11 @@ impl Client {
         if handle.direct {
             let mut out = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
             let how = ReadMode { direct: true };
-            let read = self.files.read(CALLER, handle.node, range.start, &mut out, how, None).await?;
-            self.drop_unheld(ino);
-            out.truncate(read);
+            let got = self.files.read(CALLER, handle.node, range.start, &mut out, how, None).await?;
+            if got.is_unheld {
+                self.drop_filled(ino, range);
+            }
+            out.truncate(got.bytes);
             return Ok(out);
         }
         let small = self.kernel.state().inodes.get(&ino).is_none_or(|inode| range.end > inode.size);
@@ -235,7 +237,9 @@ impl Client {
             let mut bytes = vec![0; 4096];
             let how = ReadMode { direct: false };
             let read = self.files.read(CALLER, node, index * PAGE, &mut bytes, how, None).await;
-            self.drop_unheld(node.ino);
+            if read.is_ok_and(|got| got.is_unheld) {
+                self.drop_filled(node.ino, index * PAGE..(index + 1) * PAGE);
+            }
             let mut state = self.kernel.state();
             let page = state.inodes.get_mut(&node.ino).and_then(|inode| inode.pages.get_mut(&index));
             if let Some(page) = page {
@@ -361,10 +365,16 @@ impl Client {
     }
 
     /// A read was answered without a lease: what it fills goes as soon as it is there.
-    fn drop_unheld(&self, ino: Ino) {
-        if self.files.take_unheld(ino) {
-            self.drop_pages(ino);
-        }
+    fn drop_filled(&self, ino: Ino, range: Range<u64>) {
+        self.kernel.state().inodes.entry(ino).or_default().dropping += 1;
+        let client = self.port.client();
+        drop(spawn(async move {
+            let Some(client) = client else { return };
+            client.kernel.forget_pages(ino, Some(range)).await;
+            if let Some(inode) = client.kernel.state().inodes.get_mut(&ino) {
+                inode.dropping -= 1;
+            }
+        }));
     }
 
     fn drop_pages(&self, ino: Ino) {
@@ -385,7 +395,11 @@ impl Client {
     }
 
     fn has_stale_pages(&self, ino: Ino) -> bool {
-        self.kernel.state().inodes.get(&ino).is_some_and(|inode| inode.told < inode.seen)
+        self.kernel
+            .state()
+            .inodes
+            .get(&ino)
+            .is_some_and(|inode| inode.told < inode.seen || inode.dropping > 0)
     }
 }
 

@@ -79,8 +79,6 @@ pub(crate) struct State {
     pub(crate) changing: u32,
     /// Somebody else changed the data and the kernel was not told yet.
     pub(crate) stale_kernel: bool,
-    /// A read was answered without a lease: nobody will say when what the kernel got is old.
-    pub(crate) is_unheld: bool,
     /// The table of dirty files names this one.
     pub(crate) listed: bool,
     /// When the oldest dirty byte came, for the writeback.
@@ -334,20 +332,15 @@ impl State {
     /// Whether the kernel must drop its pages, for somebody else changed the data; told once, to who sees to it.
     pub(crate) fn take_stale(&mut self) -> bool {
         let stale = std::mem::take(&mut self.stale_kernel);
-        self.note_dropped(stale)
-    }
-
-    /// The same, for a read was answered that no lease holds.
-    pub(crate) fn take_unheld(&mut self) -> bool {
-        let unheld = std::mem::take(&mut self.is_unheld);
-        self.note_dropped(unheld)
-    }
-
-    fn note_dropped(&mut self, dropped: bool) -> bool {
-        if dropped {
-            self.lease.dropped = Some(flexfs_uring::clock::now());
+        if stale {
+            self.note_dropped();
         }
-        dropped
+        stale
+    }
+
+    /// The kernel is about to drop pages.
+    pub(crate) fn note_dropped(&mut self) {
+        self.lease.dropped = Some(flexfs_uring::clock::now());
     }
 
     /// Whether everything written is at the server.

@@ -70,6 +70,15 @@ pub struct ReadMode {
     pub direct: bool,
 }
 
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Got {
+    /// How many bytes.
+    pub bytes: usize,
+    /// No lease holds them: nobody will say when what the kernel got is old.
+    pub is_unheld: bool,
+}
+
 /// A file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenInfo {
@@ -296,7 +305,7 @@ impl<S: Server> Files<S> {
         out: &mut [u8],
         how: ReadMode,
         cancel: Option<&Cancel>,
-    ) -> Result<usize, Errno> {
+    ) -> Result<Got, Errno> {
         self.core.read(&self.core.file(node), offset, out, how, cancel).await
     }
 
@@ -551,12 +560,6 @@ impl<S: Server> Files<S> {
             self.core.weigh_layout(&file);
         }
         stale
-    }
-
-    /// Whether the kernel gets pages of the file that no lease holds. Told once.
-    #[must_use]
-    pub fn take_unheld(&self, ino: Ino) -> bool {
-        self.core.find(ino).is_some_and(|file| file.state().take_unheld())
     }
 
     /// Whether attributes of the inode that came with `leases` may be kept.
