@@ -251,14 +251,15 @@ impl Client {
         }
     }
 
-    /// `pwrite(2)`, or a `write(2)` that appends.
+    /// `pwrite(2)`, or a `write(2)` that appends. How often sessions were lost before its bytes were taken in: it may still wait
+    /// for the kernel's pages then.
     pub(crate) async fn write(
         &self,
         handle: &Handle,
         offset: u64,
         data: &[u8],
         append: bool,
-    ) -> Result<(), Errno> {
+    ) -> Result<u64, Errno> {
         let (node, ino) = (handle.node, handle.node.ino);
         let _writing = self.kernel.lock_inode(ino).await;
         let end = offset + data.len() as u64;
@@ -266,12 +267,14 @@ impl Client {
             let how = WriteMode { append, direct: true, ..WriteMode::default() };
             self.kernel.forget_pages(ino, Some(offset..end)).await;
             let result = self.files.write(CALLER, node, offset, data, how, None).await;
+            let losses = self.losses();
             self.kernel.forget_pages(ino, Some(offset..end)).await;
             if !append {
                 self.kernel.note_written(ino, end);
             }
-            return result.map(|_| ());
+            return result.map(|_| losses);
         }
+        let mut losses = None;
         let mut at = offset;
         while at < end {
             let mut until = at;
@@ -288,6 +291,7 @@ impl Client {
             let bytes = &data[to(at - offset)..to(until - offset)];
             let how = WriteMode::default();
             let written = self.files.write(CALLER, node, at, bytes, how, None).await;
+            losses.get_or_insert_with(|| self.losses());
             if written == Ok(true) {
                 let client = self.port.client();
                 let task = spawn(async move {
@@ -316,7 +320,11 @@ impl Client {
             written?;
             at = until;
         }
-        Ok(())
+        Ok(losses.unwrap_or(0))
+    }
+
+    fn losses(&self) -> u64 {
+        self.port.net.check.losses(self.number)
     }
 
     /// Copies bytes into a page. False: it is not whole, and stays locked until they are written.
