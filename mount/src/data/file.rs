@@ -85,6 +85,8 @@ pub(crate) struct State {
     pub(crate) dirty_since: Option<std::time::Instant>,
     /// Its program closed it and went on, before these bytes are at the server.
     pub(crate) promised: Option<Promise>,
+    /// How often bytes or changes were lost: who waits for theirs meanwhile has to hear of it, whoever was told first.
+    pub(crate) losses: u16,
     /// A writeback failed, and the next flush has to say so.
     pub(crate) flush_error: Option<Errno>,
     /// The same for the next write, so that a writer without room stops early.
@@ -323,10 +325,27 @@ impl Drop for Awaiting {
 }
 
 impl State {
-    /// What a writeback met, said once to who asks: a `fsync` or a `close`.
-    pub(crate) fn report(&mut self) -> Result<(), Errno> {
+    /// What a writeback met, said once to who asks: a `fsync` or a `close`. Of what was lost after the first `heard` losses he hears in
+    /// any case.
+    pub(crate) fn report(&mut self, heard: u16) -> Result<(), Errno> {
         self.write_error = None;
-        self.flush_error.take().map_or(Ok(()), Err)
+        self.flush_error.take().or_else(|| self.lost_since(heard)).map_or(Ok(()), Err)
+    }
+
+    /// Whether something was lost after so many losses. Why, was told.
+    pub(crate) fn lost_since(&self, heard: u16) -> Option<Errno> {
+        (self.losses != heard).then_some(Errno::EIO)
+    }
+
+    /// Something was lost: the next flush has to say so.
+    pub(crate) fn note_loss(&mut self, errno: Errno) {
+        self.count_loss();
+        self.flush_error = Some(errno);
+    }
+
+    /// Something was lost, and who finds that out says so.
+    pub(crate) fn count_loss(&mut self) {
+        self.losses = self.losses.wrapping_add(1);
     }
 
     /// Whether the kernel must drop its pages, for somebody else changed the data; told once, to who sees to it.

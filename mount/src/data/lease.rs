@@ -175,7 +175,7 @@ impl<S: Server> Core<S> {
             let before = state.dirty.cost();
             state.dirty.cut(self.block_bytes, 0);
             let freed = before - state.dirty.cost();
-            state.flush_error = Some(Errno::EIO);
+            state.note_loss(Errno::EIO);
             state.write_error = Some(Errno::EIO);
             state.settle();
             freed

@@ -52,6 +52,28 @@ fn a_failed_writeback_is_reported_once_to_a_writer_and_once_to_a_flush() {
     });
 }
 
+/// A `close` and a `fsync` wait for the same bytes: that the one was told is not enough for the other.
+#[test]
+fn all_that_wait_for_lost_bytes_are_told() {
+    run(async {
+        let mount = Rc::new(mount());
+        let node = mount.create(1);
+        mount.write(node, 0, b"lost").await;
+        mount.server.world().write_errors.push(Errno::ENOSPC);
+        let closing = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.files.flush(node, None).await })
+        };
+        let syncing = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.files.fsync(node, None).await })
+        };
+        // Why, who comes first.
+        assert!(closing.await.is_err() && syncing.await.is_err());
+        assert_eq!(mount.files.fsync(node, None).await, Ok(()), "told");
+    });
+}
+
 #[test]
 fn a_failed_put_loses_its_own_block_only() {
     run(async {
