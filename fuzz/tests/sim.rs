@@ -22,6 +22,19 @@ const KEPT: &[(u64, &str)] = &[
     ),
     (185, "the model took what the kernel shows early on the writer's own machine for completed"),
     (374, "as 144"),
+    (
+        4518,
+        "a read went on across the end of its session and filled a page, which later readers waited for, with what was before",
+    ),
+    (4693, "the simulation's server did not come back when faults ended while it was away"),
+    (
+        5828,
+        "what a read brought without a lease stayed in the kernel's pages as long as another read of the file had one of them locked",
+    ),
+    (
+        7330,
+        "the simulation took a write for completed whose bytes were lost with a session while it waited for the kernel to drop pages",
+    ),
 ];
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Before {
 #[derive(Debug, Default)]
 struct State {
     registers: BTreeMap<String, Register>,
+    /// Sessions lost, of each client.
+    losses: BTreeMap<usize, u64>,
     failure: Option<String>,
     journal: Vec<String>,
     digest: u64,
@@ -70,11 +72,22 @@ impl Check {
         register.begun
     }
 
-    pub(crate) fn end_write(&self, place: &str, value: u64) {
-        if let Some(register) = self.state().registers.get_mut(place) {
-            register.completed = register.completed.max(value);
-            register.floor = register.floor.max(value);
+    /// How often sessions of a client were lost.
+    pub(crate) fn losses(&self, client: usize) -> u64 {
+        self.state().losses.get(&client).copied().unwrap_or(0)
+    }
+
+    /// A write has ended whose bytes were taken in after so many losses. False: they may be gone since, which another program of
+    /// that machine was told of, perhaps.
+    pub(crate) fn end_write(&self, place: &str, value: u64, losses: u64) -> bool {
+        let mut state = self.state();
+        let Some(register) = state.registers.get_mut(place) else { return false };
+        if register.losses != losses {
+            return false;
         }
+        register.completed = register.completed.max(value);
+        register.floor = register.floor.max(value);
+        true
     }
 
     /// The value is on disk.
@@ -145,6 +158,7 @@ impl Check {
     /// The session of a client has ended: what was only there may be gone.
     pub(crate) fn lose(&self, client: usize) {
         let mut state = self.state();
+        *state.losses.entry(client).or_default() += 1;
         for register in state.registers.values_mut().filter(|register| register.owner == client) {
             register.floor = register.kept;
             register.completed = register.kept;

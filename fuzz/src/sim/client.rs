@@ -182,9 +182,11 @@ impl Client {
         if handle.direct {
             let mut out = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
             let how = ReadMode { direct: true };
-            let read = self.files.read(CALLER, handle.node, range.start, &mut out, how, None).await?;
-            self.drop_unheld(ino);
-            out.truncate(read);
+            let got = self.files.read(CALLER, handle.node, range.start, &mut out, how, None).await?;
+            if got.is_unheld {
+                self.drop_filled(ino, range);
+            }
+            out.truncate(got.bytes);
             return Ok(out);
         }
         let small = self.kernel.state().inodes.get(&ino).is_none_or(|inode| range.end > inode.size);
@@ -235,7 +237,9 @@ impl Client {
             let mut bytes = vec![0; 4096];
             let how = ReadMode { direct: false };
             let read = self.files.read(CALLER, node, index * PAGE, &mut bytes, how, None).await;
-            self.drop_unheld(node.ino);
+            if read.is_ok_and(|got| got.is_unheld) {
+                self.drop_filled(node.ino, index * PAGE..(index + 1) * PAGE);
+            }
             let mut state = self.kernel.state();
             let page = state.inodes.get_mut(&node.ino).and_then(|inode| inode.pages.get_mut(&index));
             if let Some(page) = page {
@@ -247,14 +251,15 @@ impl Client {
         }
     }
 
-    /// `pwrite(2)`, or a `write(2)` that appends.
+    /// `pwrite(2)`, or a `write(2)` that appends. How often sessions were lost before its bytes were taken in: it may still wait
+    /// for the kernel's pages then.
     pub(crate) async fn write(
         &self,
         handle: &Handle,
         offset: u64,
         data: &[u8],
         append: bool,
-    ) -> Result<(), Errno> {
+    ) -> Result<u64, Errno> {
         let (node, ino) = (handle.node, handle.node.ino);
         let _writing = self.kernel.lock_inode(ino).await;
         let end = offset + data.len() as u64;
@@ -262,12 +267,14 @@ impl Client {
             let how = WriteMode { append, direct: true, ..WriteMode::default() };
             self.kernel.forget_pages(ino, Some(offset..end)).await;
             let result = self.files.write(CALLER, node, offset, data, how, None).await;
+            let losses = self.losses();
             self.kernel.forget_pages(ino, Some(offset..end)).await;
             if !append {
                 self.kernel.note_written(ino, end);
             }
-            return result.map(|_| ());
+            return result.map(|_| losses);
         }
+        let mut losses = None;
         let mut at = offset;
         while at < end {
             let mut until = at;
@@ -284,6 +291,7 @@ impl Client {
             let bytes = &data[to(at - offset)..to(until - offset)];
             let how = WriteMode::default();
             let written = self.files.write(CALLER, node, at, bytes, how, None).await;
+            losses.get_or_insert_with(|| self.losses());
             if written == Ok(true) {
                 let client = self.port.client();
                 let task = spawn(async move {
@@ -312,7 +320,11 @@ impl Client {
             written?;
             at = until;
         }
-        Ok(())
+        Ok(losses.unwrap_or(0))
+    }
+
+    fn losses(&self) -> u64 {
+        self.port.net.check.losses(self.number)
     }
 
     /// Copies bytes into a page. False: it is not whole, and stays locked until they are written.
@@ -361,10 +373,16 @@ impl Client {
     }
 
     /// A read was answered without a lease: what it fills goes as soon as it is there.
-    fn drop_unheld(&self, ino: Ino) {
-        if self.files.take_unheld(ino) {
-            self.drop_pages(ino);
-        }
+    fn drop_filled(&self, ino: Ino, range: Range<u64>) {
+        self.kernel.state().inodes.entry(ino).or_default().dropping += 1;
+        let client = self.port.client();
+        drop(spawn(async move {
+            let Some(client) = client else { return };
+            client.kernel.forget_pages(ino, Some(range)).await;
+            if let Some(inode) = client.kernel.state().inodes.get_mut(&ino) {
+                inode.dropping -= 1;
+            }
+        }));
     }
 
     fn drop_pages(&self, ino: Ino) {
@@ -385,7 +403,11 @@ impl Client {
     }
 
     fn has_stale_pages(&self, ino: Ino) -> bool {
-        self.kernel.state().inodes.get(&ino).is_some_and(|inode| inode.told < inode.seen)
+        self.kernel
+            .state()
+            .inodes
+            .get(&ino)
+            .is_some_and(|inode| inode.told < inode.seen || inode.dropping > 0)
     }
 }
 

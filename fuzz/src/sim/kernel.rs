@@ -41,6 +41,8 @@ pub(crate) struct Cached {
     /// Changes by others that were noticed, and the last after which the pages were dropped.
     pub(crate) seen: u64,
     pub(crate) told: u64,
+    /// Ranges that are being dropped.
+    pub(crate) dropping: u32,
 }
 
 #[derive(Debug, Default)]

@@ -164,7 +164,10 @@ async fn settle(clients: &[Arc<Client>], world: &World, check: &Arc<Check>) {
             Ok(Err(errno)) => {
                 check.fail(format!("client {}: the last look failed: {errno:?}", client.number))
             }
-            Err(_) => check.fail(format!("client {}: the last look has not ended", client.number)),
+            Err(_) => {
+                client.port.net.describe();
+                check.fail(format!("client {}: the last look has not ended", client.number));
+            }
         }
     }
 }
@@ -212,7 +215,9 @@ async fn fail(net: Arc<Net>, clients: Vec<Arc<Client>>) {
             crashes -= 1;
             let away = net.draw(|random| random.time(Duration::from_secs(3)));
             net.check.note(|| format!("the server dies for {away:?}"));
-            net.crash(away).await;
+            // It comes back though faults have ended meanwhile.
+            let net = Arc::clone(&net);
+            spawn(async move { net.crash(away).await }).await;
         }
     }
 }

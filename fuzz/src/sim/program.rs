@@ -147,12 +147,14 @@ impl Program {
         let offset = offset(stride, number, slot);
         self.check.note(|| format!("client {number} writes {value} in {place}"));
         let bytes = [value.to_le_bytes(), value.to_le_bytes()].concat();
-        self.client.write(self.handle()?, offset, &bytes, false).await?;
-        self.check.end_write(&place, value);
+        let losses = self.client.write(self.handle()?, offset, &bytes, false).await?;
+        let is_there = self.check.end_write(&place, value, losses);
         self.check.note(|| format!("client {number} wrote {value} in {place}"));
         if sync {
             self.client.fsync(self.handle()?).await?;
-            self.check.keep(&place, value);
+            if is_there {
+                self.check.keep(&place, value);
+            }
         }
         Ok(())
     }
@@ -214,12 +216,12 @@ impl Program {
         let bytes = [(number as u64 + 1).to_le_bytes(), value.to_le_bytes()].concat();
         let size = self.client.kernel.state().inodes.get(&self.world.log).map_or(0, |inode| inode.size);
         let result = self.client.write(&handle, size, &bytes, true).await;
-        if result.is_ok() {
-            self.check.end_write(&place, value);
+        if let Ok(losses) = result {
+            self.check.end_write(&place, value, losses);
             self.check.note(|| format!("client {number} appended {value}"));
         }
         let closed = self.client.close(handle).await;
-        result.and(closed)
+        result.map(|_| ()).and(closed)
     }
 
     pub(crate) async fn read_log(&mut self) -> Result<(), Errno> {
@@ -275,11 +277,11 @@ impl Program {
             if rename {
                 self.client.rename(&format!("t{name}"), &name).await?;
             }
-            self.check.end_write(&place, value);
+            self.check.end_write(&place, value, self.check.losses(number));
             self.client.close(handle).await?;
         } else {
             self.client.unlink(&name).await?;
-            self.check.end_write(&place, value);
+            self.check.end_write(&place, value, self.check.losses(number));
         }
         self.check.note(|| format!("client {number} made its name {value}"));
         Ok(())

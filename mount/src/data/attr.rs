@@ -89,7 +89,7 @@ impl<S: Server> Core<S> {
                 Err(errno) => {
                     state.pending = None;
                     (state.known, state.map, state.whole_in) = (None, None, None);
-                    state.flush_error = Some(Errno::EIO);
+                    state.note_loss(Errno::EIO);
                     return Err(errno);
                 }
             }

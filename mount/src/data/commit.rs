@@ -141,7 +141,7 @@ impl<S: Server> Core<S> {
         // big file would hide the rest.
         let is_told = state.flush_error.is_some() || state.is_refused;
         state.is_refused = errno == Errno::EACCES;
-        state.flush_error = Some(errno);
+        state.note_loss(errno);
         state.write_error = Some(errno);
         // What the server made of it is not known.
         state.map = None;

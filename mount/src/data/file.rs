@@ -79,14 +79,14 @@ pub(crate) struct State {
     pub(crate) changing: u32,
     /// Somebody else changed the data and the kernel was not told yet.
     pub(crate) stale_kernel: bool,
-    /// A read was answered without a lease: nobody will say when what the kernel got is old.
-    pub(crate) is_unheld: bool,
     /// The table of dirty files names this one.
     pub(crate) listed: bool,
     /// When the oldest dirty byte came, for the writeback.
     pub(crate) dirty_since: Option<std::time::Instant>,
     /// Its program closed it and went on, before these bytes are at the server.
     pub(crate) promised: Option<Promise>,
+    /// How often bytes or changes were lost: who waits for theirs meanwhile has to hear of it, whoever was told first.
+    pub(crate) losses: u16,
     /// A writeback failed, and the next flush has to say so.
     pub(crate) flush_error: Option<Errno>,
     /// The same for the next write, so that a writer without room stops early.
@@ -325,29 +325,41 @@ impl Drop for Awaiting {
 }
 
 impl State {
-    /// What a writeback met, said once to who asks: a `fsync` or a `close`.
-    pub(crate) fn report(&mut self) -> Result<(), Errno> {
+    /// What a writeback met, said once to who asks: a `fsync` or a `close`. Of what was lost after the first `heard` losses he hears in
+    /// any case.
+    pub(crate) fn report(&mut self, heard: u16) -> Result<(), Errno> {
         self.write_error = None;
-        self.flush_error.take().map_or(Ok(()), Err)
+        self.flush_error.take().or_else(|| self.lost_since(heard)).map_or(Ok(()), Err)
+    }
+
+    /// Whether something was lost after so many losses. Why, was told.
+    pub(crate) fn lost_since(&self, heard: u16) -> Option<Errno> {
+        (self.losses != heard).then_some(Errno::EIO)
+    }
+
+    /// Something was lost: the next flush has to say so.
+    pub(crate) fn note_loss(&mut self, errno: Errno) {
+        self.count_loss();
+        self.flush_error = Some(errno);
+    }
+
+    /// Something was lost, and who finds that out says so.
+    pub(crate) fn count_loss(&mut self) {
+        self.losses = self.losses.wrapping_add(1);
     }
 
     /// Whether the kernel must drop its pages, for somebody else changed the data; told once, to who sees to it.
     pub(crate) fn take_stale(&mut self) -> bool {
         let stale = std::mem::take(&mut self.stale_kernel);
-        self.note_dropped(stale)
-    }
-
-    /// The same, for a read was answered that no lease holds.
-    pub(crate) fn take_unheld(&mut self) -> bool {
-        let unheld = std::mem::take(&mut self.is_unheld);
-        self.note_dropped(unheld)
-    }
-
-    fn note_dropped(&mut self, dropped: bool) -> bool {
-        if dropped {
-            self.lease.dropped = Some(flexfs_uring::clock::now());
+        if stale {
+            self.note_dropped();
         }
-        dropped
+        stale
+    }
+
+    /// The kernel is about to drop pages.
+    pub(crate) fn note_dropped(&mut self) {
+        self.lease.dropped = Some(flexfs_uring::clock::now());
     }
 
     /// Whether everything written is at the server.

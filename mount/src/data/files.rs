@@ -6,7 +6,7 @@ use flexfs_wire::attr::{Attr, SetAttr};
 use flexfs_wire::cipher::Cipher;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::Layout;
-use flexfs_wire::id::Ino;
+use flexfs_wire::id::{Commit, Ino};
 use flexfs_wire::lease::Leases;
 use flexfs_wire::message::{Caller, Reply, Request};
 use flexfs_wire::seal::Node;
@@ -68,6 +68,15 @@ pub struct WriteMode {
 pub struct ReadMode {
     /// Maybe not to fill the kernel's pages (direct I/O): it may have pages of the same range.
     pub direct: bool,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Got {
+    /// How many bytes.
+    pub bytes: usize,
+    /// No lease holds them: nobody will say when what the kernel got is old.
+    pub is_unheld: bool,
 }
 
 /// A file that was opened.
@@ -309,7 +318,7 @@ impl<S: Server> Files<S> {
         out: &mut [u8],
         how: ReadMode,
         cancel: Option<&Cancel>,
-    ) -> Result<usize, Errno> {
+    ) -> Result<Got, Errno> {
         self.core.read(&self.core.file(node), offset, out, how, cancel).await
     }
 
@@ -381,24 +390,26 @@ impl<S: Server> Files<S> {
     /// # Errors
     /// As `flush`, and the server's.
     pub async fn fsync(&self, node: Node, cancel: Option<&Cancel>) -> Result<(), Errno> {
-        let awaiting = self.core.find(node.ino).map(|file| file.begin_awaiting());
-        self.flush(node, cancel).await?;
+        let Some(file) = self.core.find(node.ino) else {
+            return self.core.server.sync_to(self.core.server.last_commit(), cancel).await;
+        };
+        let heard = file.state().losses;
+        let awaiting = file.begin_awaiting();
+        self.core.flush(&file, cancel).await?;
         drop(awaiting);
         self.core.server.sync_to(self.core.server.last_commit(), cancel).await?;
-        let file = self.core.find(node.ino);
-        let lost = file.and_then(|file| {
-            let mut state = file.state();
-            state.answered.take_if(|(commit, generation)| self.core.server.is_lost(*commit, *generation))
-        });
-        if lost.is_some() {
+        let mut state = file.state();
+        let is_lost =
+            |(commit, generation): &mut (Commit, u64)| self.core.server.is_lost(*commit, *generation);
+        if state.answered.take_if(is_lost).is_some() {
             tracing::error!(
                 ino = node.ino.0,
                 "the server restarted and did not know this session any more: changes of this file may be lost"
             );
             self.core.counters.count_error();
-            return Err(Errno::EIO);
+            state.count_loss();
         }
-        Ok(())
+        state.lost_since(heard).map_or(Ok(()), Err)
     }
 
     /// Changes attributes of an inode of any kind.
@@ -564,12 +575,6 @@ impl<S: Server> Files<S> {
             self.core.weigh_layout(&file);
         }
         stale
-    }
-
-    /// Whether the kernel gets pages of the file that no lease holds. Told once.
-    #[must_use]
-    pub fn take_unheld(&self, ino: Ino) -> bool {
-        self.core.find(ino).is_some_and(|file| file.state().take_unheld())
     }
 
     /// Whether attributes of the inode that came with `leases` may be kept.

@@ -59,8 +59,9 @@ impl<S: Server> Core<S> {
         file: &Arc<File>,
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
+        let heard = file.state().losses;
         self.clean(file, cancel).await?;
-        file.state().report()
+        file.state().report(heard)
     }
 
     /// As [`Core::flush`], for a program that closes the file. What nobody else looks at unasked is sent behind its back, where
@@ -70,6 +71,7 @@ impl<S: Server> Core<S> {
         file: &Arc<File>,
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
+        let heard = file.state().losses;
         let promised = self.promise(file);
         match promised {
             Told::Clean => {}
@@ -78,7 +80,7 @@ impl<S: Server> Core<S> {
             Told::Promised(Promise::Large(_)) => self.send_behind(file),
             Told::No => return self.flush(file, cancel).await,
         }
-        file.state().report()
+        file.state().report(heard)
     }
 
     /// Looks what a program that closes the file is told.

@@ -81,14 +81,14 @@ impl Drop for Busy<'_> {
 
 impl<S: Server> Core<S> {
     /// Begins a read: what is known of the file is true now, and stays true until the value is dropped, or somebody
-    /// waits for the recall. `false`: it was true now, and no lease holds it.
+    /// waits for the recall, as long as this life of the leases lasts. `false`: it was true now, and no lease holds it.
     pub(crate) async fn begin_read<'a>(
         &self,
         file: &'a File,
         range: Range<u64>,
         how: ReadMode,
         cancel: Option<&Cancel>,
-    ) -> Result<(Busy<'a>, bool), Errno> {
+    ) -> Result<(Busy<'a>, u64, bool), Errno> {
         let mut asks = 0;
         loop {
             let shut = {
@@ -99,12 +99,13 @@ impl<S: Server> Core<S> {
                         Some((file.moved.listen(), Held::new(file, &mut state, fills)))
                     }
                     Recalling::No | Recalling::Open => {
-                        let held = state.lease.holds(self.server.recalls().life());
+                        let life = self.server.recalls().life();
+                        let held = state.lease.holds(life);
                         // The server grants nothing while it waits for a recall's end, which may wait for this read.
                         let enough = if state.lease.recall == Recalling::Open { 1 } else { ASKS_MAX };
                         if state.known.is_some() && (held || asks >= enough) {
                             state.lease.busy += 1;
-                            return Ok((Busy { file, range }, held));
+                            return Ok((Busy { file, range }, life, held));
                         }
                         None
                     }
@@ -174,7 +175,7 @@ impl<S: Server> Core<S> {
             let before = state.dirty.cost();
             state.dirty.cut(self.block_bytes, 0);
             let freed = before - state.dirty.cost();
-            state.flush_error = Some(Errno::EIO);
+            state.note_loss(Errno::EIO);
             state.write_error = Some(Errno::EIO);
             state.settle();
             freed

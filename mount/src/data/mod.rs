@@ -36,6 +36,6 @@ mod write;
 mod writeback;
 
 pub use figures::Figures;
-pub use files::{Config, Files, OpenInfo, OpenMode, ReadMode, Recalled, WriteMode};
+pub use files::{Config, Files, Got, OpenInfo, OpenMode, ReadMode, Recalled, WriteMode};
 pub(crate) use pending::apply;
 pub use server::Server;

@@ -265,7 +265,7 @@ impl World {
         Ok(())
     }
 
-    fn apply(&mut self, request: Request) -> Result<Reply, Errno> {
+    pub(crate) fn apply(&mut self, request: Request) -> Result<Reply, Errno> {
         match request {
             Request::GetAttr { node } | Request::Acquire { node } => {
                 Ok(Reply::Attr(self.file(node.ino)?.attr))

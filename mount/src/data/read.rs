@@ -13,7 +13,7 @@ use super::core::{Core, NOBODY, unexpected};
 use super::dirty::each_piece;
 use super::fetch::FetchError;
 use super::file::{File, State};
-use super::files::ReadMode;
+use super::files::{Got, ReadMode};
 use super::layout::{Gaps, Map, Want};
 use super::server::Server;
 use crate::cancel::Cancel;
@@ -44,11 +44,30 @@ impl<S: Server> Core<S> {
         out: &mut [u8],
         how: ReadMode,
         cancel: Option<&Cancel>,
-    ) -> Result<usize, Errno> {
-        let (_busy, held) = self.begin_read(file, offset..offset + out.len() as u64, how, cancel).await?;
-        if !held {
-            file.state().is_unheld = true;
+    ) -> Result<Got, Errno> {
+        loop {
+            let range = offset..offset + out.len() as u64;
+            let (_busy, life, held) = self.begin_read(file, range, how, cancel).await?;
+            let bytes = self.read_begun(file, offset, out, cancel).await?;
+            if !held {
+                // What it fills goes once it is there.
+                file.state().note_dropped();
+            }
+            // All leases became void on the way: what was found may be what was before. Others that have begun to read since
+            // wait for the kernel's same page.
+            if self.server.recalls().life() == life {
+                return Ok(Got { bytes, is_unheld: !held });
+            }
         }
+    }
+
+    async fn read_begun(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        out: &mut [u8],
+        cancel: Option<&Cancel>,
+    ) -> Result<usize, Errno> {
         let mut gone = None;
         let mut tries = 0;
         let mut reached = 0;

@@ -150,7 +150,7 @@ impl Passing {
             let count = chunk(size - at);
             buffer.resize(count, 0);
             let read = self.files.read(NOBODY, node, at, &mut buffer, ReadMode::default(), None).await;
-            if read.map_err(|errno| io::Error::other(errno.text()))? != count {
+            if read.map_err(|errno| io::Error::other(errno.text()))?.bytes != count {
                 return Err(io::Error::other("the file has another size than its attributes say"));
             }
             hash.update(&buffer);

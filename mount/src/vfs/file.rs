@@ -71,16 +71,15 @@ impl Vfs {
     pub async fn read(&self, ctx: Ctx<'_>, args: ReadArgs, out: &mut [u8]) -> Result<usize, Errno> {
         let handle = self.handles.get(args.fh)?;
         let how = ReadMode { direct: args.direct || handle.direct };
-        let read =
+        let got =
             self.files.read(ctx.caller, handle.inode.node, args.offset, out, how, Some(ctx.cancel)).await?;
-        if self.files.take_unheld(handle.inode.ino()) {
-            // Also what this very read fills: it waits for its answer.
-            self.drop_pages(&handle.inode);
+        if got.is_unheld {
+            self.drop_filled(&handle.inode, args.offset..args.offset + out.len() as u64);
         }
-        if handle.touches_atime && read > 0 {
+        if handle.touches_atime && got.bytes > 0 {
             self.touch_atime(&handle.inode);
         }
-        Ok(read)
+        Ok(got.bytes)
     }
 
     /// `pwrite(2)`: all of it, or an error.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flexfs_wire::attr::{Attr, S_IFDIR, S_IFMT, S_IFREG, S_ISGID};
@@ -40,6 +40,8 @@ pub struct Inode {
     changes_seen: AtomicU64,
     /// The last of them after which the kernel dropped its pages.
     changes_told: AtomicU64,
+    /// Ranges of its pages that are being dropped.
+    dropping: AtomicU32,
     state: Mutex<State>,
     /// What is known of the content of this directory.
     pub(crate) content: Content,
@@ -102,6 +104,7 @@ impl Inode {
             name: AtomicU64::new(0),
             changes_seen: AtomicU64::new(0),
             changes_told: AtomicU64::new(0),
+            dropping: AtomicU32::new(0),
             state: Mutex::default(),
             content: Content::default(),
             names: Known::default(),
@@ -161,9 +164,20 @@ impl Inode {
         self.changes_told.fetch_max(change, Ordering::SeqCst);
     }
 
+    /// A range of its pages is about to be dropped.
+    pub(crate) fn begin_dropping(&self) {
+        self.dropping.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It has been.
+    pub(crate) fn end_dropping(&self) {
+        self.dropping.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// Whether the kernel may hold pages that are no longer the file's.
     pub(crate) fn has_stale_pages(&self) -> bool {
         self.changes_told.load(Ordering::SeqCst) < self.changes_seen.load(Ordering::SeqCst)
+            || self.dropping.load(Ordering::SeqCst) > 0
     }
 
     /// Remembers times, and lays an access time over `attr` that the server does not know yet.

@@ -107,6 +107,13 @@ pub enum Task {
         /// Told when they are.
         done: Arc<Event>,
     },
+    /// What a read fills that no lease holds is to be dropped.
+    Filled {
+        /// The inode.
+        inode: Arc<Inode>,
+        /// What was read.
+        range: Range<u64>,
+    },
     /// What programs were told of is not so: the server would not have it.
     Lost {
         /// An inode that was to change, as the kernel calls it.
@@ -244,6 +251,16 @@ impl Vfs {
         {
             // Late is what it is meant to be then.
             let _ = flexfs_uring::timer::timeout(FORGET_MAX, listener).await;
+        }
+    }
+
+    /// Has the kernel drop what a read is about to fill, which waits for that read's answer and for no other: pages of the same file
+    /// may be locked for long. Opens do not keep pages until it did.
+    pub(super) fn drop_filled(&self, inode: &Arc<Inode>, range: Range<u64>) {
+        inode.begin_dropping();
+        let task = Task::Filled { inode: Arc::clone(inode), range };
+        if self.tasks.get().is_none_or(|tasks| tasks.send(task).is_err()) {
+            inode.end_dropping();
         }
     }
 
@@ -410,6 +427,10 @@ impl Recaller {
                             // The kernel may have forgotten it by itself.
                             let _ = self.kernel.forget_pages(nodeid, Some(range));
                             done.notify(usize::MAX);
+                        }
+                        Task::Filled { inode, range } => {
+                            let _ = self.kernel.forget_pages(inode.nodeid, Some(range));
+                            inode.end_dropping();
                         }
                         Task::Lost { nodeid, name } => {
                             // Who asks once more is told by the server.

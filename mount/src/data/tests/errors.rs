@@ -52,6 +52,28 @@ fn a_failed_writeback_is_reported_once_to_a_writer_and_once_to_a_flush() {
     });
 }
 
+/// A `close` and a `fsync` wait for the same bytes: that the one was told is not enough for the other.
+#[test]
+fn all_that_wait_for_lost_bytes_are_told() {
+    run(async {
+        let mount = Rc::new(mount());
+        let node = mount.create(1);
+        mount.write(node, 0, b"lost").await;
+        mount.server.world().write_errors.push(Errno::ENOSPC);
+        let closing = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.files.flush(node, None).await })
+        };
+        let syncing = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.files.fsync(node, None).await })
+        };
+        // Why, who comes first.
+        assert!(closing.await.is_err() && syncing.await.is_err());
+        assert_eq!(mount.files.fsync(node, None).await, Ok(()), "told");
+    });
+}
+
 #[test]
 fn a_failed_put_loses_its_own_block_only() {
     run(async {
@@ -74,7 +96,10 @@ fn a_failed_put_loses_its_own_block_only() {
             content[..256 * KIB] == pattern(1, 256 * KIB) && content[512 * KIB..] == pattern(3, 256 * KIB)
         );
         assert!(content[256 * KIB..512 * KIB].iter().all(|byte| *byte == 0));
-        assert_eq!(mount.files.read(CALLER, node, 0, &mut out, ReadMode::default(), None).await, Ok(1));
+        assert_eq!(
+            mount.files.read(CALLER, node, 0, &mut out, ReadMode::default(), None).await.unwrap().bytes,
+            1
+        );
     });
 }
 
@@ -284,7 +309,10 @@ fn damaged_bytes_are_fetched_once_more() {
             Err(Errno::EIO)
         );
         mount.server.world().damaged_reads = 0;
-        assert_eq!(other.files.read(CALLER, node, 70_000, &mut out, ReadMode::default(), None).await, Ok(9));
+        assert_eq!(
+            other.files.read(CALLER, node, 70_000, &mut out, ReadMode::default(), None).await.unwrap().bytes,
+            9
+        );
     });
 }
 

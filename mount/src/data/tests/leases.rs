@@ -7,11 +7,12 @@ use std::time::Duration;
 use flexfs_uring::spawn;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::lease::Leases;
+use flexfs_wire::message::{FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Request};
 
 use super::{CALLER, Mount, pattern, run, turns};
 use crate::data::model::Model;
 use crate::data::server::Server as _;
-use crate::data::{OpenMode, WriteMode};
+use crate::data::{Got, OpenMode, ReadMode, WriteMode};
 
 fn mount() -> Mount {
     Mount::new(Arc::new(Model::new(1, 2)), 4096, 1 << 20)
@@ -127,9 +128,63 @@ fn a_recall_of_a_lease_that_has_not_come_is_no_lease() {
         recalled.clone().begin().await;
         there.write(node, 0, b"new").await;
         there.files.flush(node, None).await.unwrap();
-        assert_eq!(here.read(node, 0, 9).await, b"new");
-        assert!(here.files.take_unheld(node.ino), "the kernel is not to keep it");
+        let mut out = [0; 9];
+        let how = ReadMode::default();
+        let got = here.files.read(CALLER, node, 0, &mut out, how, None).await.unwrap();
+        assert_eq!(&out[..got.bytes], b"new");
+        assert!(got.is_unheld, "the kernel is not to keep it");
         recalled.end().await;
+    });
+}
+
+/// Each has its own pages dropped, and waits for no other's.
+#[test]
+fn every_read_that_no_lease_holds_is_told() {
+    run(async {
+        let mount = Rc::new(mount());
+        let node = mount.create(1);
+        mount.write(node, 0, &pattern(1, 100_000)).await;
+        mount.files.recalled(node.ino).unwrap().begin().await;
+        mount.files.recalled(node.ino).unwrap().end().await;
+        mount.server.world().leases = Leases::NONE;
+        let readers = [0, 65_536].map(|offset| {
+            let mount = Rc::clone(&mount);
+            spawn(async move {
+                let mut out = [0; 4096];
+                mount.files.read(CALLER, node, offset, &mut out, ReadMode::default(), None).await.unwrap()
+            })
+        });
+        for reader in readers {
+            assert_eq!(reader.await, Got { bytes: 4096, is_unheld: true });
+        }
+        mount.server.world().leases = Leases::ALL;
+        let mut out = [0; 4096];
+        let got = mount.files.read(CALLER, node, 0, &mut out, ReadMode::default(), None).await.unwrap();
+        assert!(!got.is_unheld, "granted again");
+    });
+}
+
+/// This client was cut off while a read waited for a block, and another one has written meanwhile. Who began to read after that waits for
+/// the kernel's page that the first read fills.
+#[test]
+fn what_is_read_across_the_end_of_a_lease_is_read_anew() {
+    run(async {
+        let mount = Rc::new(Mount::new(Arc::new(Model::new(1, 0)), 1 << 20, 1 << 20));
+        let node = mount.create(1);
+        mount.write(node, 0, &pattern(1, 200_000)).await;
+        mount.files.flush(node, None).await.unwrap();
+        mount.read(node, 0, 4096).await;
+        mount.server.world().away = true;
+        let reader = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.read(node, 131_072, 4096).await })
+        };
+        turns(20).await;
+        mount.server.recalls().void();
+        let (mode, offset, length) = (FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 131_072, 4096);
+        mount.server.world().apply(Request::Fallocate { node, mode, offset, length }).unwrap();
+        mount.server.world().away = false;
+        assert_eq!(reader.await, [0; 4096]);
     });
 }
 

@@ -50,8 +50,8 @@ impl Mount {
 
     async fn read(&self, node: Node, offset: u64, length: usize) -> Vec<u8> {
         let mut out = vec![0xee; length];
-        let read = self.files.read(CALLER, node, offset, &mut out, ReadMode::default(), None).await.unwrap();
-        out.truncate(read);
+        let got = self.files.read(CALLER, node, offset, &mut out, ReadMode::default(), None).await.unwrap();
+        out.truncate(got.bytes);
         out
     }
 
