@@ -194,10 +194,19 @@ impl<S: Server> Core<S> {
 
     /// First step of a recall that leaves nothing: unwritten bytes go to the server.
     pub(crate) async fn recall_begin(self: &Arc<Self>, file: &Arc<File>) {
-        {
-            let mut state = file.state();
-            state.lease.recall = Recalling::Open;
-            state.lease.tainted.clear();
+        loop {
+            let ended = {
+                let mut state = file.state();
+                if state.lease.recall == Recalling::No {
+                    state.lease.recall = Recalling::Open;
+                    state.lease.tainted.clear();
+                    break;
+                }
+                // One after the other: of a session that was lost one may go on when the next session's comes, and its end would let in
+                // the reads that this one holds back.
+                file.moved.listen()
+            };
+            ended.await;
         }
         self.clean_recalled(file).await;
     }
@@ -250,7 +259,8 @@ impl<S: Server> Core<S> {
             // Whoever changes the file now makes another version of it. That is no news then: the kernel has dropped
             // what it had, and to tell it once more would void the very attributes it is about to ask for.
             state.map = None;
-            if state.is_clean() {
+            // A read that goes on all the same would take the file for empty.
+            if state.is_clean() && state.lease.busy == 0 {
                 state.known = None;
             }
         }

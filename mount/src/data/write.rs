@@ -147,9 +147,10 @@ impl<S: Server> Core<S> {
                         taken.busy = Some(Busy::new(file, offset..offset + data.len() as u64));
                     }
                     return Ok(taken);
-                } else if recalled {
+                } else if recalled && !must_not_wait {
                     Next::Wait(file.moved.listen())
                 } else {
+                    // Also during a recall, when nothing is known after the one before: it tells what the file is.
                     Next::Acquire
                 }
             };
