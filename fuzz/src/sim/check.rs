@@ -18,8 +18,12 @@ struct Register {
     completed: u64,
     /// Completed, or seen by somebody else.
     floor: u64,
-    /// What a loss of the owner's session leaves: on disk, or seen by others.
+    /// What a loss of the owner's session leaves: it is on disk.
     kept: u64,
+    /// What was seen by others: it is at the server.
+    seen: u64,
+    /// The server died before that was on its disk: the owner has to replay it.
+    at_risk: bool,
     /// Times that was possible.
     losses: u64,
 }
@@ -132,7 +136,7 @@ impl Check {
             // The kernel shows on the writer's own machine what is on its way still.
             if client != owner {
                 register.floor = register.floor.max(value);
-                register.kept = register.kept.max(value);
+                register.seen = register.seen.max(value);
             }
         }
     }
@@ -160,9 +164,28 @@ impl Check {
         let mut state = self.state();
         *state.losses.entry(client).or_default() += 1;
         for register in state.registers.values_mut().filter(|register| register.owner == client) {
+            if !std::mem::take(&mut register.at_risk) {
+                register.kept = register.kept.max(register.seen);
+            }
+            register.seen = register.kept;
             register.floor = register.kept;
             register.completed = register.kept;
             register.losses += 1;
+        }
+    }
+
+    /// All that the server has is on its disk.
+    pub(crate) fn settle(&self) {
+        for register in self.state().registers.values_mut() {
+            register.kept = register.kept.max(register.seen);
+            register.at_risk = false;
+        }
+    }
+
+    /// The server dies.
+    pub(crate) fn crash(&self) {
+        for register in self.state().registers.values_mut() {
+            register.at_risk |= register.seen > register.kept;
         }
     }
 

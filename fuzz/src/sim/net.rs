@@ -287,6 +287,9 @@ impl Net {
                 self.check.lose(port.number);
             }
         }
+        if !pending && stage.is_open() {
+            self.check.settle();
+        }
         for (id, sent) in sent {
             match sent {
                 Sent::Answer { request, answer, leases } => {
@@ -348,6 +351,7 @@ impl Net {
     /// The server dies, and is back after a while.
     pub(crate) async fn crash(self: &Arc<Self>, away: Duration) {
         let Some(stage) = self.state().stage.take() else { return };
+        self.check.crash();
         {
             let mut state = self.state();
             state.crashes += 1;

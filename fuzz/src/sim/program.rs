@@ -239,6 +239,10 @@ impl Program {
         let mut last = vec![0; clients];
         for record in bytes.chunks(16) {
             let (client, value) = (word(record, 0), word(record, 8));
+            // What was lost with a session, before one that another client replayed.
+            if (client, value) == (0, 0) && self.client.port.net.weather.loses() {
+                continue;
+            }
             let Some(seen) =
                 usize::try_from(client).ok().and_then(|client| last.get_mut(client.wrapping_sub(1)))
             else {

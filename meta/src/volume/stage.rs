@@ -143,6 +143,12 @@ impl Stage {
         Self::start(host.namespace.into_store().crash(kept), blocks, settings, now)
     }
 
+    /// Whether sessions of the last life are not waited for (any more).
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.host.is_open()
+    }
+
     /// Makes a session, at once durable, whose first link this is. `None` while sessions of the last life are waited for.
     pub fn open(&mut self, link: u32, client: &str, now: Clocks) -> Option<Box<Granted>> {
         self.open_scope(link, client, "/", now)

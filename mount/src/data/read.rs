@@ -15,6 +15,7 @@ use super::fetch::FetchError;
 use super::file::{File, State};
 use super::files::{Got, ReadMode};
 use super::layout::{Gaps, Map, Want};
+use super::lease::Filling;
 use super::server::Server;
 use crate::cancel::Cancel;
 use crate::cancel::or_cancel;
@@ -45,8 +46,10 @@ impl<S: Server> Core<S> {
         how: ReadMode,
         cancel: Option<&Cancel>,
     ) -> Result<Got, Errno> {
+        let range = offset..offset + out.len() as u64;
+        let _filling = (!how.direct).then(|| Filling::new(file, range.clone()));
         loop {
-            let range = offset..offset + out.len() as u64;
+            let range = range.clone();
             let (_busy, life, held) = self.begin_read(file, range, how, cancel).await?;
             let bytes = self.read_begun(file, offset, out, cancel).await?;
             if !held {

@@ -111,6 +111,68 @@ fn reads_wait_while_the_last_pages_go() {
     });
 }
 
+/// The kernel holds its page locked, which the recall waits for. After the recall before nothing is known of the file.
+#[test]
+fn a_write_does_not_wait_for_the_second_of_two_recalls() {
+    run(async {
+        let mount = mount();
+        let node = mount.create(1);
+        mount.files.recalled(node.ino).unwrap().begin().await;
+        mount.files.recalled(node.ino).unwrap().end().await;
+        let second = mount.files.recalled(node.ino).unwrap();
+        second.clone().begin().await;
+        mount.write(node, 0, b"text").await;
+        assert_eq!(mount.server.content(1), b"text");
+        second.end().await;
+    });
+}
+
+/// A read takes longer than a recall waits for it.
+#[test]
+fn a_read_that_outlasts_a_recall_does_not_end_early() {
+    run(async {
+        let mount = Rc::new(Mount::new(Arc::new(Model::new(1, 0)), 1 << 20, 1 << 20));
+        let node = mount.create(1);
+        mount.write(node, 0, &pattern(1, 200_000)).await;
+        mount.files.flush(node, None).await.unwrap();
+        mount.files.open(CALLER, node, OpenMode::default(), None).await.unwrap();
+        mount.server.world().apply(Request::Fallocate { node, mode: 0, offset: 0, length: 1 }).unwrap();
+        mount.attr(node).await;
+        mount.server.world().away = true;
+        let reader = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.read(node, 131_072, 4096).await })
+        };
+        turns(20).await;
+        let recalled = mount.files.recalled(node.ino).unwrap();
+        recalled.clone().begin().await;
+        assert_eq!(recalled.try_shut(), None);
+        recalled.end().await;
+        mount.server.world().away = false;
+        assert_eq!(reader.await, pattern(1, 200_000)[131_072..135_168]);
+    });
+}
+
+/// The session was lost while a recall waited for the server; the new session's recall of the same file comes meanwhile.
+#[test]
+fn recalls_of_a_file_are_processed_one_after_the_other() {
+    run(async {
+        let mount = mount();
+        let node = mount.create(1);
+        let (first, second) =
+            (mount.files.recalled(node.ino).unwrap(), mount.files.recalled(node.ino).unwrap());
+        first.clone().begin().await;
+        assert_eq!(first.try_shut(), Some(Vec::new()));
+        let begun = spawn(second.clone().begin());
+        turns(20).await;
+        assert!(!begun.is_finished());
+        first.end().await;
+        begun.await;
+        assert_eq!(second.try_shut(), Some(Vec::new()));
+        second.end().await;
+    });
+}
+
 /// A recall overtakes the answer that grants what it is about. Until its end it makes nothing of nothing: what an older answer told must
 /// not be taken for true.
 #[test]
@@ -161,6 +223,29 @@ fn every_read_that_no_lease_holds_is_told() {
         let mut out = [0; 4096];
         let got = mount.files.read(CALLER, node, 0, &mut out, ReadMode::default(), None).await.unwrap();
         assert!(!got.is_unheld, "granted again");
+    });
+}
+
+/// What the kernel is told to drop first, when all must go: a page that is locked keeps those behind it.
+#[test]
+fn pages_of_a_read_under_way_are_not_free() {
+    run(async {
+        let mount = Rc::new(Mount::new(Arc::new(Model::new(1, 0)), 1 << 20, 1 << 20));
+        let node = mount.create(1);
+        mount.write(node, 0, &pattern(1, 200_000)).await;
+        mount.files.flush(node, None).await.unwrap();
+        let all = 0..1 << 40;
+        assert_eq!(mount.files.free_parts(node.ino, &all), std::slice::from_ref(&all));
+        mount.server.world().away = true;
+        let reader = {
+            let mount = Rc::clone(&mount);
+            spawn(async move { mount.read(node, 131_072, 4096).await })
+        };
+        turns(20).await;
+        assert_eq!(mount.files.free_parts(node.ino, &all), [0..131_072, 135_168..1 << 40]);
+        mount.server.world().away = false;
+        reader.await;
+        assert_eq!(mount.files.free_parts(node.ino, &all), std::slice::from_ref(&all));
     });
 }
 
