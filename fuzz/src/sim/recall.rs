@@ -1,6 +1,6 @@
 //! Recalls, as `vfs::recall` processes them: the same steps, with tasks in place of threads.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,11 +20,7 @@ const PAGES_PATIENCE: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_millis(20);
 const READS_MAX: Duration = Duration::from_secs(10);
 const ROUNDS_MAX: u32 = 20;
-const ALL: Range<u64> = 0..i64::MAX as u64;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// Pages of an inode that are to go; true: with those that are locked.
-type Piece = (Ino, Range<u64>, bool);
 
 /// Numbers of recalls that came.
 #[derive(Debug, Default)]
@@ -159,16 +155,11 @@ impl Client {
         }
         // A page that is read is locked until the server answers: the others go meanwhile.
         let mut late = Vec::new();
-        let mut rest: VecDeque<Piece> = inos.into_iter().map(|ino| (ino, ALL, false)).collect();
-        while let Some(piece) = rest.pop_front() {
-            if self.split(&piece, &mut rest) {
-                continue;
-            }
-            let (this, (ino, range, _)) = (Arc::clone(&self), piece.clone());
-            let mut work = Box::pin(spawn(async move { this.kernel.forget_pages(ino, Some(range)).await }));
+        for ino in inos {
+            let this = Arc::clone(&self);
+            let mut work = Box::pin(spawn(async move { this.kernel.forget_pages(ino, None).await }));
             if timer::timeout(PATIENCE, work.as_mut()).await.is_err() {
                 late.push(work);
-                self.split(&piece, &mut rest);
             }
         }
         for work in late {
@@ -177,19 +168,6 @@ impl Client {
         if let Some(epoch) = restarted {
             self.port.call_later(NOBODY, Request::DropLeases { epoch });
         }
-    }
-
-    /// First what is free of a piece, and all of it when nothing else is left.
-    fn split(&self, (ino, range, is_last): &Piece, rest: &mut VecDeque<Piece>) -> bool {
-        let free = self.files.free_parts(*ino, range);
-        if *is_last || free == std::slice::from_ref(range) {
-            return false;
-        }
-        for part in free {
-            rest.push_front((*ino, part, false));
-        }
-        rest.push_back((*ino, range.clone(), true));
-        true
     }
 
     /// Lets go of everything when the server is silent for too long, for ever.

@@ -119,8 +119,8 @@ pub(crate) struct Lease {
     pub(crate) busy: u32,
     /// Ranges that the kernel may have got pages of while a recall was processed.
     pub(crate) tainted: Vec<Range<u64>>,
-    /// What reads and writes under way are about of the kernel's pages, and whether they are held back.
-    pub(crate) filling: Vec<(Range<u64>, bool)>,
+    /// What held back reads are to fill of the kernel's pages.
+    pub(crate) held: Vec<Range<u64>>,
     /// When pages of the kernel were dropped last: by a recall that ended, or because they were old.
     pub(crate) dropped: Option<std::time::Instant>,
 }

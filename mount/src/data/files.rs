@@ -19,7 +19,6 @@ use super::core::{Core, attr_of, unexpected};
 use super::figures::Figures;
 use super::file::{File, Recalling};
 use super::layout::Map;
-use super::lease::free_parts;
 use super::memory;
 use super::read::adopt;
 use super::server::Server;
@@ -576,15 +575,6 @@ impl<S: Server> Files<S> {
             self.core.weigh_layout(&file);
         }
         stale
-    }
-
-    /// Parts of a range of which the kernel has no page locked, as far as is known here: no read or write of them is under way.
-    #[must_use]
-    pub fn free_parts(&self, ino: Ino, range: &std::ops::Range<u64>) -> Vec<std::ops::Range<u64>> {
-        match self.core.find(ino) {
-            Some(file) => free_parts(range, &file.state().lease.filling),
-            None => vec![range.clone()],
-        }
     }
 
     /// Whether attributes of the inode that came with `leases` may be kept.

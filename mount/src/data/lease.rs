@@ -29,33 +29,25 @@ use crate::lease::{ASK_PAUSE, ASKS_MAX};
 /// Bytes of a page of the kernel, which it reads and keeps whole.
 const PAGE_BYTES: u64 = 4096;
 
-/// A read or write of pages of the kernel, which it has locked meanwhile.
-pub(crate) struct Filling<'a> {
+/// A read that is held back until a recall has ended, with what it fills of the kernel's pages.
+struct Held<'a> {
     file: &'a File,
     range: Range<u64>,
-    /// It is held back until a recall has ended.
-    is_held: bool,
 }
 
-impl<'a> Filling<'a> {
-    /// Notes one that is under way.
-    pub(crate) fn new(file: &'a File, range: Range<u64>) -> Self {
-        Self::note(file, &mut file.state(), range, false)
-    }
-
+impl<'a> Held<'a> {
     /// Notes one, under the state's lock.
-    fn note(file: &'a File, state: &mut State, range: Range<u64>, is_held: bool) -> Self {
-        state.lease.filling.push((range.clone(), is_held));
-        Self { file, range, is_held }
+    fn new(file: &'a File, state: &mut State, range: Range<u64>) -> Self {
+        state.lease.held.push(range.clone());
+        Self { file, range }
     }
 }
 
-impl Drop for Filling<'_> {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
         let mut state = self.file.state();
-        let mine = |other: &(Range<u64>, bool)| other.0 == self.range && other.1 == self.is_held;
-        if let Some(at) = state.lease.filling.iter().position(mine) {
-            state.lease.filling.swap_remove(at);
+        if let Some(at) = state.lease.held.iter().position(|range| *range == self.range) {
+            state.lease.held.swap_remove(at);
         }
     }
 }
@@ -104,7 +96,7 @@ impl<S: Server> Core<S> {
                 match state.lease.recall {
                     Recalling::Shut => {
                         let fills = if how.direct { 0..0 } else { range.clone() };
-                        Some((file.moved.listen(), Filling::note(file, &mut state, fills, true)))
+                        Some((file.moved.listen(), Held::new(file, &mut state, fills)))
                     }
                     Recalling::No | Recalling::Open => {
                         let life = self.server.recalls().life();
@@ -245,7 +237,8 @@ impl<S: Server> Core<S> {
     /// Whether the kernel has nothing of these ranges any more, because reads are held back that it asks them with.
     pub(crate) fn are_held(file: &File, ranges: &[Range<u64>]) -> bool {
         let state = file.state();
-        state.lease.recall == Recalling::Shut && ranges.iter().all(|range| is_covered(range, &held(&state)))
+        state.lease.recall == Recalling::Shut
+            && ranges.iter().all(|range| is_covered(range, &state.lease.held))
     }
 
     /// Lets reads go on that the kernel's answer depends on.
@@ -303,35 +296,8 @@ impl<S: Server> Core<S> {
 
 fn take_tainted(state: &mut State) -> Vec<Range<u64>> {
     let mut tainted = std::mem::take(&mut state.lease.tainted);
-    let held = held(state);
-    tainted.retain(|range| !is_covered(range, &held));
+    tainted.retain(|range| !is_covered(range, &state.lease.held));
     tainted
-}
-
-/// What reads that are held back are to fill of the kernel's pages.
-fn held(state: &State) -> Vec<Range<u64>> {
-    state.lease.filling.iter().filter(|(_, is_held)| *is_held).map(|(range, _)| range.clone()).collect()
-}
-
-/// Parts of `range` of which the kernel has no page locked for one of those.
-pub(crate) fn free_parts(range: &Range<u64>, filling: &[(Range<u64>, bool)]) -> Vec<Range<u64>> {
-    let pages = |(one, _): &(Range<u64>, bool)| {
-        one.start - one.start % PAGE_BYTES..one.end.next_multiple_of(PAGE_BYTES)
-    };
-    let mut taken: Vec<_> = filling.iter().filter(|(one, _)| !one.is_empty()).map(pages).collect();
-    taken.sort_unstable_by_key(|one| one.start);
-    let mut parts = Vec::new();
-    let mut at = range.start;
-    for one in taken.into_iter().take_while(|one| one.start < range.end) {
-        if one.start > at {
-            parts.push(at..one.start);
-        }
-        at = at.max(one.end);
-    }
-    if at < range.end {
-        parts.push(at..range.end);
-    }
-    parts
 }
 
 /// Whether each page of `range` is in one of the `others`.
@@ -357,16 +323,6 @@ fn is_covered(range: &Range<u64>, others: &[Range<u64>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_being_filled_parts_the_rest() {
-        let all = 0..1 << 40;
-        assert_eq!(free_parts(&all, &[(0..0, false), (5..5, true)]), std::slice::from_ref(&all));
-        let filling = [(20_000..20_001, false), (4096..8192, true), (5000..9000, false)];
-        assert_eq!(free_parts(&all, &filling), [0..4096, 12_288..16_384, 20_480..1 << 40]);
-        assert_eq!(free_parts(&(8192..20_480), &filling), std::slice::from_ref(&(12_288..16_384)));
-        assert_eq!(free_parts(&(4096..12_288), &filling), [0..0; 0]);
-    }
 
     #[test]
     fn pages_are_covered_whole() {

@@ -15,7 +15,6 @@ use super::fetch::FetchError;
 use super::file::{File, State};
 use super::files::{Got, ReadMode};
 use super::layout::{Gaps, Map, Want};
-use super::lease::Filling;
 use super::server::Server;
 use crate::cancel::Cancel;
 use crate::cancel::or_cancel;
@@ -46,10 +45,8 @@ impl<S: Server> Core<S> {
         how: ReadMode,
         cancel: Option<&Cancel>,
     ) -> Result<Got, Errno> {
-        let range = offset..offset + out.len() as u64;
-        let _filling = (!how.direct).then(|| Filling::new(file, range.clone()));
         loop {
-            let range = range.clone();
+            let range = offset..offset + out.len() as u64;
             let (_busy, life, held) = self.begin_read(file, range, how, cancel).await?;
             let bytes = self.read_begun(file, offset, out, cancel).await?;
             if !held {

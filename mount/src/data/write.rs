@@ -12,7 +12,7 @@ use flexfs_wire::message::{Caller, Request};
 use super::core::{Core, NOBODY};
 use super::file::{File, Progress, Recalling, State};
 use super::files::WriteMode;
-use super::lease::{Busy, Filling};
+use super::lease::Busy;
 use super::server::Server;
 use crate::cancel::{Cancel, or_cancel};
 
@@ -68,7 +68,6 @@ impl<S: Server> Core<S> {
         if !fits {
             return Err(Errno::EFBIG);
         }
-        let _filling = (!how.direct).then(|| Filling::new(file, offset..offset + data.len() as u64));
         if let Some(errno) = file.state().write_error.take() {
             return Err(errno);
         }

@@ -226,29 +226,6 @@ fn every_read_that_no_lease_holds_is_told() {
     });
 }
 
-/// What the kernel is told to drop first, when all must go: a page that is locked keeps those behind it.
-#[test]
-fn pages_of_a_read_under_way_are_not_free() {
-    run(async {
-        let mount = Rc::new(Mount::new(Arc::new(Model::new(1, 0)), 1 << 20, 1 << 20));
-        let node = mount.create(1);
-        mount.write(node, 0, &pattern(1, 200_000)).await;
-        mount.files.flush(node, None).await.unwrap();
-        let all = 0..1 << 40;
-        assert_eq!(mount.files.free_parts(node.ino, &all), std::slice::from_ref(&all));
-        mount.server.world().away = true;
-        let reader = {
-            let mount = Rc::clone(&mount);
-            spawn(async move { mount.read(node, 131_072, 4096).await })
-        };
-        turns(20).await;
-        assert_eq!(mount.files.free_parts(node.ino, &all), [0..131_072, 135_168..1 << 40]);
-        mount.server.world().away = false;
-        reader.await;
-        assert_eq!(mount.files.free_parts(node.ino, &all), std::slice::from_ref(&all));
-    });
-}
-
 /// This client was cut off while a read waited for a block, and another one has written meanwhile. Who began to read after that waits for
 /// the kernel's page that the first read fills.
 #[test]
