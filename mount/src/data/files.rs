@@ -17,7 +17,7 @@ use super::budget::Budget;
 use super::cache::AGE_EVERY;
 use super::core::{Core, attr_of, unexpected};
 use super::figures::Figures;
-use super::file::{File, Recalling};
+use super::file::{File, Recalling, State};
 use super::layout::Map;
 use super::memory;
 use super::read::adopt;
@@ -189,23 +189,7 @@ impl<S: Server> Files<S> {
     /// An open is over that the server does not know of. What was written goes out with the last one, and then it is `over`: until then
     /// the file must not go.
     pub fn close_here(&self, node: Node, over: impl FnOnce() + 'static) {
-        let Some(file) = self.core.find(node.ino) else { return over() };
-        let is_unsent = {
-            let mut state = file.state();
-            state.end_open();
-            state.opens == 0 && !state.is_clean()
-        };
-        if !is_unsent {
-            self.core.release(file);
-            return over();
-        }
-        let core = Arc::clone(&self.core);
-        drop(flexfs_uring::spawn(async move {
-            // As in `close`.
-            let _ = core.clean(&file, None).await;
-            over();
-            core.release(file);
-        }));
+        self.end_open(node, |state| state.opens == 0, over);
     }
 
     /// Somebody who is about to open a file has found it, with its layout; `leases` came with that, of a call made then.
@@ -286,22 +270,31 @@ impl<S: Server> Files<S> {
     /// The last descriptor of one open went: what is still dirty is flushed, then the open is given back. Comes back at
     /// once; the rest goes on here, on this shard.
     pub fn close(&self, caller: Caller, node: Node) {
-        let close = Request::Close { node, count: 1 };
-        let Some(file) = self.core.find(node.ino) else { return self.core.server.call_later(caller, close) };
-        {
+        let core = Arc::clone(&self.core);
+        self.end_open(
+            node,
+            |_| true,
+            move || core.server.call_later(caller, Request::Close { node, count: 1 }),
+        );
+    }
+
+    /// One open less. What is dirty goes out first where it is `flushed`, and then it is `over`.
+    fn end_open(&self, node: Node, flushed: impl FnOnce(&State) -> bool, over: impl FnOnce() + 'static) {
+        let Some(file) = self.core.find(node.ino) else { return over() };
+        let is_unsent = {
             let mut state = file.state();
             state.end_open();
-            if state.is_clean() {
-                drop(state);
-                self.core.server.call_later(caller, close);
-                return self.core.release(file);
-            }
+            !state.is_clean() && flushed(&state)
+        };
+        if !is_unsent {
+            over();
+            return self.core.release(file);
         }
         let core = Arc::clone(&self.core);
         drop(flexfs_uring::spawn(async move {
             // Whoever closed was answered by the flush before; what comes to light now was logged where it happened.
             let _ = core.clean(&file, None).await;
-            core.server.call_later(caller, close);
+            over();
             core.release(file);
         }));
     }

@@ -327,10 +327,11 @@ impl Remote {
         cancel: Option<&Cancel>,
     ) -> Result<Option<Serial>, Errno> {
         let behind = &self.session.behind;
-        if let Some(made) = behind.before_using(node.ino).filter(|made| behind.is_sent(*made, link.row)) {
-            return Ok(Some(made));
+        match behind.before_using(node.ino) {
+            Some(made) if behind.is_sent(made, link.row) => Ok(Some(made)),
+            Some(made) => or_cancel(behind.wait_for(made), cancel).await.map(|()| None),
+            None => Ok(None),
         }
-        self.wait_made(node, cancel).await.map(|()| None)
     }
 
     /// Makes a call behind a change that was sent on this link, without waiting for its answer. Once more after that if it is refused:
