@@ -535,7 +535,9 @@ impl State {
         if let Some(told) = self.pending.as_ref().map(|pending| &pending.attr) {
             // Writes wait for it: what is unwritten is from before.
             (attr.mode, attr.uid, attr.gid) = (told.mode, told.uid, told.gid);
-            (attr.atime, attr.mtime, attr.ctime) = (told.atime, told.mtime, told.ctime);
+            (attr.atime, attr.mtime) = (told.atime, told.mtime);
+            // A link that was made here since is younger.
+            attr.ctime = attr.ctime.max(told.ctime);
         }
     }
 
@@ -593,6 +595,20 @@ mod tests {
         let mut state = changing();
         state.lease.grant(Leases::ATTR.and(Leases::EXCLUSIVE), (1, Asked::default()), 5);
         assert!(state.learn(&attr(6), 2), "the lease is void");
+    }
+
+    #[test]
+    fn a_link_made_while_a_mode_is_on_its_way_keeps_its_change_time() {
+        let at = |secs| Time { secs, nanos: 0 };
+        let told = Attr { mode: 0o600, ctime: at(5), ..attr(5) };
+        let state = State { pending: Some(Box::new(Pending::new(told))), ..State::default() };
+        let shown = |ctime| {
+            let mut attr = Attr { ctime, nlink: 2, ..attr(5) };
+            state.overlay(&mut attr, 1);
+            (attr.mode, attr.nlink, attr.ctime)
+        };
+        assert_eq!(shown(at(4)), (0o600, 2, at(5)), "the server does not know of the mode");
+        assert_eq!(shown(at(6)), (0o600, 2, at(6)), "the link's");
     }
 
     #[test]
