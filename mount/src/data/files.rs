@@ -459,6 +459,28 @@ impl<S: Server> Files<S> {
         if is_good && !state.is_decorated { state.shown(life) } else { None }
     }
 
+    /// Attributes of a file under a lease that is no exclusive one, and when that was asked for; nothing of the file is on its way
+    /// to the server.
+    #[must_use]
+    pub fn attr_shared(&self, ino: Ino) -> Option<(Attr, Asked)> {
+        let file = self.core.find(ino)?;
+        let (state, life) = (file.state(), self.core.server.recalls().life());
+        let is_quiet = state.is_clean() && state.pending.is_none() && state.changing == 0;
+        let is_good = is_quiet && state.is_true(life) && !state.lease.is_exclusive(life);
+        state.known.filter(|_| is_good && !state.is_decorated).map(|attr| (attr, state.lease.asked))
+    }
+
+    /// They were changed here, where nobody else looks; the server will hear of it.
+    pub fn change_shared(&self, ino: Ino, attr: Attr) {
+        let Some(file) = self.core.find(ino) else { return };
+        let (mut state, life) = (file.state(), self.core.server.recalls().life());
+        if state.is_true(life) && state.version() == attr.version {
+            state.known = Some(attr);
+        } else {
+            state.doubt();
+        }
+    }
+
     /// When the lease was asked for under which this file's attributes are known here: what is answered of them is no newer, and a
     /// recall that was heard since then ends it.
     #[must_use]

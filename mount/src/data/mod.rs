@@ -37,5 +37,5 @@ mod writeback;
 
 pub use figures::Figures;
 pub use files::{Config, Files, Got, OpenInfo, OpenMode, ReadMode, Recalled, WriteMode};
-pub(crate) use pending::apply;
+pub(crate) use pending::{after, apply};
 pub use server::Server;

@@ -35,11 +35,11 @@ impl Vfs {
             let valid = self.attr_valid(&inode, &attr, Grant { leases: Leases::ATTR, asked, own });
             return Ok((attr, valid));
         }
-        let before = (inode.content.doubts(), self.renames());
+        let before = inode.is_dir().then(|| (inode.content.doubts(), self.renames()));
         let (result, grant) = self.call_granted(ctx, Request::GetAttr { node: inode.node }).await;
         match result? {
             Reply::Attr(mut attr) => {
-                if grant.leases.has(Leases::ATTR) {
+                if let Some(before) = before.filter(|_| grant.leases.has(Leases::ATTR)) {
                     inode.content.know_attr(attr, life, before);
                 }
                 self.settle(&inode, &mut attr);
@@ -68,24 +68,24 @@ impl Vfs {
             // What somebody sets wins over what was read before.
             inode.settle_atime(None);
         }
-        let (asked, own) = (self.remote.recalls().asked(), self.own_changes());
-        // Of a file: under a lease that may be older, and be recalled by now.
-        let leased = if inode.is_dir() { Some(asked) } else { self.files.asked(inode.ino()) };
-        if let Some(mut attr) = self.set_attr_behind(ctx, &inode, change).await? {
+        if let Some((mut attr, grant)) = self.set_attr_behind(ctx, &inode, change).await? {
             inode.note_times(&mut attr);
-            let valid = self.attr_valid(
-                &inode,
-                &attr,
-                Grant { leases: Leases::ATTR, asked: leased.unwrap_or_default(), own },
-            );
+            let valid = self.attr_valid(&inode, &attr, grant);
             return Ok((attr, valid));
         }
-        inode.content.doubt_attr();
-        self.note_change([&inode]);
+        let asked = self.remote.recalls().asked();
+        let is_looked_at = inode.is_file() && change.size.is_none() && !self.files.is_ours(inode.ino());
+        inode.doubt_attr();
+        let begun = self.note_change([&inode]);
         let set = self.files.set_attr(ctx.caller, inode.node, change, Some(ctx.cancel)).await;
-        self.note_change([&inode]);
-        inode.content.doubt_attr();
+        let ended = self.note_change([&inode]);
+        // What it is now is told, if nothing else changed meanwhile.
+        let own = if ended == begun + 1 { ended } else { begun };
+        inode.doubt_attr();
         let (mut attr, leases) = set?;
+        if is_looked_at && let Some(home) = self.inodes.home(&inode) {
+            self.want_alone(&home);
+        }
         inode.note_times(&mut attr);
         let valid = self.attr_valid(&inode, &attr, Grant { leases, asked, own });
         Ok((attr, valid))

@@ -32,6 +32,7 @@ use super::known;
 use super::recall::Task;
 use super::state::{Ctx, Grant, Vfs};
 use crate::cancel::or_cancel;
+use crate::data;
 use crate::link::Remote;
 use crate::link::behind::{About, Change};
 
@@ -44,6 +45,7 @@ type Own = (Arc<Inode>, Option<Claim>);
 /// A change on its way.
 struct Told {
     remote: Arc<Remote>,
+    files: Arc<data::Files<Remote>>,
     tasks: Option<Sender<Task>>,
     change: Change,
     at: Time,
@@ -123,7 +125,9 @@ impl Vfs {
         };
         self.files.doubt(child.ino());
         self.note_change([child]);
-        child.content.end();
+        if is_dir {
+            child.content.end();
+        }
         let request = Request::Remove { parent: dir.node, name: name.clone(), dir: is_dir };
         self.tell(ctx.caller, request, change, at.now, (&[place], &[child.node]), None);
         Ok(true)
@@ -225,8 +229,7 @@ impl Vfs {
         let begin = self.begin_own(&about, at.life, [&(Arc::clone(inode), Some(Claim::Made))]);
         let Some(change) = dir.content.link(name, inode.ino(), at, || begin) else { return Ok(None) };
         self.files.doubt(inode.ino());
-        self.note_change([inode]);
-        let own = self.own_changes();
+        let own = self.note_change([inode]);
         (attr.nlink, attr.ctime) = (2, at.now);
         let request = Request::Link { node: inode.node, parent: dir.node, name: name.clone() };
         self.tell(ctx.caller, request, change, at.now, (&[place], &[inode.node]), None);
@@ -234,8 +237,8 @@ impl Vfs {
         Ok(Some((Entry { node: inode.node, attr }, Grant { leases, asked, own })))
     }
 
-    /// Changes attributes here: of a file that is this client's, or of a directory that nobody else looks into. `None`: the
-    /// server is to be asked.
+    /// Changes attributes here: of a file that is this client's or that nobody else caches anything of, or of a directory that
+    /// nobody else looks into. `None`: the server is to be asked.
     ///
     /// # Errors
     /// As `make_behind`.
@@ -244,34 +247,95 @@ impl Vfs {
         ctx: Ctx<'_>,
         inode: &Arc<Inode>,
         change: SetAttr,
-    ) -> Result<Option<Attr>, Errno> {
-        if change.size.is_some() || change.ctime.is_some() || !(inode.is_dir() || inode.is_file()) {
+    ) -> Result<Option<(Attr, Grant)>, Errno> {
+        if change.size.is_some() || change.ctime.is_some() {
             return Ok(None);
         }
-        let alone = if inode.is_dir() { std::slice::from_ref(&inode) } else { &[] };
-        let Some(at) = self.present(ctx, alone).await? else { return Ok(None) };
+        if inode.is_dir() {
+            self.set_attr_of_dir(ctx, inode, change).await
+        } else if !inode.is_file() {
+            Ok(None)
+        } else if let Some(set) = self.set_attr_of_own(ctx, inode, change).await? {
+            Ok(Some(set))
+        } else {
+            self.set_attr_of_found(ctx, inode, change).await
+        }
+    }
+
+    async fn set_attr_of_dir(
+        &self,
+        ctx: Ctx<'_>,
+        inode: &Arc<Inode>,
+        change: SetAttr,
+    ) -> Result<Option<(Attr, Grant)>, Errno> {
+        let (asked, own) = (self.remote.recalls().asked(), self.own_changes());
+        let Some(at) = self.present(ctx, &[inode]).await? else { return Ok(None) };
         if !inode.is_plain(at.life) {
             return Ok(None);
-        }
-        if inode.is_file() {
-            let (node, tasks) = (inode.node, self.tasks.get().cloned());
-            let (remote, nodeid) = (Arc::clone(&self.remote), inode.nodeid);
-            let lost = move |errno| {
-                report(&remote, &[], &[node], errno);
-                if let Some(tasks) = tasks {
-                    drop(tasks.send(Task::Lost { nodeid, name: None }));
-                }
-            };
-            return Ok(self.files.set_attr_here(ctx.caller, node, &change, lost));
         }
         let about = About { whole_dirs: true, ..about(&[], &[inode.node]) };
         let begin = || self.remote.behind().begin(&about);
         let Some((attr, begun)) = inode.content.set_attr(&change, at, begin) else { return Ok(None) };
+        self.tell_attr(ctx.caller, inode, change, begun, at.now);
+        Ok(Some((attr, Grant { leases: Leases::ATTR, asked, own })))
+    }
+
+    /// Of a file that this client has exclusively.
+    async fn set_attr_of_own(
+        &self,
+        ctx: Ctx<'_>,
+        inode: &Arc<Inode>,
+        change: SetAttr,
+    ) -> Result<Option<(Attr, Grant)>, Errno> {
+        // First: the lease may be older than the call, and be recalled by now.
+        let Some(asked) = self.files.asked(inode.ino()) else { return Ok(None) };
+        let own = self.own_changes();
+        let Some(at) = self.present(ctx, &[]).await? else { return Ok(None) };
+        if !inode.is_plain(at.life) {
+            return Ok(None);
+        }
+        let (node, tasks) = (inode.node, self.tasks.get().cloned());
+        let (remote, nodeid) = (Arc::clone(&self.remote), inode.nodeid);
+        let lost = move |errno| {
+            report(&remote, &[], &[node], errno);
+            if let Some(tasks) = tasks {
+                drop(tasks.send(Task::Lost { nodeid, name: None }));
+            }
+        };
+        let attr = self.files.set_attr_here(ctx.caller, node, &change, lost);
+        Ok(attr.map(|attr| (attr, Grant { leases: Leases::ATTR, asked, own })))
+    }
+
+    /// Of a file that was only looked at or read (`chmod -R`, `cp -p` onto what is there), by its one name, in a directory that nobody
+    /// else looks into.
+    async fn set_attr_of_found(
+        &self,
+        ctx: Ctx<'_>,
+        inode: &Arc<Inode>,
+        change: SetAttr,
+    ) -> Result<Option<(Attr, Grant)>, Errno> {
+        let Some(home) = self.inodes.home(inode) else { return Ok(None) };
+        let Some(at) = self.present(ctx, &[&home]).await? else { return Ok(None) };
+        let told = self.files.attr_shared(inode.ino()).or_else(|| self.told(inode));
+        let told = told.filter(|(attr, _)| attr.nlink == 1 && inode.is_plain(at.life));
+        let Some((mut attr, asked)) = told else { return Ok(None) };
+        let about = About { dirs: [Some(home.node), None], ..about(&[], &[inode.node]) };
+        let begin = || self.remote.behind().begin(&about);
+        let begun = home.content.change_found(inode.name(), inode.ino(), at.life, begin);
+        let Some(begun) = begun else { return Ok(None) };
+        let now = data::after(at.now, &attr);
+        data::apply(&mut attr, &change, now);
+        let own = self.note_change([inode]);
+        self.files.change_shared(inode.ino(), attr);
+        self.tell_attr(ctx.caller, inode, change, begun, now);
+        Ok(Some((attr, Grant { leases: Leases::ATTR, asked, own })))
+    }
+
+    fn tell_attr(&self, caller: Caller, inode: &Arc<Inode>, change: SetAttr, begun: Change, at: Time) {
         let request = Request::SetAttr { node: inode.node, change };
-        let mut told = self.told_of(begun, at.now, &[], &[inode.node]);
+        let mut told = self.told_of(begun, at, &[], &[inode.node]);
         told.places.push((Arc::clone(inode), None));
-        drop(spawn(told.send(ctx.caller, request, None)));
-        Ok(Some(attr))
+        drop(spawn(told.send(caller, request, None)));
     }
 
     /// How a change finds things, if it may be sent behind: nobody else looks into these directories. Waits for room.
@@ -329,6 +393,7 @@ impl Vfs {
     fn told_of(&self, change: Change, at: Time, places: &[Place<'_>], nodes: &[Node]) -> Told {
         Told {
             remote: Arc::clone(&self.remote),
+            files: Arc::clone(&self.files),
             tasks: self.tasks.get().cloned(),
             change,
             at,
@@ -359,9 +424,13 @@ impl Told {
 
     fn lose(&self, errno: Errno) {
         report(&self.remote, &self.places, &self.nodes, errno);
+        self.nodes.iter().for_each(|node| self.files.doubt(node.ino));
         for (dir, name) in &self.places {
-            // What is in it is asked for from now on.
-            dir.content.end();
+            // What is in it, and what it is, is asked for from now on.
+            if dir.is_dir() {
+                dir.content.end();
+            }
+            dir.set_told(None);
             if let Some(tasks) = &self.tasks {
                 // The receiver lives as long as the process.
                 drop(tasks.send(Task::Lost { nodeid: dir.nodeid, name: name.clone() }));

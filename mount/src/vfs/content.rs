@@ -527,6 +527,20 @@ impl Content {
         Some((attr, begun))
     }
 
+    /// Changes the inode that was found under this name, where nobody else caches anything of it.
+    pub(crate) fn change_found<T>(
+        &self,
+        name: u64,
+        ino: Ino,
+        life: u64,
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let state = self.state();
+        let is_found = |child: &Child| child.ino == ino && child.claim == Some(Claim::Found);
+        state.sure(name, life).filter(is_found)?;
+        begin()
+    }
+
     fn is_free(&self, state: &State, name: &Name, replaces: Option<Ino>, life: u64) -> bool {
         match replaces {
             Some(ino) => state.sure(known::hash(name), life).is_some_and(|child| child.ino == ino),
@@ -676,10 +690,19 @@ mod tests {
         assert_eq!(found(&content, &a), Some((Ino(8), Some(Claim::Found))));
         assert_eq!((found(&content, &b), content.child(known::hash(&c))), (None, None), "changed meanwhile");
         assert!(!content.lacks(&b, 3) && content.lacks(&Name::new(b"d").unwrap(), 3));
+        let change =
+            |name, ino, life| content.change_found(known::hash(name), Ino(ino), life, begun).is_some();
+        assert!(change(&a, 8, 3));
+        assert!(
+            ![(&a, 9, 3), (&a, 8, 4), (&b, 9, 3)]
+                .into_iter()
+                .any(|(name, ino, life)| change(name, ino, life))
+        );
         // Somebody else came in between.
         let doubts = content.gather(3);
         assert!(!content.is_alone(3) && found(&content, &a).is_none());
         content.share();
+        assert!(!change(&a, 8, 3));
         content.list(&a, Ino(8), true);
         assert!(!content.gathered(3, (dir, 7), doubts, || true) && !content.is_alone(3));
         let doubts = content.gather(3);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use flexfs_wire::attr::{Attr, S_IFDIR, S_IFMT, S_IFREG, S_ISGID};
 use flexfs_wire::errno::Errno;
@@ -43,10 +43,10 @@ pub struct Inode {
     /// Ranges of its pages that are being dropped.
     dropping: AtomicU32,
     state: Mutex<State>,
-    /// What is known of the content of this directory.
-    pub(crate) content: Content,
+    /// What is known of the content of this directory. Most inodes are files: they do without.
+    pub(crate) content: LazyLock<Box<Content>>,
     /// Names of this directory that the kernel may know.
-    pub(crate) names: Known,
+    pub(crate) names: LazyLock<Box<Known>>,
     /// Whether its files are opened when they were found.
     pub(crate) appetite: Appetite,
     /// Whether files are written here that nobody reads.
@@ -106,8 +106,8 @@ impl Inode {
             changes_told: AtomicU64::new(0),
             dropping: AtomicU32::new(0),
             state: Mutex::default(),
-            content: Content::default(),
-            names: Known::default(),
+            content: LazyLock::new(Box::default),
+            names: LazyLock::new(Box::default),
             appetite: Appetite::default(),
             streams: Streams::default(),
         }
@@ -152,6 +152,13 @@ impl Inode {
     pub(crate) fn set_place(&self, parent: Ino, name: u64) {
         self.set_parent(parent);
         self.name.store(name, Ordering::Relaxed);
+    }
+
+    /// The server is about to change its attributes, or just did (see [`Content::doubt_attr`]).
+    pub(crate) fn doubt_attr(&self) {
+        if self.is_dir() {
+            self.content.doubt_attr();
+        }
     }
 
     /// Somebody else changed the file. The number of the change, for `pages_dropped`.

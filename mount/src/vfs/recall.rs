@@ -171,7 +171,7 @@ impl Listener for Ear {
             if recall.keep != Keep::All {
                 self.vfs.files.ask(recall.ino);
             }
-            if let Some(dir) = self.vfs.inodes.known(recall.ino) {
+            if let Some(dir) = self.vfs.inodes.known(recall.ino).filter(|inode| inode.is_dir()) {
                 if recall.keep != Keep::All {
                     dir.content.share();
                 }
@@ -311,8 +311,11 @@ impl Vfs {
                 later.push(ino);
                 continue;
             }
+            if self.inodes.is_known(ino) {
+                continue;
+            }
             recalls.begin_giving_back(ino);
-            // Looked up again meanwhile, it stays; what was granted since does not count.
+            // Looked up meanwhile, it stays; what was granted since does not count.
             if self.inodes.known(ino).is_some() {
                 recalls.note(ino);
             } else {
@@ -635,8 +638,8 @@ impl Recaller {
 
     fn forget_names(&self) {
         if self.kernel.forget_names() == Told::Yes {
-            for inode in self.vfs.inodes.all() {
-                inode.names.clear();
+            for dir in self.vfs.inodes.all().iter().filter(|inode| inode.is_dir()) {
+                dir.names.clear();
             }
         }
     }

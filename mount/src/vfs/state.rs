@@ -185,8 +185,11 @@ impl Vfs {
             if let Some(inode) = self.inodes.forget(one.nodeid, one.lookups) {
                 self.forgotten.note(inode.node, inode.parent());
                 // Listed by this client, and never asked for by the kernel.
-                let mut left = if inode.is_dir() { inode.content.take_children() } else { Vec::new() };
-                left.append(&mut inode.content.take_ahead());
+                let mut left = Vec::new();
+                if inode.is_dir() {
+                    left = inode.content.take_children();
+                    left.append(&mut inode.content.take_ahead());
+                }
                 left.retain(|ino| !self.inodes.is_known(*ino));
                 left.push(inode.ino());
                 if let Some(dir) = self.inodes.home(&inode) {
@@ -213,7 +216,7 @@ impl Vfs {
         let nodes = if is_change { request.nodes() } else { [None; 2] };
         let changed = nodes.map(|node| node.and_then(|node| self.inodes.known(node.ino)));
         let doubt = || {
-            changed.iter().flatten().for_each(|inode| inode.content.doubt_attr());
+            changed.iter().flatten().for_each(|inode| inode.doubt_attr());
             if is_change {
                 self.note_change(changed.iter().flatten());
             }

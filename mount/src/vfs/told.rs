@@ -21,11 +21,13 @@ impl Vfs {
     }
 
     /// This mount is about to change these, or just did: what was told, and what is on its way, may be from before.
-    pub(super) fn note_change<I: Borrow<Arc<Inode>>>(&self, changed: impl IntoIterator<Item = I>) {
-        self.own_changes.fetch_add(1, Ordering::SeqCst);
+    /// Returns how many there were by then, this one included.
+    pub(super) fn note_change<I: Borrow<Arc<Inode>>>(&self, changed: impl IntoIterator<Item = I>) -> u64 {
+        let before = self.own_changes.fetch_add(1, Ordering::SeqCst);
         for inode in changed {
             inode.borrow().set_told(None);
         }
+        before + 1
     }
 
     /// The server told them under a lease.

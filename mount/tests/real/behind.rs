@@ -149,13 +149,28 @@ fn what_was_there_before(transport: Transport) {
         (8..30).for_each(|index| fs::remove_file(mover.join(format!("file-{index}"))).unwrap());
         fs::rename(mover.join("file-30"), moved).unwrap();
         File::create_new(mover.join("file-30")).unwrap();
+        for index in 0..8 {
+            let file = mover.join(format!("file-{index}"));
+            set(&file, index);
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o700 + u32::try_from(index).unwrap());
+        }
     });
     let is_behind = soon(Duration::from_secs(3), || working.is_finished());
     let behind = cluster.link_figure(cluster.mnt(), "behind");
     meta.signal(Signal::CONT);
     working.join().unwrap();
-    assert!(is_behind && behind >= 24, "{behind} changes behind, all: {is_behind}");
+    // Owner, mode and times of each of the eight.
+    assert!(is_behind && behind >= 24 + 3 * 8, "{behind} changes behind, all: {is_behind}");
     assert_eq!(fs::metadata(other.join("old/moved")).unwrap().size(), 3);
+    for file in &old[..8] {
+        let name = file.strip_prefix(cluster.mnt()).unwrap();
+        let seen = [cluster.mnt(), &other].map(|mnt| {
+            let found = fs::metadata(mnt.join(name)).unwrap();
+            ((found.mode(), found.uid(), found.gid()), found.mtime(), (found.ctime(), found.ctime_nsec()))
+        });
+        assert_eq!(seen[0], seen[1], "{name:?} here and at the other mount");
+        assert!(seen[0].1 < SET_BEFORE);
+    }
     let names = |mnt: &Path| fs::read_dir(mnt.join("old")).unwrap().count();
     assert_eq!(names(cluster.mnt()), names(&other));
     cluster.as_made_by_up();
