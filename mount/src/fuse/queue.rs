@@ -261,7 +261,11 @@ async fn run(
         _ => None,
     };
     let ctx = Ctx { caller: Caller { uid: header.uid, gid: header.gid }, cancel: &seat.cancel };
-    dispatch::run(&line.service.vfs, ctx, seat, header.nodeid, operation, payload).await
+    let vfs = &line.service.vfs;
+    // Nobody waits for a release, and for a lock only its holder.
+    let is_hurried = !matches!(operation, Operation::Release { .. } | Operation::SetLock { wait: true, .. });
+    let work = dispatch::run(vfs, ctx, seat, header.nodeid, operation, payload);
+    if is_hurried { vfs.hurrying(work).await } else { work.await }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use event_listener::{Event, Listener as _};
+use event_listener::{Event, EventListener, Listener as _};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::Ino;
 use flexfs_wire::seal::Node;
@@ -60,9 +60,17 @@ pub struct Behind {
     state: Mutex<State>,
     /// Changes on their way: most calls look at nothing else.
     count: AtomicUsize,
-    /// One was answered.
-    moved: Event,
+    /// There is room for one more.
+    freed: Event,
+    /// Programs that wait for some of them, so that none is held back to go out with others.
+    waited: AtomicUsize,
+    /// One of those began to.
+    hurry: Event,
 }
+
+/// Somebody waits; see [`Behind::hurry`].
+#[derive(Debug)]
+pub struct Hurry(Arc<Behind>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -72,6 +80,8 @@ struct State {
     places: HashMap<Ino, Place>,
     /// The last change of a name.
     names: HashMap<(Ino, u64), u64>,
+    /// Who waits for all up to a serial.
+    waiting: BTreeMap<u64, Arc<Event>>,
     /// A restarted server is being told what is on its way: nothing begins that it would not hear of.
     shut: bool,
     failed: HashMap<Ino, Errno>,
@@ -143,17 +153,22 @@ impl Behind {
 
     fn end(&self, serial: u64) {
         let mut state = self.state();
+        let was_full = state.is_full();
         let waiting = state.open.remove(&serial).and_then(|open| open.waiting);
+        let passed = state.take_passed();
         if state.open.is_empty() {
             state.places.clear();
             state.names.clear();
         }
         self.count.store(state.open.len(), Ordering::SeqCst);
+        let is_freed = was_full && !state.is_full();
         drop(state);
-        if let Some(waiting) = waiting {
-            waiting.notify(usize::MAX);
+        for event in waiting.into_iter().chain(passed.into_values()) {
+            event.notify(usize::MAX);
         }
-        self.moved.notify(usize::MAX);
+        if is_freed {
+            self.freed.notify(usize::MAX);
+        }
     }
 
     /// Changes on their way.
@@ -203,26 +218,56 @@ impl Behind {
         self.state().shut = false;
     }
 
+    /// A program waits for changes on their way, as long as this is kept: they go out at once.
+    pub fn hurry(self: &Arc<Self>) -> Hurry {
+        self.waited.fetch_add(1, Ordering::SeqCst);
+        self.hurry.notify(usize::MAX);
+        Hurry(Arc::clone(self))
+    }
+
+    /// Does something that a program asked for: from when it cannot be answered at once, the program waits.
+    pub async fn hurrying<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
+        let mut work = std::pin::pin!(work);
+        let mut hurry = None;
+        std::future::poll_fn(|cx| {
+            let polled = work.as_mut().poll(cx);
+            if polled.is_pending() {
+                hurry.get_or_insert_with(|| self.hurry());
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Whether a program waits.
+    pub fn is_waited(&self) -> bool {
+        self.waited.load(Ordering::SeqCst) > 0
+    }
+
+    /// The next one that begins to.
+    pub fn hurried(&self) -> EventListener {
+        self.hurry.listen()
+    }
+
     /// Waits until all changes up to this one are answered.
     pub async fn wait(&self, serial: Serial) {
-        loop {
-            let moved = self.moved.listen();
-            if !self.state().is_open_to(serial.0) {
-                return;
-            }
-            moved.await;
+        if let Some(passed) = self.passing(serial) {
+            passed.await;
         }
     }
 
     /// The same, on a thread that serves nothing.
     pub fn wait_here(&self, serial: Serial) {
-        loop {
-            let moved = self.moved.listen();
-            if !self.state().is_open_to(serial.0) {
-                return;
-            }
-            moved.wait();
+        if let Some(passed) = self.passing(serial) {
+            passed.wait();
         }
+    }
+
+    /// Tells when all up to this one are answered; `None`: they are.
+    fn passing(&self, serial: Serial) -> Option<EventListener> {
+        let mut state = self.state();
+        // Listening begins under the lock that the end is noted under: it is not missed.
+        state.is_open_to(serial.0).then(|| state.waiting.entry(serial.0).or_default().listen())
     }
 
     /// Waits until this very one is answered.
@@ -241,12 +286,12 @@ impl Behind {
 
     /// Waits until there is room for one more.
     pub async fn room(&self) {
-        loop {
-            let moved = self.moved.listen();
+        while self.state().is_full() {
+            let freed = self.freed.listen();
             if !self.state().is_full() {
                 return;
             }
-            moved.await;
+            freed.await;
         }
     }
 
@@ -269,6 +314,12 @@ impl Behind {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.waited.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -305,6 +356,15 @@ impl State {
     /// The first one on its way.
     fn first(&self) -> u64 {
         self.open.first_key_value().map_or(u64::MAX, |(first, _)| *first)
+    }
+
+    /// Who waited for all up to a serial, and need not any more.
+    fn take_passed(&mut self) -> BTreeMap<u64, Arc<Event>> {
+        if self.waiting.is_empty() {
+            return BTreeMap::new();
+        }
+        let left = self.waiting.split_off(&self.first());
+        std::mem::replace(&mut self.waiting, left)
     }
 
     /// Whether a change up to this one is on its way.
@@ -364,6 +424,44 @@ mod tests {
         assert_eq!(behind.before([Ino(3)]), Some(Serial(2)), "all up to it");
         drop(first);
         assert_eq!((behind.before([Ino(1), Ino(2), Ino(3)]), behind.shut().len()), (None, 0));
+    }
+
+    #[test]
+    fn who_waits_for_all_up_to_one_is_told_when_the_last_of_them_is_answered() {
+        let behind = Arc::new(Behind::default());
+        let [first, second, third] = [2, 3, 4].map(|child| behind.begin(&making(1, child)).unwrap());
+        let mut waits = pin!(behind.wait(Serial(2)));
+        let mut is_over = || waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!is_over());
+        drop(second);
+        assert!(!is_over(), "the first is on its way");
+        drop(first);
+        assert!(is_over() && behind.count() == 1);
+        let mut passed = pin!(behind.wait(Serial(2)));
+        assert!(passed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        drop(third);
+        assert!(behind.state().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_program_waits_from_when_it_is_not_answered_at_once() {
+        let behind = Arc::new(Behind::default());
+        let poll = |work: &mut std::pin::Pin<&mut dyn Future<Output = ()>>| {
+            work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        let mut at_once: std::pin::Pin<&mut dyn Future<Output = ()>> = pin!(behind.hurrying(async {}));
+        assert!(poll(&mut at_once) && !behind.is_waited());
+        let begun = Event::new();
+        let told = behind.hurried();
+        let mut told: std::pin::Pin<&mut dyn Future<Output = ()>> = pin!(told);
+        {
+            let mut late: std::pin::Pin<&mut dyn Future<Output = ()>> = pin!(behind.hurrying(begun.listen()));
+            assert!(!poll(&mut told) && !poll(&mut late));
+            assert!(behind.is_waited() && poll(&mut told));
+            begun.notify(1);
+            assert!(poll(&mut late));
+        }
+        assert!(!behind.is_waited());
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub(crate) struct Pending<W> {
     pub(crate) abandoned: bool,
     /// What an answer changes in what the session holds.
     pub(crate) effect: Effect,
+    /// Nobody waits for it who would not say so (`Behind::hurry`): it may wait a moment for others to go out with.
+    pub(crate) lazy: bool,
     /// Who waits; `None` when nobody does (any more).
     pub(crate) waiter: Option<W>,
 }
@@ -102,6 +104,7 @@ impl<W> Pending<W> {
             waits: matches!(request, Request::Lock { wait: true, .. }),
             abandoned: false,
             effect: Effect::of(request),
+            lazy: matches!(request, Request::Write { .. } | Request::Close { .. } | Request::GiveBack { .. }),
             waiter,
         }
     }
@@ -128,11 +131,13 @@ pub(crate) struct Ledger<W> {
     /// Ids of calls the server remembers.
     once: BTreeSet<RequestId>,
     queue: VecDeque<RequestId>,
+    /// Of those in the queue, lazy ones.
+    lazy: usize,
 }
 
 impl<W> Default for Ledger<W> {
     fn default() -> Self {
-        Self { pending: BTreeMap::new(), once: BTreeSet::new(), queue: VecDeque::new() }
+        Self { pending: BTreeMap::new(), once: BTreeSet::new(), queue: VecDeque::new(), lazy: 0 }
     }
 }
 
@@ -142,6 +147,7 @@ impl<W> Ledger<W> {
         if call.once {
             self.once.insert(id);
         }
+        self.lazy += usize::from(call.lazy);
         self.pending.insert(id, call);
         self.queue.push_back(id);
     }
@@ -151,10 +157,13 @@ impl<W> Ledger<W> {
         while let Some(id) = self.queue.pop_front() {
             // Calls that were withdrawn are still in the queue.
             if let Some(call) = self.pending.get_mut(&id) {
+                self.lazy = self.lazy.saturating_sub(usize::from(call.lazy));
                 call.sent = true;
                 return self.pending.get(&id).map(|call| (id, call));
             }
         }
+        // Withdrawn ones were counted.
+        self.lazy = 0;
         None
     }
 
@@ -184,6 +193,9 @@ impl<W> Ledger<W> {
     /// The link broke: everything is to be sent again, in order of id.
     pub(crate) fn handle_broken(&mut self) {
         self.queue = self.pending.keys().copied().collect();
+        // After a break nothing is held back.
+        self.pending.values_mut().for_each(|call| call.lazy = false);
+        self.lazy = 0;
     }
 
     /// The server came back and all that was ever answered is durable: that is what a `Sync` waits for. Its `up_to` is a
@@ -243,6 +255,12 @@ impl<W> Ledger<W> {
         !self.queue.is_empty()
     }
 
+    /// Whether all that is to be sent are calls that may wait, fewer than `most` of them.
+    pub(crate) fn may_wait(&self, most: usize) -> bool {
+        // What was withdrawn is still in the queue, and counts on both sides or as urgent.
+        self.queue.len() == self.lazy && self.lazy < most
+    }
+
     fn end(&mut self, judge: impl Fn(&Pending<W>) -> Option<Result<Reply, Errno>>) -> Vec<Ended<W>> {
         let judged: Vec<_> =
             self.pending.iter().filter_map(|(id, call)| judge(call).map(|result| (*id, result))).collect();
@@ -290,6 +308,22 @@ mod tests {
 
     fn results(ended: Vec<Ended<u64>>) -> Vec<(u64, Result<Reply, Errno>)> {
         ended.into_iter().map(|ended| (ended.waiter, ended.result)).collect()
+    }
+
+    #[test]
+    fn what_nobody_waits_for_may_wait_until_there_are_many_or_something_urgent() {
+        let mut lazy = ledger(&[close(), close()]);
+        assert!(lazy.may_wait(3) && !lazy.may_wait(2));
+        lazy.handle_call(RequestId(3), Pending::new(&read(), Vec::new(), None, 0, Some(3)));
+        assert!(!lazy.may_wait(10));
+        assert_eq!(sends(&mut lazy), [1, 2, 3]);
+        lazy.handle_call(RequestId(4), Pending::new(&close(), Vec::new(), None, 0, Some(4)));
+        assert!(lazy.may_wait(10), "only what is not sent counts");
+        lazy.handle_broken();
+        assert!(!lazy.may_wait(10), "all of it was kept for long");
+        assert_eq!(sends(&mut lazy), [1, 2, 3, 4]);
+        lazy.handle_call(RequestId(5), Pending::new(&close(), Vec::new(), None, 0, Some(5)));
+        assert!(lazy.may_wait(10));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
+use std::time::Instant;
 
 use event_listener::Event;
 use flexfs_wire::errno::Errno;
@@ -45,6 +46,24 @@ pub(crate) struct Link {
     failing: Cell<bool>,
     /// Wakes the sending half.
     sender: RefCell<Option<Waker>>,
+    /// It holds calls back that nobody waits for.
+    held: Cell<Option<Hold>>,
+}
+
+/// Calls that nobody waits for are held back until then, or until there are so many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hold {
+    pub(crate) until: Instant,
+    pub(crate) most: usize,
+}
+
+/// Ends a [`Hold`].
+pub(crate) struct Held<'a>(&'a Link);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.set(None);
+    }
 }
 
 impl Link {
@@ -74,6 +93,7 @@ impl Link {
             up: Cell::new(false),
             failing: Cell::new(false),
             sender: RefCell::new(None),
+            held: Cell::new(None),
         })
     }
 
@@ -113,7 +133,8 @@ impl Link {
         waiter: Option<Rc<Waiter>>,
     ) -> Result<RequestId, Errno> {
         let body = encode_call(&call).map_err(|_| Errno::E2BIG)?;
-        let pending = Pending::new(&call.request, body, payload, self.session.era(), waiter);
+        let mut pending = Pending::new(&call.request, body, payload, self.session.era(), waiter);
+        pending.lazy |= call.told.is_some();
         let marks = &self.session.marks;
         let id = if pending.is_once() { marks.take_once(self.row) } else { marks.take() };
         if let Some(waiter) = &pending.waiter
@@ -127,7 +148,9 @@ impl Link {
         add(&lane.calls, 1);
         lane.in_flight.store(ledger.count() as u64, Ordering::Relaxed);
         drop(ledger);
-        self.wake_sender();
+        if !self.holds_back() {
+            self.wake_sender();
+        }
         Ok(id)
     }
 
@@ -201,7 +224,7 @@ impl Link {
         }
     }
 
-    fn measure(&self, began: std::time::Instant) {
+    fn measure(&self, began: Instant) {
         let micros = flexfs_uring::clock::now().duration_since(began).as_micros();
         let sample = u64::try_from(micros).unwrap_or(u64::MAX);
         let rtt = &self.lane().rtt_us;
@@ -267,6 +290,19 @@ impl Link {
         if !sender.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *sender = Some(waker.clone());
         }
+    }
+
+    /// Holds calls back, as long as the result is kept.
+    pub(crate) fn hold(&self, hold: Hold) -> Held<'_> {
+        self.held.set(Some(hold));
+        Held(self)
+    }
+
+    /// Whether all that is to be sent may wait for more.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.held.get().is_some_and(|hold| {
+            self.ledger.borrow().may_wait(hold.most) && flexfs_uring::clock::now() < hold.until
+        })
     }
 
     fn wake_sender(&self) {

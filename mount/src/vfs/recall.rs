@@ -42,6 +42,7 @@ use super::state::Vfs;
 use super::watched::Watched;
 use crate::data::Recalled;
 use crate::link::Listener;
+use crate::link::behind::Hurry;
 
 /// The client itself.
 pub(super) const NOBODY: Caller = Caller { uid: 0, gid: 0 };
@@ -138,6 +139,8 @@ pub struct Progress {
     at: usize,
     /// Times its file was shut; 0 before its pages were dropped.
     rounds: u32,
+    /// Another client waits: nothing is held back meanwhile.
+    _hurry: Option<Arc<Hurry>>,
 }
 
 /// Takes recalls on shards; what may wait is passed on.
@@ -423,7 +426,8 @@ impl Recaller {
                     }
                     match task {
                         Task::Recalls(recalls) => {
-                            self.recall_all(Progress { recalls, ..Progress::default() })
+                            let hurry = Some(Arc::new(self.vfs.remote.behind().hurry()));
+                            self.recall_all(Progress { recalls, _hurry: hurry, ..Progress::default() })
                         }
                         Task::Resume(progress) => self.recall_all(progress),
                         Task::Forget { nodeid, range, done } => {

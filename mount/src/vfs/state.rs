@@ -201,6 +201,11 @@ impl Vfs {
         }
     }
 
+    /// Does what a program asked for, which may wait for it.
+    pub(crate) async fn hurrying<F: Future>(&self, work: F) -> F::Output {
+        self.remote.behind().hurrying(work).await
+    }
+
     /// Asks the server.
     pub(crate) async fn call(&self, ctx: Ctx<'_>, request: Request) -> Result<Reply, Errno> {
         if matches!(request, Request::Lock { .. }) {

@@ -534,7 +534,8 @@ impl Filesystem for Fallback {
             Ok(lock) => lock,
             Err(errno) => return reply.error(code(errno)),
         };
-        self.post(
+        // For a lock it waits for the holder only.
+        self.post_patient(
             req,
             move |at| async move {
                 dispatch::set_lock(&at.vfs, at.ctx(), &at.seat, ino.0, (fh.0, lock, sleep)).await

@@ -57,9 +57,27 @@ impl At {
 }
 
 impl Fallback {
+    /// As `post_patient`, for what a program waits for.
+    pub(super) fn post<T, F, Fut>(
+        &self,
+        req: &Request,
+        operation: F,
+        done: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) where
+        T: 'static,
+        F: FnOnce(At) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, Errno>> + 'static,
+    {
+        let hurrying = |at: At| async move {
+            let vfs = Arc::clone(&at.vfs);
+            vfs.hurrying(operation(at)).await
+        };
+        self.post_patient(req, hurrying, done);
+    }
+
     /// Runs an operation on a shard and passes its outcome on. If the shard has ended, `done` is dropped, and with it
     /// the reply, which then is EIO.
-    pub(super) fn post<T, F, Fut>(
+    pub(super) fn post_patient<T, F, Fut>(
         &self,
         req: &Request,
         operation: F,
