@@ -148,6 +148,7 @@ impl Vfs {
             parent.content.add(name);
         }
         let is_named = name.is_some();
+        let _changing = parent.begin_changing();
         let made = self.call_entry(ctx, Request::Make { parent: parent.node, name, make }).await;
         if made.is_ok() && is_named {
             self.want_alone(parent);

@@ -42,6 +42,8 @@ pub struct Inode {
     changes_told: AtomicU64,
     /// Ranges of its pages that are being dropped.
     dropping: AtomicU32,
+    /// Names in this directory that the server is changing for programs here: the kernel holds its lock meanwhile.
+    changing: AtomicU32,
     state: Mutex<State>,
     /// What is known of the content of this directory. Most inodes are files: they do without.
     pub(crate) content: LazyLock<Box<Content>>,
@@ -94,6 +96,16 @@ pub(crate) struct Owner {
     pub(crate) fh: u64,
 }
 
+/// See [`Inode::begin_changing`].
+#[derive(Debug)]
+pub(crate) struct Changing(Arc<Inode>);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.changing.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Inode {
     fn new(nodeid: u64, node: Node, kind: u32) -> Self {
         Self {
@@ -105,6 +117,7 @@ impl Inode {
             changes_seen: AtomicU64::new(0),
             changes_told: AtomicU64::new(0),
             dropping: AtomicU32::new(0),
+            changing: AtomicU32::new(0),
             state: Mutex::default(),
             content: LazyLock::new(Box::default),
             names: LazyLock::new(Box::default),
@@ -179,6 +192,17 @@ impl Inode {
     /// It has been.
     pub(crate) fn end_dropping(&self) {
         self.dropping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The server is asked to change names in this directory, as long as the result is kept.
+    pub(crate) fn begin_changing(self: &Arc<Self>) -> Changing {
+        self.changing.fetch_add(1, Ordering::SeqCst);
+        Changing(Arc::clone(self))
+    }
+
+    /// Whether the kernel holds the directory's lock until the server has changed a name in it.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.changing.load(Ordering::SeqCst) > 0
     }
 
     /// Whether the kernel may hold pages that are no longer the file's.

@@ -97,6 +97,7 @@ impl Vfs {
         if let Some(removing) = &removing {
             self.tell_opens(removing).await;
         }
+        let _changing = parent.begin_changing();
         self.doubt_child(&parent, &name);
         let removed =
             self.call_done(ctx, Request::Remove { parent: parent.node, name: name.clone(), dir }).await;
@@ -146,6 +147,7 @@ impl Vfs {
         if let Some(removing) = &removing {
             self.tell_opens(removing).await;
         }
+        let _changing = [parent.begin_changing(), new_parent.begin_changing()];
         new_parent.content.add(&target.1);
         self.doubt_child(&parent, &source.1);
         self.doubt_child(&new_parent, &target.1);
@@ -215,6 +217,7 @@ impl Vfs {
         if let Some((entry, grant)) = self.link_behind(ctx, &inode, (&parent, &name)).await? {
             return self.found(Some((&parent, &name)), &entry, grant);
         }
+        let _changing = parent.begin_changing();
         parent.content.add(&name);
         self.files.doubt(inode.ino());
         if let Some(home) = self.inodes.home(&inode) {

@@ -11,7 +11,7 @@
 //!    file (`data::lease`), nor does the server make them: so `INVAL_INODE` with pages ends. The last READs are held back; an
 //!    `INVAL_INODE` that meets their pages is left behind, because these pages are not filled yet.
 //! 4. A name cannot be dropped (`INVAL_ENTRY`) while a process waits for an answer in that directory, and that answer may
-//!    wait for another client's, which waits for ours. So after [`PATIENCE`] all names of this mount are declared old
+//!    wait for another client's, which waits for ours. So after [`PATIENCE`], less where we know of one that waits, all names of this mount are declared old
 //!    instead (`INC_EPOCH`, Linux 6.16), which takes no lock; the kernel then looks each up again when it is used.
 //!    Without `INC_EPOCH` it is given no name to keep.
 //! 5. What is on its way to the kernel when a recall comes: the kernel drops attributes that were asked for before an
@@ -48,6 +48,9 @@ use crate::link::behind::Hurry;
 pub(super) const NOBODY: Caller = Caller { uid: 0, gid: 0 };
 /// How long the kernel may take to drop one name, or the pages of one inode.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
+/// The same for a name in a directory in which the server is changing names for a program here: that holds the lock, and may wait for
+/// another client that waits for us.
+const CHANGING_PATIENCE: Duration = Duration::from_millis(2);
 /// How long it may take to drop pages of ranges whose readers are held back.
 const PAGES_PATIENCE: Duration = Duration::from_millis(2);
 /// How long a write waits for its pages to be dropped.
@@ -478,7 +481,7 @@ impl Recaller {
                 && let Some(dir) = self.vfs.inodes.known(recall.ino)
                 && dir.names.has(name)
             {
-                self.forget_name(dir.nodeid, name, &answer);
+                self.forget_name(&dir, name, &answer);
             }
         }
         self.answer(&answer);
@@ -625,7 +628,7 @@ impl Recaller {
 
     /// Drops a name. When that waits for somebody who changes names there, and who may wait for us, all names are declared
     /// old and the recalls answered; this thread goes on when the kernel lets it.
-    fn forget_name(self: &Arc<Self>, dir: u64, name: &Name, answer: &Arc<Answer>) {
+    fn forget_name(self: &Arc<Self>, dir: &Inode, name: &Name, answer: &Arc<Answer>) {
         if answer.given.load(Ordering::SeqCst) {
             return;
         }
@@ -634,9 +637,10 @@ impl Recaller {
             this.forget_names();
             this.answer(&late);
         });
-        self.watched.run(PATIENCE, late, || {
+        let patience = if dir.is_changing() { CHANGING_PATIENCE } else { PATIENCE };
+        self.watched.run(patience, late, || {
             // The kernel may have forgotten it by itself.
-            let _ = self.kernel.forget_name(dir, name);
+            let _ = self.kernel.forget_name(dir.nodeid, name);
         });
     }
 

@@ -42,7 +42,7 @@ impl Watched {
             state.last += 1;
             let id = state.last;
             state.going_on.insert(id, (clock::now() + patience, late));
-            if state.asleep {
+            if state.asleep || patience < LOOK_EVERY {
                 self.awake.notify_one();
             }
             id
@@ -75,11 +75,17 @@ impl Watched {
                 state.going_on.iter().filter(|(_, (until, _))| *until <= now).map(|(id, _)| *id).collect();
             let late: Vec<Late<'_>> =
                 due.iter().filter_map(|id| state.going_on.remove(id)).map(|(_, late)| late).collect();
+            if late.is_empty() {
+                let next =
+                    state.going_on.values().map(|(until, _)| until.saturating_duration_since(now)).min();
+                let pause = next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
+                drop(self.awake.wait_timeout(state, pause));
+                continue;
+            }
             drop(state);
             for late in late {
                 late();
             }
-            std::thread::sleep(LOOK_EVERY);
         }
     }
 
