@@ -167,7 +167,8 @@ impl Vfs {
         self.files.created(entry.node, &entry.attr, grant.leases, grant.asked);
         let found = self.found(place, &entry, grant)?;
         let inode = self.inodes.get(found.nodeid)?;
-        let direct = flags.append || self.expects_stream(&inode, flags);
+        let is_small = place.is_some_and(|(dir, _)| self.expects_small(dir, flags));
+        let direct = flags.append || is_small || self.expects_stream(&inode, flags);
         match self.handles.insert(Handle {
             inode,
             touches_atime: !flags.no_atime,

@@ -144,8 +144,8 @@ impl Vfs {
             let request = Request::Unlock { node, family: owner.family, owner: owner.owner };
             self.remote.call_later(ctx.caller, request);
         }
-        if handle.writer.as_ref().is_some_and(Writer::is_stream) {
-            self.note_stream(&handle.inode);
+        if let Some(writer) = &handle.writer {
+            self.note_written(&handle.inode, writer);
         }
         self.close_passing(node.ino, handle.passed);
         self.close_open(ctx.caller, node, handle.quiet);
@@ -157,11 +157,22 @@ impl Vfs {
         flags.blind && self.inodes.home(inode).is_some_and(|dir| dir.streams.has_some())
     }
 
-    /// A large file was written from front to end, and is closed.
-    fn note_stream(&self, inode: &Inode) {
-        inode.streams.add();
-        if let Some(dir) = self.inodes.home(inode) {
-            dir.streams.add();
+    /// Whether a file that is made there will be small, and not be read soon.
+    pub(super) fn expects_small(&self, dir: &Inode, flags: OpenFlags) -> bool {
+        flags.blind && dir.smalls.has_some() && !dir.appetite.has_some()
+    }
+
+    /// A file that was only written is closed.
+    fn note_written(&self, inode: &Inode, writer: &Writer) {
+        let dir = self.inodes.home(inode);
+        if writer.is_stream() {
+            inode.streams.add();
+            if let Some(dir) = &dir {
+                dir.streams.add();
+            }
+        }
+        if let Some(dir) = dir {
+            dir.smalls.note(writer.farthest());
         }
     }
 

@@ -15,7 +15,7 @@ use flexfs_wire::time::Time;
 use super::appetite::Appetite;
 use super::content::Content;
 use super::known::Known;
-use super::stream::Streams;
+use super::stream::{Smalls, Streams};
 use crate::lease::Asked;
 
 /// What the kernel calls the root of a mount (`FUSE_ROOT_ID`).
@@ -53,6 +53,8 @@ pub struct Inode {
     pub(crate) appetite: Appetite,
     /// Whether files are written here that nobody reads.
     pub(crate) streams: Streams,
+    /// Whether small files are.
+    pub(crate) smalls: Smalls,
 }
 
 /// What changes about an inode.
@@ -123,6 +125,7 @@ impl Inode {
             names: LazyLock::new(Box::default),
             appetite: Appetite::default(),
             streams: Streams::default(),
+            smalls: Smalls::default(),
         }
     }
 

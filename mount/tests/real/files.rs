@@ -20,6 +20,7 @@ both!(
     appending_processes,
     direct,
     streams,
+    small_and_only_written,
     attributes,
     users,
     figures,
@@ -198,6 +199,57 @@ fn streams(transport: Transport) {
     let read = fs::read(path(2)).unwrap();
     assert!(read.len() == 64 * MIB && read.chunks(MIB).all(|chunk| chunk == piece));
     assert!(soon(Duration::from_secs(10), keeps_pages), "it is read");
+    cluster.finish();
+}
+
+/// Where small files are made and not read, the kernel keeps no pages of the next ones: who reads one meanwhile sees all of it.
+fn small_and_only_written(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let other = cluster.second_mount();
+    fs::create_dir(cluster.path("new")).unwrap();
+    let name = |number: u64| format!("new/small-{number}");
+    let make = |number: u64| {
+        let mut file = File::create(cluster.path(name(number))).unwrap();
+        file.write_all(&pattern(number, 5000)).unwrap();
+        file
+    };
+    for number in 0..3 {
+        drop(make(number));
+        // The kernel tells of the last close behind it.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let mut writer = make(3);
+    let reader = File::open(cluster.path(name(3))).unwrap();
+    let mut wanted = pattern(3, 5000);
+    let sees = |wanted: &[u8]| {
+        let mut seen = vec![0; wanted.len() + 10];
+        let bytes = reader.read_at(&mut seen, 0).unwrap();
+        assert!(seen[..bytes] == *wanted, "{bytes} bytes here, not {}", wanted.len());
+        assert!(fs::read(other.join(name(3))).unwrap() == wanted, "at the other mount");
+    };
+    sees(&wanted);
+    writer.write_all(b"and more").unwrap();
+    wanted.extend(b"and more");
+    sees(&wanted);
+    writer.write_all_at(b"changed", 4090).unwrap();
+    wanted[4090..4097].copy_from_slice(b"changed");
+    sees(&wanted);
+    writer.set_len(4095).unwrap();
+    wanted.truncate(4095);
+    sees(&wanted);
+    drop(writer);
+    sees(&wanted);
+    drop(reader);
+    assert_eq!(pages(&cluster.path(name(2))), 0, "nobody has read it");
+    (0..3).for_each(|number| assert!(fs::read(cluster.path(name(number))).unwrap() == pattern(number, 5000)));
+    // Tests beside this one drop the kernel's caches.
+    let mut number = 3;
+    let keeps_pages = || {
+        number += 1;
+        drop(make(number));
+        pages(&cluster.path(name(number))) > 0
+    };
+    assert!(soon(Duration::from_secs(10), keeps_pages), "files are read here");
     cluster.finish();
 }
 
