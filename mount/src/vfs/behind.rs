@@ -248,52 +248,48 @@ impl Vfs {
         inode: &Arc<Inode>,
         change: SetAttr,
     ) -> Result<Option<(Attr, Grant)>, Errno> {
-        if change.size.is_some() || change.ctime.is_some() {
+        if change.size.is_some() || change.ctime.is_some() || !(inode.is_dir() || inode.is_file()) {
             return Ok(None);
         }
-        if inode.is_dir() {
-            self.set_attr_of_dir(ctx, inode, change).await
-        } else if !inode.is_file() {
-            Ok(None)
-        } else if let Some(set) = self.set_attr_of_own(ctx, inode, change).await? {
-            Ok(Some(set))
-        } else {
-            self.set_attr_of_found(ctx, inode, change).await
-        }
-    }
-
-    async fn set_attr_of_dir(
-        &self,
-        ctx: Ctx<'_>,
-        inode: &Arc<Inode>,
-        change: SetAttr,
-    ) -> Result<Option<(Attr, Grant)>, Errno> {
-        let (asked, own) = (self.remote.recalls().asked(), self.own_changes());
-        let Some(at) = self.present(ctx, &[inode]).await? else { return Ok(None) };
+        // Who looks at the name of a file that this client has exclusively asks for its lease.
+        let is_ours = inode.is_file() && self.files.is_ours(inode.ino());
+        let place = if inode.is_dir() { Some(Arc::clone(inode)) } else { self.inodes.home(inode) };
+        let alone = match &place {
+            _ if is_ours => &[][..],
+            Some(dir) => &[dir],
+            None => return Ok(None),
+        };
+        let Some(at) = self.present(ctx, alone).await? else { return Ok(None) };
         if !inode.is_plain(at.life) {
             return Ok(None);
         }
+        Ok(if inode.is_dir() {
+            self.set_attr_of_dir(ctx.caller, inode, change, at)
+        } else {
+            self.set_attr_of_own(ctx.caller, inode, change)
+                .or_else(|| self.set_attr_of_found(ctx.caller, inode, place.as_ref()?, change, at))
+        })
+    }
+
+    fn set_attr_of_dir(
+        &self,
+        caller: Caller,
+        inode: &Arc<Inode>,
+        change: SetAttr,
+        at: Present,
+    ) -> Option<(Attr, Grant)> {
+        let (asked, own) = (self.remote.recalls().asked(), self.own_changes());
         let about = About { whole_dirs: true, ..about(&[], &[inode.node]) };
         let begin = || self.remote.behind().begin(&about);
-        let Some((attr, begun)) = inode.content.set_attr(&change, at, begin) else { return Ok(None) };
-        self.tell_attr(ctx.caller, inode, change, begun, at.now);
-        Ok(Some((attr, Grant { leases: Leases::ATTR, asked, own })))
+        let (attr, begun) = inode.content.set_attr(&change, at, begin)?;
+        self.tell_attr(caller, inode, change, begun, at.now);
+        Some((attr, Grant { leases: Leases::ATTR, asked, own }))
     }
 
     /// Of a file that this client has exclusively.
-    async fn set_attr_of_own(
-        &self,
-        ctx: Ctx<'_>,
-        inode: &Arc<Inode>,
-        change: SetAttr,
-    ) -> Result<Option<(Attr, Grant)>, Errno> {
+    fn set_attr_of_own(&self, caller: Caller, inode: &Arc<Inode>, change: SetAttr) -> Option<(Attr, Grant)> {
         // First: the lease may be older than the call, and be recalled by now.
-        let Some(asked) = self.files.asked(inode.ino()) else { return Ok(None) };
-        let own = self.own_changes();
-        let Some(at) = self.present(ctx, &[]).await? else { return Ok(None) };
-        if !inode.is_plain(at.life) {
-            return Ok(None);
-        }
+        let (asked, own) = (self.files.asked(inode.ino())?, self.own_changes());
         let (node, tasks) = (inode.node, self.tasks.get().cloned());
         let (remote, nodeid) = (Arc::clone(&self.remote), inode.nodeid);
         let lost = move |errno| {
@@ -302,33 +298,31 @@ impl Vfs {
                 drop(tasks.send(Task::Lost { nodeid, name: None }));
             }
         };
-        let attr = self.files.set_attr_here(ctx.caller, node, &change, lost);
-        Ok(attr.map(|attr| (attr, Grant { leases: Leases::ATTR, asked, own })))
+        let attr = self.files.set_attr_here(caller, node, &change, lost)?;
+        Some((attr, Grant { leases: Leases::ATTR, asked, own }))
     }
 
     /// Of a file that was only looked at or read (`chmod -R`, `cp -p` onto what is there), by its one name, in a directory that nobody
     /// else looks into.
-    async fn set_attr_of_found(
+    fn set_attr_of_found(
         &self,
-        ctx: Ctx<'_>,
+        caller: Caller,
         inode: &Arc<Inode>,
+        home: &Inode,
         change: SetAttr,
-    ) -> Result<Option<(Attr, Grant)>, Errno> {
-        let Some(home) = self.inodes.home(inode) else { return Ok(None) };
-        let Some(at) = self.present(ctx, &[&home]).await? else { return Ok(None) };
+        at: Present,
+    ) -> Option<(Attr, Grant)> {
         let told = self.files.attr_shared(inode.ino()).or_else(|| self.told(inode));
-        let told = told.filter(|(attr, _)| attr.nlink == 1 && inode.is_plain(at.life));
-        let Some((mut attr, asked)) = told else { return Ok(None) };
+        let (mut attr, asked) = told.filter(|(attr, _)| attr.nlink == 1)?;
         let about = About { dirs: [Some(home.node), None], ..about(&[], &[inode.node]) };
         let begin = || self.remote.behind().begin(&about);
-        let begun = home.content.change_found(inode.name(), inode.ino(), at.life, begin);
-        let Some(begun) = begun else { return Ok(None) };
+        let begun = home.content.change_found(inode.name(), inode.ino(), at.life, begin)?;
         let now = data::after(at.now, &attr);
         data::apply(&mut attr, &change, now);
         let own = self.note_change([inode]);
         self.files.change_shared(inode.ino(), attr);
-        self.tell_attr(ctx.caller, inode, change, begun, now);
-        Ok(Some((attr, Grant { leases: Leases::ATTR, asked, own })))
+        self.tell_attr(caller, inode, change, begun, now);
+        Some((attr, Grant { leases: Leases::ATTR, asked, own }))
     }
 
     fn tell_attr(&self, caller: Caller, inode: &Arc<Inode>, change: SetAttr, begun: Change, at: Time) {

@@ -11,8 +11,9 @@
 //!    file (`data::lease`), nor does the server make them: so `INVAL_INODE` with pages ends. The last READs are held back; an
 //!    `INVAL_INODE` that meets their pages is left behind, because these pages are not filled yet.
 //! 4. A name cannot be dropped (`INVAL_ENTRY`) while a process waits for an answer in that directory, and that answer may
-//!    wait for another client's, which waits for ours. So after [`PATIENCE`], less where we know of one that waits, all names of this mount are declared old
-//!    instead (`INC_EPOCH`, Linux 6.16), which takes no lock; the kernel then looks each up again when it is used.
+//!    wait for another client's, which waits for ours. So after [`PATIENCE`], less where we know of one that waits, all names of
+//!    this mount are declared old instead (`INC_EPOCH`, Linux 6.16), which takes no lock; the kernel then looks each up again
+//!    when it is used.
 //!    Without `INC_EPOCH` it is given no name to keep.
 //! 5. What is on its way to the kernel when a recall comes: the kernel drops attributes that were asked for before an
 //!    `INVAL_INODE`; a lookup holds its directory until the name is in place. Only an inode that the kernel does not know

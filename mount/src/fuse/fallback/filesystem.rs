@@ -77,7 +77,7 @@ impl Filesystem for Fallback {
         if let Some(itself) = by_handle {
             return self.post(
                 req,
-                move |at| async move {
+                async move |at| {
                     if itself {
                         at.vfs.find_again(at.ctx(), parent).await
                     } else {
@@ -90,7 +90,7 @@ impl Filesystem for Fallback {
         let name = parse_name!(name, reply);
         self.post(
             req,
-            move |at| async move { at.vfs.lookup(at.ctx(), parent, name).await },
+            async move |at| at.vfs.lookup(at.ctx(), parent, name).await,
             answer!(reply, found => looked(reply, &found)),
         );
     }
@@ -102,7 +102,7 @@ impl Filesystem for Fallback {
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.post(
             req,
-            move |at| async move { at.vfs.get_attr(at.ctx(), ino.0).await },
+            async move |at| at.vfs.get_attr(at.ctx(), ino.0).await,
             answer!(reply, (attr, valid) => reply.attr(&ttl(valid), &file_attr(&attr))),
         );
     }
@@ -137,7 +137,7 @@ impl Filesystem for Fallback {
         };
         self.post(
             req,
-            move |at| async move { at.vfs.set_attr(at.ctx(), ino.0, change).await },
+            async move |at| at.vfs.set_attr(at.ctx(), ino.0, change).await,
             answer!(reply, (attr, valid) => reply.attr(&ttl(valid), &file_attr(&attr))),
         );
     }
@@ -145,7 +145,7 @@ impl Filesystem for Fallback {
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         self.post(
             req,
-            move |at| async move { at.vfs.read_link(at.ctx(), ino.0).await },
+            async move |at| at.vfs.read_link(at.ctx(), ino.0).await,
             answer!(reply, target => reply.data(&target)),
         );
     }
@@ -164,7 +164,7 @@ impl Filesystem for Fallback {
         let args = MakeArgs { mode, umask, rdev };
         self.post(
             req,
-            move |at| async move { at.vfs.make_node(at.ctx(), parent.0, name, args).await },
+            async move |at| at.vfs.make_node(at.ctx(), parent.0, name, args).await,
             answer!(reply, found => entry(reply, &found)),
         );
     }
@@ -174,7 +174,7 @@ impl Filesystem for Fallback {
         let args = MakeArgs { mode, umask, rdev: 0 };
         self.post(
             req,
-            move |at| async move { at.vfs.make_dir(at.ctx(), parent.0, name, args).await },
+            async move |at| at.vfs.make_dir(at.ctx(), parent.0, name, args).await,
             answer!(reply, found => entry(reply, &found)),
         );
     }
@@ -183,7 +183,7 @@ impl Filesystem for Fallback {
         let name = parse_name!(name, reply);
         self.post(
             req,
-            move |at| async move { at.vfs.remove(at.ctx(), parent.0, name, false).await },
+            async move |at| at.vfs.remove(at.ctx(), parent.0, name, false).await,
             answer!(reply, () => reply.ok()),
         );
     }
@@ -192,7 +192,7 @@ impl Filesystem for Fallback {
         let name = parse_name!(name, reply);
         self.post(
             req,
-            move |at| async move { at.vfs.remove(at.ctx(), parent.0, name, true).await },
+            async move |at| at.vfs.remove(at.ctx(), parent.0, name, true).await,
             answer!(reply, () => reply.ok()),
         );
     }
@@ -205,7 +205,7 @@ impl Filesystem for Fallback {
         }
         self.post(
             req,
-            move |at| async move { at.vfs.make_symlink(at.ctx(), parent.0, name, target).await },
+            async move |at| at.vfs.make_symlink(at.ctx(), parent.0, name, target).await,
             answer!(reply, found => entry(reply, &found)),
         );
     }
@@ -225,7 +225,7 @@ impl Filesystem for Fallback {
         let flags = flags.bits();
         self.post(
             req,
-            move |at| async move { at.vfs.rename(at.ctx(), source, target, flags).await },
+            async move |at| at.vfs.rename(at.ctx(), source, target, flags).await,
             answer!(reply, () => reply.ok()),
         );
     }
@@ -234,7 +234,7 @@ impl Filesystem for Fallback {
         let name = parse_name!(newname, reply);
         self.post(
             req,
-            move |at| async move { at.vfs.link(at.ctx(), ino.0, newparent.0, name).await },
+            async move |at| at.vfs.link(at.ctx(), ino.0, newparent.0, name).await,
             answer!(reply, found => entry(reply, &found)),
         );
     }
@@ -243,7 +243,7 @@ impl Filesystem for Fallback {
         let flags = request::open_args(flags.0.cast_unsigned(), 0);
         self.post(
             req,
-            move |at| async move { at.vfs.open(at.ctx(), ino.0, flags).await },
+            async move |at| at.vfs.open(at.ctx(), ino.0, flags).await,
             answer!(reply, opened => reply.opened(FileHandle(opened.fh), fopen(&opened))),
         );
     }
@@ -263,7 +263,7 @@ impl Filesystem for Fallback {
         let flags = request::open_args(flags.cast_unsigned(), 0);
         self.post(
             req,
-            move |at| async move { at.vfs.create(at.ctx(), parent.0, name, args, flags).await },
+            async move |at| at.vfs.create(at.ctx(), parent.0, name, args, flags).await,
             answer!(reply, (found, opened) => {
                 let (ttl, attr) = (shorter(&found), file_attr(&found.attr));
                 reply.created(&ttl, &attr, GENERATION, FileHandle(opened.fh), fopen(&opened));
@@ -286,7 +286,7 @@ impl Filesystem for Fallback {
         let args = request::read_args(fh.0, offset, flags.0.cast_unsigned());
         self.post(
             req,
-            move |at| async move {
+            async move |at| {
                 let mut out = vec![0; size];
                 let read = at.vfs.read(at.ctx(), args, &mut out).await?;
                 at.seat.count_read(read);
@@ -313,7 +313,7 @@ impl Filesystem for Fallback {
         let data = data.to_vec();
         self.post(
             req,
-            move |at| async move {
+            async move |at| {
                 let written = at.vfs.write(at.ctx(), args, &data).await?;
                 at.seat.count_written(written);
                 Ok(written)
@@ -325,7 +325,7 @@ impl Filesystem for Fallback {
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         self.post(
             req,
-            move |at| async move {
+            async move |at| {
                 at.seat.note_closing();
                 at.vfs.flush(at.ctx(), fh.0, lock_owner.0).await
             },
@@ -345,17 +345,13 @@ impl Filesystem for Fallback {
     ) {
         self.post(
             req,
-            move |at| async move { at.vfs.release(at.ctx(), fh.0).await },
+            async move |at| at.vfs.release(at.ctx(), fh.0).await,
             answer!(reply, () => reply.ok()),
         );
     }
 
     fn fsync(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.post(
-            req,
-            move |at| async move { at.vfs.fsync(at.ctx(), fh.0).await },
-            answer!(reply, () => reply.ok()),
-        );
+        self.post(req, async move |at| at.vfs.fsync(at.ctx(), fh.0).await, answer!(reply, () => reply.ok()));
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -368,7 +364,7 @@ impl Filesystem for Fallback {
     fn readdir(&self, req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         self.post(
             req,
-            move |at| async move { at.vfs.read_dir(at.ctx(), ino.0, offset, LIST_BYTES, false).await },
+            async move |at| at.vfs.read_dir(at.ctx(), ino.0, offset, LIST_BYTES, false).await,
             move |outcome| match outcome {
                 Ok(items) => {
                     for item in &items {
@@ -395,7 +391,7 @@ impl Filesystem for Fallback {
         let vfs = Arc::clone(&self.service.vfs);
         self.post(
             req,
-            move |at| async move {
+            async move |at| {
                 let mut items = at.vfs.read_dir(at.ctx(), ino.0, offset, LIST_BYTES, true).await?;
                 at.vfs.complete(at.ctx(), ino.0, &mut items).await?;
                 Ok(items)
@@ -421,7 +417,7 @@ impl Filesystem for Fallback {
     fn fsyncdir(&self, req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         self.post(
             req,
-            move |at| async move { at.vfs.fsync_dir(at.ctx(), ino.0).await },
+            async move |at| at.vfs.fsync_dir(at.ctx(), ino.0).await,
             answer!(reply, () => reply.ok()),
         );
     }
@@ -429,7 +425,7 @@ impl Filesystem for Fallback {
     fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         self.post(
             req,
-            move |at| async move { at.vfs.stat_fs(at.ctx()).await },
+            async move |at| at.vfs.stat_fs(at.ctx()).await,
             answer!(reply, figures => {
                 let unit = u64::from(STATFS_BLOCK_BYTES);
                 let (total, free) = (figures.bytes_total / unit, figures.bytes_free / unit);
@@ -460,7 +456,7 @@ impl Filesystem for Fallback {
         let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
         self.post(
             req,
-            move |at| async move { at.vfs.set_xattr_unsaid(at.ctx(), ino.0, name, value, mode).await },
+            async move |at| at.vfs.set_xattr_unsaid(at.ctx(), ino.0, name, value, mode).await,
             answer!(reply, () => reply.ok()),
         );
     }
@@ -469,7 +465,7 @@ impl Filesystem for Fallback {
         let name = name.as_bytes().to_vec();
         self.post(
             req,
-            move |at| async move { at.vfs.get_xattr(at.ctx(), ino.0, name).await },
+            async move |at| at.vfs.get_xattr(at.ctx(), ino.0, name).await,
             answer!(reply, value => xattr(reply, &value, size)),
         );
     }
@@ -477,7 +473,7 @@ impl Filesystem for Fallback {
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         self.post(
             req,
-            move |at| async move { at.vfs.list_xattr(at.ctx(), ino.0).await },
+            async move |at| at.vfs.list_xattr(at.ctx(), ino.0).await,
             answer!(reply, value => xattr(reply, &value, size)),
         );
     }
@@ -486,7 +482,7 @@ impl Filesystem for Fallback {
         let name = name.as_bytes().to_vec();
         self.post(
             req,
-            move |at| async move { at.vfs.remove_xattr(at.ctx(), ino.0, name).await },
+            async move |at| at.vfs.remove_xattr(at.ctx(), ino.0, name).await,
             answer!(reply, () => reply.ok()),
         );
     }
@@ -509,7 +505,7 @@ impl Filesystem for Fallback {
         };
         self.post(
             req,
-            move |at| async move { at.vfs.get_lock(at.ctx(), ino.0, lock).await },
+            async move |at| at.vfs.get_lock(at.ctx(), ino.0, lock).await,
             answer!(reply, lock => {
                 let end = lock.end.min(i64::MAX.unsigned_abs());
                 reply.locked(lock.start, end, lock_code(lock.kind).cast_signed(), lock.pid);
@@ -537,9 +533,7 @@ impl Filesystem for Fallback {
         // For a lock it waits for the holder only.
         self.post_patient(
             req,
-            move |at| async move {
-                dispatch::set_lock(&at.vfs, at.ctx(), &at.seat, ino.0, (fh.0, lock, sleep)).await
-            },
+            async move |at| dispatch::set_lock(&at.vfs, at.ctx(), &at.seat, ino.0, (fh.0, lock, sleep)).await,
             answer!(reply, () => reply.ok()),
         );
     }
@@ -557,7 +551,7 @@ impl Filesystem for Fallback {
         let mode = mode.cast_unsigned();
         self.post(
             req,
-            move |at| async move { at.vfs.fallocate(at.ctx(), fh.0, mode, offset, length).await },
+            async move |at| at.vfs.fallocate(at.ctx(), fh.0, mode, offset, length).await,
             answer!(reply, () => reply.ok()),
         );
     }
@@ -574,7 +568,7 @@ impl Filesystem for Fallback {
         let (offset, whence) = (offset.cast_unsigned(), whence.cast_unsigned());
         self.post(
             req,
-            move |at| async move { at.vfs.seek(at.ctx(), fh.0, offset, whence).await },
+            async move |at| at.vfs.seek(at.ctx(), fh.0, offset, whence).await,
             answer!(reply, offset => reply.offset(offset.cast_signed())),
         );
     }
@@ -602,7 +596,7 @@ impl Filesystem for Fallback {
         };
         self.post(
             req,
-            move |at| async move { at.vfs.copy_range(at.ctx(), args).await },
+            async move |at| at.vfs.copy_range(at.ctx(), args).await,
             answer!(reply, bytes => reply.written(u32::try_from(bytes).unwrap_or(u32::MAX))),
         );
     }

@@ -1,6 +1,5 @@
 //! fuser's threads, and the way from them to a shard.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -58,35 +57,24 @@ impl At {
 
 impl Fallback {
     /// As `post_patient`, for what a program waits for.
-    pub(super) fn post<T, F, Fut>(
+    pub(super) fn post<T: 'static>(
         &self,
         req: &Request,
-        operation: F,
+        operation: impl AsyncFnOnce(At) -> Result<T, Errno> + Send + 'static,
         done: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) where
-        T: 'static,
-        F: FnOnce(At) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, Errno>> + 'static,
-    {
-        let hurrying = |at: At| async move {
-            let vfs = Arc::clone(&at.vfs);
-            vfs.hurrying(operation(at)).await
-        };
+    ) {
+        let hurrying = async move |at: At| Arc::clone(&at.vfs).hurrying(operation(at)).await;
         self.post_patient(req, hurrying, done);
     }
 
     /// Runs an operation on a shard and passes its outcome on. If the shard has ended, `done` is dropped, and with it
     /// the reply, which then is EIO.
-    pub(super) fn post_patient<T, F, Fut>(
+    pub(super) fn post_patient<T: 'static>(
         &self,
         req: &Request,
-        operation: F,
+        operation: impl AsyncFnOnce(At) -> Result<T, Errno> + Send + 'static,
         done: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) where
-        T: 'static,
-        F: FnOnce(At) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, Errno>> + 'static,
-    {
+    ) {
         let service = self.service.clone();
         let (unique, pid) = (req.unique().0, req.pid());
         let caller = Caller { uid: req.uid(), gid: req.gid() };
