@@ -26,7 +26,7 @@ const VOLUME_EVERY: Duration = Duration::from_millis(500);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names of the kinds of requests; a kind's number is its place here.
-const KINDS: [&str; 38] = [
+const KINDS: [&str; 39] = [
     "lookup",
     "getattr",
     "readlink",
@@ -65,6 +65,7 @@ const KINDS: [&str; 38] = [
     "recovery",
     "lookuptoopen",
     "readahead",
+    "readpages",
 ];
 /// Number of the end of a replay, which is no `Request`.
 pub(crate) const KIND_RECOVERY: u8 = 35;
@@ -109,6 +110,7 @@ pub(crate) fn kind_of(request: &Request) -> u8 {
         Request::DropLeases { .. } => 34,
         Request::LookupToOpen { .. } => 36,
         Request::ReadAhead { .. } => 37,
+        Request::ReadPages { .. } => 38,
     }
 }
 

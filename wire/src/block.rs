@@ -2,28 +2,33 @@
 //! that a small read fetches one segment and not the block.
 //!
 //! ```text
-//! +---------------+----------------------------+-----------+-----------+-- - - -+
-//! | header (32)   | index: 24 bytes x segments | segment 0 | segment 1 |        |
-//! +---------------+----------------------------+-----------+-----------+-- - - -+
+//! +---------------+----------------------------+--------------------+-----------+-----------+-- - - -+
+//! | header (32)   | index: 24 bytes x segments | checks: 8 x pages  | segment 0 | segment 1 |        |
+//! +---------------+----------------------------+--------------------+-----------+-----------+-- - - -+
 //!
 //! header   0  magic          [u8; 4]  "FXBK"
-//!          4  version        u16      1
+//!          4  version        u16      2; 1 has no checks of pages: encrypted blocks, and those of older releases
 //!          6  compression    u8       of the volume: 0 none, 1 lz4, 2 zstd (tells, decides nothing)
 //!          7  encrypted      u8       0, or 1: segments are encrypted (`cipher`), 28 bytes longer each
 //!          8  segment_count  u32      1 ..= 128
 //!         12  raw_bytes      u32      1 ..= 8 MiB, all segments together
 //!         16  stored_bytes   u32      of the whole block, header and index included
 //!         20  zero           u32
-//!         24  check          u64      XXH3-64 of header bytes 0..24 followed by the index
+//!         24  check          u64      XXH3-64 of header bytes 0..24 followed by the index and the checks of pages
 //!
-//! entry    0  stored_bytes   u32      1 ..= raw_bytes; equal to raw_bytes when codec is Raw; + 28 when encrypted
+//! entry    0  stored_bytes   u32      1 ..= raw_bytes; equal to raw_bytes when codec is Raw or Paged; + 28 when encrypted
 //!          4  raw_bytes      u32      64 KiB but for the last segment
-//!          8  check          u64      XXH3-64 of the stored bytes
+//!          8  check          u64      XXH3-64 of the stored bytes; when codec is Paged, of the checks of its pages
 //!         16  codec          u8       Codec
 //!         17  zero           [u8; 7]
+//!
+//! checks   0  check          u64      XXH3-64 of each page of 4 KiB of a Paged segment; 0 for pages of others
 //! ```
 //! All little-endian. Segments lie back to back in the order of the index. Pure: no I/O, no clock; the parser is
 //! total, and nothing is decompressed before its checksum was found right.
+
+mod builder;
+mod pages;
 
 use std::ops::Range;
 
@@ -31,6 +36,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+pub use self::builder::Builder;
+pub use self::pages::{
+    PAGE_BYTES, PAGE_CHECK_BYTES, SEGMENT_PAGES_MAX, check_pages, checks_bytes, page_range,
+};
 use crate::cipher::{BlockCipher, Place, SEGMENT_EXTRA_BYTES};
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES};
 use crate::message::Segment;
@@ -42,20 +51,20 @@ pub const HEADER_BYTES: usize = 32;
 pub const ENTRY_BYTES: usize = 24;
 /// Most segments of a block.
 pub const SEGMENTS_MAX: u32 = BLOCK_BYTES_MAX / SEGMENT_BYTES;
+/// Most bytes of header, index and checks of pages.
+pub const HEAD_BYTES_MAX: usize = header_bytes(SEGMENTS_MAX) + checks_bytes(BLOCK_BYTES_MAX);
 /// Most bytes of a stored block: nothing compresses, largest index, encrypted.
 pub const STORED_BYTES_MAX: usize =
-    header_bytes(SEGMENTS_MAX) + BLOCK_BYTES_MAX as usize + SEGMENTS_MAX as usize * SEGMENT_EXTRA_BYTES;
+    HEAD_BYTES_MAX + BLOCK_BYTES_MAX as usize + SEGMENTS_MAX as usize * SEGMENT_EXTRA_BYTES;
 
 const MAGIC: [u8; 4] = *b"FXBK";
+/// Without checks of pages.
 const VERSION: u16 = 1;
-/// A segment is kept compressed only when at least one part in this many is saved: below that, opening it
-/// costs more than the bytes it saves.
-const GAIN_MIN: usize = 16;
-const ZSTD_LEVEL: i32 = 1;
+/// With them.
+const VERSION_PAGED: u16 = 2;
 
 /// Bytes of header and index of a block with `segment_count` segments.
-#[must_use]
-pub const fn header_bytes(segment_count: u32) -> usize {
+const fn header_bytes(segment_count: u32) -> usize {
     HEADER_BYTES + segment_count as usize * ENTRY_BYTES
 }
 
@@ -69,12 +78,14 @@ pub const fn segment_count(raw_bytes: u32) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Codec {
-    /// As they are.
+    /// As they are; in encrypted blocks, and in those of version 1.
     Raw = 0,
     /// LZ4 block format without a size in front.
     Lz4 = 1,
     /// One zstd frame.
     Zstd = 2,
+    /// As they are, and each page has a check; never in an encrypted block.
+    Paged = 3,
 }
 
 impl Codec {
@@ -85,8 +96,15 @@ impl Codec {
             0 => Some(Self::Raw),
             1 => Some(Self::Lz4),
             2 => Some(Self::Zstd),
+            3 => Some(Self::Paged),
             _ => None,
         }
+    }
+
+    /// Whether stored bytes of it are the raw ones: to be read straight to where they are wanted.
+    #[must_use]
+    pub const fn is_plain(self) -> bool {
+        matches!(self, Self::Raw | Self::Paged)
     }
 }
 
@@ -163,6 +181,8 @@ pub struct Header {
     pub stored_bytes: u32,
     /// Whether its segments are encrypted.
     pub encrypted: bool,
+    /// Whether checks of pages follow the index.
+    pub paged: bool,
 }
 
 impl Header {
@@ -173,7 +193,8 @@ impl Header {
     pub fn parse(bytes: &[u8]) -> Result<Self, BlockError> {
         let (raw, _) = RawHeader::ref_from_prefix(bytes)
             .map_err(|_| BlockError::Short { found: bytes.len(), needed: HEADER_BYTES })?;
-        if raw.magic != MAGIC || raw.version.get() != VERSION {
+        let version = raw.version.get();
+        if raw.magic != MAGIC || !(VERSION..=VERSION_PAGED).contains(&version) {
             return Err(BlockError::Magic);
         }
         let header = Self {
@@ -181,47 +202,52 @@ impl Header {
             raw_bytes: raw.raw_bytes.get(),
             stored_bytes: raw.stored_bytes.get(),
             encrypted: raw.encrypted == 1,
+            paged: version == VERSION_PAGED,
         };
         let sound = raw.encrypted <= 1
+            && !(header.encrypted && header.paged)
             && raw.zero2.get() == 0
             && raw.compression <= 2
             && (1..=BLOCK_BYTES_MAX).contains(&header.raw_bytes)
             && header.segment_count == segment_count(header.raw_bytes)
-            && header.stored_bytes as usize > header_bytes(header.segment_count)
+            && header.stored_bytes as usize > header.head_bytes()
             && header.stored_bytes as usize <= STORED_BYTES_MAX;
         if sound { Ok(header) } else { Err(BlockError::Index) }
     }
 
-    /// Bytes of header and index.
+    /// Bytes of header, index and checks of pages.
     #[must_use]
-    pub fn index_bytes(&self) -> usize {
-        header_bytes(self.segment_count)
+    pub fn head_bytes(&self) -> usize {
+        header_bytes(self.segment_count) + if self.paged { checks_bytes(self.raw_bytes) } else { 0 }
     }
 }
 
-/// Header and index of a block, checked: lengths add up, codecs are known.
+/// Header, index and checks of pages of a block, checked: lengths add up, codecs are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
     header: Header,
     segments: Vec<Segment>,
+    /// Of all pages; empty when there are none.
+    checks: Box<[u8]>,
 }
 
 impl Index {
-    /// Parses header and index; `bytes` may go on behind them.
+    /// Parses header, index and checks of pages; `bytes` may go on behind them.
     ///
     /// # Errors
     /// `Short` (with the number of bytes needed), `Magic`, `Index`, `Check`.
     pub fn parse(bytes: &[u8]) -> Result<Self, BlockError> {
         let header = Header::parse(bytes)?;
-        let needed = header.index_bytes();
+        let needed = header.head_bytes();
         let Some(bytes) = bytes.get(..needed) else {
             return Err(BlockError::Short { found: bytes.len(), needed });
         };
-        let (head, entries) = bytes.split_at(HEADER_BYTES);
+        let (head, index) = bytes.split_at(HEADER_BYTES);
         let raw_header = RawHeader::ref_from_bytes(head).map_err(|_| BlockError::Index)?;
-        if raw_header.check.get() != index_check(&head[..24], entries) {
+        if raw_header.check.get() != index_check(&head[..24], index) {
             return Err(BlockError::Check);
         }
+        let (entries, checks) = index.split_at(header.segment_count as usize * ENTRY_BYTES);
         let entries = <[RawEntry]>::ref_from_bytes(entries).map_err(|_| BlockError::Index)?;
         let mut segments = Vec::with_capacity(entries.len());
         let mut raw_left = header.raw_bytes;
@@ -234,6 +260,7 @@ impl Index {
                 check: entry.check.get(),
             };
             check_lengths(&segment, header.encrypted)?;
+            check_table(&header, &segment, segments.len(), checks)?;
             if entry.zero != [0; 7] || segment.raw_bytes != raw_left.min(SEGMENT_BYTES) {
                 return Err(BlockError::Index);
             }
@@ -244,7 +271,7 @@ impl Index {
         if raw_left != 0 || stored_left != 0 {
             return Err(BlockError::Index);
         }
-        Ok(Self { header, segments })
+        Ok(Self { header, segments, checks: checks.into() })
     }
 
     /// Segments, in the order they are stored.
@@ -271,6 +298,12 @@ impl Index {
         self.header.stored_bytes
     }
 
+    /// Bytes before the first segment's.
+    #[must_use]
+    pub fn head_bytes(&self) -> usize {
+        self.header.head_bytes()
+    }
+
     /// Where the stored bytes of segments `first .. first + count` lie in the stored block.
     ///
     /// # Errors
@@ -279,8 +312,16 @@ impl Index {
         let wanted = self.select(first, count)?;
         let skipped = &self.segments[..first as usize];
         let sum = |segments: &[Segment]| segments.iter().map(|s| s.stored_bytes as usize).sum::<usize>();
-        let start = self.header.index_bytes() + sum(skipped);
+        let start = self.header.head_bytes() + sum(skipped);
         Ok(start..start + sum(wanted))
+    }
+
+    /// The checks of the pages of a [`Codec::Paged`] segment, for [`check_pages`]. `None`: it is of another codec, or is not there.
+    #[must_use]
+    pub fn page_checks(&self, number: u32) -> Option<&[u8]> {
+        let segment = self.segments.get(number as usize)?;
+        let range = checks_range(number as usize, segment);
+        if segment.codec == Codec::Paged as u8 { self.checks.get(range) } else { None }
     }
 
     /// Segments `first .. first + count`.
@@ -294,6 +335,27 @@ impl Index {
     }
 }
 
+/// Where the checks of the pages of a segment lie in those of the block.
+fn checks_range(number: usize, segment: &Segment) -> Range<usize> {
+    let start = number * checks_bytes(SEGMENT_BYTES);
+    start..start + checks_bytes(segment.raw_bytes)
+}
+
+/// Whether the checks of a segment's pages are its own, and there where they must be.
+fn check_table(header: &Header, segment: &Segment, number: usize, checks: &[u8]) -> Result<(), BlockError> {
+    let is_paged = segment.codec == Codec::Paged as u8;
+    if !header.paged {
+        return if is_paged { Err(BlockError::Index) } else { Ok(()) };
+    }
+    let own = checks.get(checks_range(number, segment)).ok_or(BlockError::Index)?;
+    let sound = match is_paged {
+        true => xxh3_64(own) == segment.check,
+        // Whoever may be read by pages is.
+        false => segment.codec != Codec::Raw as u8 && own.iter().all(|byte| *byte == 0),
+    };
+    if sound { Ok(()) } else { Err(BlockError::Index) }
+}
+
 /// Whether the lengths and the codec of one index entry can be: also what a client checks of a `Segments` reply.
 ///
 /// # Errors
@@ -304,6 +366,7 @@ pub fn check_lengths(segment: &Segment, encrypted: bool) -> Result<(), BlockErro
     let sound = (1..=SEGMENT_BYTES).contains(&segment.raw_bytes)
         && match Codec::new(segment.codec) {
             Some(Codec::Raw) => stored_bytes == segment.raw_bytes,
+            Some(Codec::Paged) => !encrypted && stored_bytes == segment.raw_bytes,
             Some(Codec::Lz4 | Codec::Zstd) => (1..segment.raw_bytes).contains(&stored_bytes),
             None => false,
         };
@@ -354,7 +417,7 @@ fn decode(segment: &Segment, stored: &[u8], out: &mut [u8]) -> Result<(), BlockE
         return Err(BlockError::Index);
     }
     let opened = match Codec::new(segment.codec) {
-        Some(Codec::Raw) => {
+        Some(Codec::Raw | Codec::Paged) => {
             out.copy_from_slice(stored);
             Some(out.len())
         }
@@ -365,8 +428,8 @@ fn decode(segment: &Segment, stored: &[u8], out: &mut [u8]) -> Result<(), BlockE
     if opened == Some(out.len()) { Ok(()) } else { Err(BlockError::Decompress) }
 }
 
-/// Checks the stored bytes of a segment without opening it: all there is to do for `Codec::Raw` bytes that were
-/// received where they belong.
+/// Checks the stored bytes of a segment without opening it: all there is to do for plain bytes ([`Codec::is_plain`])
+/// that were received where they belong.
 ///
 /// # Errors
 /// `Index` (lengths), `Check`.
@@ -375,7 +438,9 @@ pub fn check_stored(segment: &Segment, stored: &[u8]) -> Result<(), BlockError> 
     if stored.len() != segment.stored_bytes as usize {
         return Err(BlockError::Index);
     }
-    if xxh3_64(stored) == segment.check { Ok(()) } else { Err(BlockError::Check) }
+    let is_paged = segment.codec == Codec::Paged as u8;
+    let check = if is_paged { pages::segment_check(stored) } else { xxh3_64(stored) };
+    if check == segment.check { Ok(()) } else { Err(BlockError::Check) }
 }
 
 /// Appends the block made of `raw` to `out`.
@@ -414,187 +479,6 @@ fn build(
     Ok(())
 }
 
-/// Makes a block segment by segment, so that a shard can do other things in between: 64 KiB take up to about
-/// 0.2 ms to compress, a whole block of 8 MiB 25 ms.
-pub struct Builder {
-    compression: Compression,
-    cipher: Option<BlockCipher>,
-    index: u32,
-    raw_bytes: u32,
-    raw_left: u32,
-    start: usize,
-    entry: usize,
-    out: Vec<u8>,
-    /// Segments in a row that did not shrink.
-    in_vain: u32,
-    /// Where segments are compressed to: zeroed once, not for each of them.
-    scratch: Vec<u8>,
-    zstd: Option<zstd::bulk::Compressor<'static>>,
-    lz4: Option<lz4_flex::block::CompressTable>,
-}
-
-impl std::fmt::Debug for Builder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder").field("raw_bytes", &self.raw_bytes).finish_non_exhaustive()
-    }
-}
-
-impl Builder {
-    /// A block of `raw_bytes` raw bytes, appended to `out`, encrypted when there is a cipher.
-    ///
-    /// # Errors
-    /// `Size` for nothing and for more than a block holds.
-    pub fn new(
-        raw_bytes: u32,
-        compression: Compression,
-        cipher: Option<BlockCipher>,
-        mut out: Vec<u8>,
-    ) -> Result<Self, BlockError> {
-        if !(1..=BLOCK_BYTES_MAX).contains(&raw_bytes) {
-            return Err(BlockError::Size);
-        }
-        let start = out.len();
-        let segment_count = segment_count(raw_bytes);
-        let index = header_bytes(segment_count);
-        let extra = if cipher.is_some() { segment_count as usize * SEGMENT_EXTRA_BYTES } else { 0 };
-        // The usual case is room for all of it stored raw; growing would copy megabytes.
-        out.reserve_exact(index + raw_bytes as usize + extra);
-        out.resize(start + index, 0);
-        Ok(Self {
-            compression,
-            cipher,
-            index: 0,
-            raw_bytes,
-            raw_left: raw_bytes,
-            start,
-            entry: start + HEADER_BYTES,
-            out,
-            in_vain: 0,
-            scratch: Vec::new(),
-            zstd: None,
-            lz4: None,
-        })
-    }
-
-    /// Bytes the next segment must have; 0 when all are there.
-    #[must_use]
-    pub fn wanted(&self) -> usize {
-        self.raw_left.min(SEGMENT_BYTES) as usize
-    }
-
-    /// Adds the next segment.
-    ///
-    /// # Errors
-    /// `Size` when it does not have [`Builder::wanted`] bytes.
-    pub fn push(&mut self, raw: &[u8]) -> Result<(), BlockError> {
-        if raw.is_empty() || raw.len() != self.wanted() {
-            return Err(BlockError::Size);
-        }
-        let start = self.out.len();
-        if self.cipher.is_some() {
-            BlockCipher::begin(&mut self.out);
-        }
-        let codec = self.compress(raw);
-        let raw_bytes = self.wanted_u32();
-        if let Some(cipher) = &self.cipher {
-            let place = Place { index: self.index, raw_bytes, codec: codec as u8 };
-            cipher.seal(place, start, &mut self.out);
-        }
-        let stored = &self.out[start..];
-        let entry = RawEntry {
-            stored_bytes: u32::try_from(stored.len()).map_err(|_| BlockError::Size)?.into(),
-            raw_bytes: raw_bytes.into(),
-            check: xxh3_64(stored).into(),
-            codec: codec as u8,
-            zero: [0; 7],
-        };
-        self.out[self.entry..self.entry + ENTRY_BYTES].copy_from_slice(entry.as_bytes());
-        self.entry += ENTRY_BYTES;
-        self.index += 1;
-        self.raw_left -= raw_bytes;
-        Ok(())
-    }
-
-    /// The buffer with the block at its end.
-    ///
-    /// # Errors
-    /// `Size` when segments are missing.
-    pub fn finish(mut self) -> Result<Vec<u8>, BlockError> {
-        if self.raw_left != 0 {
-            return Err(BlockError::Size);
-        }
-        let count = segment_count(self.raw_bytes);
-        let mut header = RawHeader {
-            magic: MAGIC,
-            version: VERSION.into(),
-            compression: match self.compression {
-                Compression::None => 0,
-                Compression::Lz4 => 1,
-                Compression::Zstd => 2,
-            },
-            encrypted: u8::from(self.cipher.is_some()),
-            segment_count: count.into(),
-            raw_bytes: self.raw_bytes.into(),
-            stored_bytes: u32::try_from(self.out.len() - self.start).map_err(|_| BlockError::Size)?.into(),
-            zero2: 0.into(),
-            check: 0.into(),
-        };
-        let index = &self.out[self.start + HEADER_BYTES..self.start + header_bytes(count)];
-        header.check = index_check(&header.as_bytes()[..24], index).into();
-        self.out[self.start..self.start + HEADER_BYTES].copy_from_slice(header.as_bytes());
-        Ok(self.out)
-    }
-
-    fn wanted_u32(&self) -> u32 {
-        self.raw_left.min(SEGMENT_BYTES)
-    }
-
-    /// Appends `raw` in the volume's codec, or as it is when that does not pay.
-    fn compress(&mut self, raw: &[u8]) -> Codec {
-        // What follows noise is noise as a rule: archives, pictures, weights. It is tried now and then.
-        let is_tried = self.in_vain < IN_VAIN_MAX || self.index.is_multiple_of(TRIED_OF);
-        let made = match self.compression {
-            _ if !is_tried => None,
-            Compression::None => None,
-            Compression::Lz4 => {
-                let table = self.lz4.get_or_insert_with(lz4_flex::block::CompressTable::large);
-                self.scratch.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
-                lz4_flex::block::compress_into_with_table(raw, &mut self.scratch, table)
-                    .ok()
-                    .map(|stored| (Codec::Lz4, stored))
-            }
-            Compression::Zstd => {
-                if self.zstd.is_none() {
-                    // Fails only without memory; the segment is then stored as it is.
-                    self.zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
-                }
-                self.scratch.resize(zstd::zstd_safe::compress_bound(raw.len()), 0);
-                let scratch = self.scratch.as_mut_slice();
-                self.zstd
-                    .as_mut()
-                    .and_then(|zstd| zstd.compress_to_buffer(raw, scratch).ok())
-                    .map(|stored| (Codec::Zstd, stored))
-            }
-        };
-        if let Some((codec, stored)) = made
-            && stored < raw.len()
-            && stored <= raw.len() - raw.len() / GAIN_MIN
-        {
-            self.in_vain = 0;
-            self.out.extend_from_slice(&self.scratch[..stored]);
-            return codec;
-        }
-        self.in_vain += u32::from(is_tried);
-        self.out.extend_from_slice(raw);
-        Codec::Raw
-    }
-}
-
-/// After so many segments in a row that did not shrink only one of [`TRIED_OF`] is tried.
-const IN_VAIN_MAX: u32 = 2;
-/// See [`IN_VAIN_MAX`].
-const TRIED_OF: u32 = 8;
-
 /// [`SEGMENT_EXTRA_BYTES`] as an entry counts.
 #[expect(clippy::cast_possible_truncation, reason = "28")]
 const EXTRA_BYTES: u32 = SEGMENT_EXTRA_BYTES as u32;
@@ -607,131 +491,4 @@ fn index_check(header: &[u8], index: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cipher::{Cipher, VolumeKey};
-    use crate::id::BlockId;
-
-    fn mixed(bytes: usize) -> Vec<u8> {
-        // Text, noise, zeros in turn of 100 000 bytes: some segments shrink, some do not.
-        let mut state = 1u64;
-        (0..bytes)
-            .map(|i| match i / 100_000 % 3 {
-                0 => b"flexfs "[i % 7],
-                1 => {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    state.to_be_bytes()[0]
-                }
-                _ => 0,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn noise_is_seldom_tried_and_what_follows_it_is_found() {
-        let noise = {
-            let mut state = 7u64;
-            move |_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                state.to_be_bytes()[0]
-            }
-        };
-        let mut raw: Vec<u8> = (0..20 * 65_536).map(noise).collect();
-        raw.resize(40 * 65_536, b'x');
-        let mut block = Vec::new();
-        seal(&raw, Compression::Lz4, &mut block).unwrap();
-        let index = Index::parse(&block).unwrap();
-        let codecs: Vec<u8> = index.segments().iter().map(|segment| segment.codec).collect();
-        let raws = codecs.iter().take_while(|codec| **codec == Codec::Raw as u8).count();
-        assert!((20..20 + TRIED_OF as usize).contains(&raws), "{codecs:?}");
-        assert!(codecs[raws..].iter().all(|codec| *codec == Codec::Lz4 as u8), "{codecs:?}");
-        assert!(open(&block).unwrap() == raw);
-    }
-
-    fn open(block: &[u8]) -> Result<Vec<u8>, BlockError> {
-        let index = Index::parse(block)?;
-        let mut raw = vec![0; index.raw_bytes() as usize];
-        let mut at = 0;
-        for (number, segment) in (0..).zip(index.segments()) {
-            let stored = &block[index.stored_range(number, 1)?];
-            open_segment(segment, stored, &mut raw[at..at + segment.raw_bytes as usize])?;
-            at += segment.raw_bytes as usize;
-        }
-        Ok(raw)
-    }
-
-    #[test]
-    fn round_trip_in_every_codec() {
-        for bytes in [1, 4096, 65_535, 65_536, 65_537, 300_000] {
-            let raw = mixed(bytes);
-            for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
-                let mut out = b"before".to_vec();
-                seal(&raw, compression, &mut out).unwrap();
-                let block = &out[6..];
-                assert_eq!(Index::parse(block).unwrap().stored_bytes() as usize, block.len());
-                assert_eq!(open(block).unwrap(), raw);
-            }
-        }
-    }
-
-    #[test]
-    fn encrypted_blocks_open_with_their_key_and_as_themselves_only() {
-        let cipher = Cipher::new(&VolumeKey::random());
-        let raw = mixed(300_000);
-        let mut stored = Vec::new();
-        seal_encrypted(&raw, Compression::Lz4, cipher.block(BlockId(9)), &mut stored).unwrap();
-        let index = Index::parse(&stored).unwrap();
-        assert!(index.is_encrypted());
-        let count = u32::try_from(index.segments().len()).unwrap();
-        let open = |block, number: u32, plain: &mut Vec<u8>| {
-            let segment = &index.segments()[number as usize];
-            let mut out = vec![0; segment.raw_bytes as usize];
-            let bytes = &stored[index.stored_range(number, 1).unwrap()];
-            open_encrypted(&cipher.block(block), number, segment, bytes, &mut out, plain).map(|()| out)
-        };
-        let mut plain = Vec::new();
-        let opened: Vec<u8> =
-            (0..count).flat_map(|number| open(BlockId(9), number, &mut plain).unwrap()).collect();
-        assert_eq!(opened, raw);
-        assert_eq!(open(BlockId(8), 0, &mut plain), Err(BlockError::Tampered));
-        assert!(!stored.windows(14).any(|bytes| bytes == b"flexfs flexfs "));
-        let (first, second) = (&index.segments()[0], &stored[index.stored_range(1, 1).unwrap()]);
-        let mut out = vec![0; first.raw_bytes as usize];
-        let swapped = open_encrypted(&cipher.block(BlockId(9)), 0, first, second, &mut out, &mut plain);
-        assert!(swapped.is_err());
-    }
-
-    #[test]
-    fn what_does_not_shrink_is_stored_raw() {
-        let raw = mixed(300_000);
-        let mut out = Vec::new();
-        seal(&raw, Compression::Lz4, &mut out).unwrap();
-        let codecs: Vec<u8> = Index::parse(&out).unwrap().segments().iter().map(|s| s.codec).collect();
-        assert!(codecs.contains(&(Codec::Raw as u8)) && codecs.contains(&(Codec::Lz4 as u8)), "{codecs:?}");
-    }
-
-    #[test]
-    fn sizes_are_bounded() {
-        let mut out = Vec::new();
-        assert_eq!(seal(&[], Compression::None, &mut out), Err(BlockError::Size));
-        let raw = vec![0; BLOCK_BYTES_MAX as usize + 1];
-        assert_eq!(seal(&raw, Compression::None, &mut out), Err(BlockError::Size));
-        let mut builder = Builder::new(65_537, Compression::None, None, Vec::new()).unwrap();
-        assert_eq!(builder.push(&[0; 1]), Err(BlockError::Size));
-        builder.push(&[0; 65_536]).unwrap();
-        assert_eq!(builder.wanted(), 1);
-        assert!(builder.finish().is_err());
-    }
-
-    #[test]
-    fn every_damaged_byte_is_found() {
-        let mut out = Vec::new();
-        seal(&mixed(70_000), Compression::Lz4, &mut out).unwrap();
-        for at in (0..out.len()).step_by(if out.len() > 5_000 { 7 } else { 1 }) {
-            out[at] ^= 0x10;
-            assert!(open(&out).is_err(), "byte {at}");
-            out[at] ^= 0x10;
-        }
-        assert_eq!(Index::parse(&out[..40]), Err(BlockError::Short { found: 40, needed: 80 }));
-    }
-}
+mod tests;

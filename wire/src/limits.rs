@@ -1,9 +1,9 @@
 //! Every bound the processes share, with unit and reason. Relations are asserted at compile time.
 
 /// Protocol version spoken by this build; the golden-byte tests pin its encoding.
-pub const PROTOCOL_VERSION: u16 = 7;
+pub const PROTOCOL_VERSION: u16 = 8;
 /// Oldest version still understood.
-pub const PROTOCOL_VERSION_MIN: u16 = 7;
+pub const PROTOCOL_VERSION_MIN: u16 = 8;
 /// What a hello says is spoken: the oldest and the newest version.
 pub const PROTOCOL_VERSIONS: (u16, u16) = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
 /// Longest file name in bytes (`NAME_MAX` of Linux).

@@ -212,6 +212,9 @@ pub enum Request {
     /// Entries of a directory that will be looked up, with attributes, `AHEAD_ENTRIES_MAX` at most -> `Ahead`. Those behind `cookie`, or
     /// from `first` on in the same order (`ENOENT`). `open`: with the layouts of files, as in `Found`.
     ReadAhead { node: Node, cookie: u64, first: Option<Name>, count: u32, open: bool },
+    /// -> `Pages` `first .. first + count` of one segment of a hosted block, as payload; `Segments` with all of that segment when it is not stored
+    /// in a way that lets pages be verified one by one. Otherwise as `ReadBlock`.
+    ReadPages { node: Node, block: BlockId, segment: u32, first: u32, count: u32 },
 }
 
 /// What to make.
@@ -328,6 +331,12 @@ pub enum Reply {
     Found { entry: Entry, layout: Option<Box<Layout>> },
     /// Directory entries as in `Entries`, and layouts of some of their files, each with the place of its entry, ascending.
     Ahead { entries: Vec<DirEntry>, layouts: Vec<(u32, Layout)>, eof: bool },
+    /// Pages of this segment are the payload; `checks` are those of all of its pages (`block::check_pages`).
+    Pages {
+        segment: Segment,
+        #[serde(with = "serde_bytes")]
+        checks: Vec<u8>,
+    },
 }
 
 /// An inode found or made, with what `stat` shows.
@@ -376,7 +385,7 @@ pub struct Segment {
     pub raw_bytes: u32,
     /// `block::Codec` as a number.
     pub codec: u8,
-    /// XXH3-64 of the stored bytes.
+    /// XXH3-64 of the stored bytes, or of the checks of its pages (`Codec::Paged`).
     pub check: u64,
 }
 
@@ -445,6 +454,7 @@ impl Request {
             | Self::StatFs
             | Self::ReadLayout { .. }
             | Self::ReadBlock { .. }
+            | Self::ReadPages { .. }
             | Self::TestLock { .. }
             | Self::Heartbeat
             | Self::GrantInodes { .. }
@@ -504,6 +514,7 @@ impl Request {
             | Self::ListXattr { node }
             | Self::ReadLayout { node, .. }
             | Self::ReadBlock { node, .. }
+            | Self::ReadPages { node, .. }
             | Self::TestLock { node, .. }
             | Self::Open { node, .. }
             | Self::Close { node, .. }
@@ -555,6 +566,7 @@ impl Reply {
             | Self::StatFs(_)
             | Self::Layout(_)
             | Self::Segments(_)
+            | Self::Pages { .. }
             | Self::Locked(_)
             | Self::Granted(_)
             | Self::Opened { .. }

@@ -64,11 +64,17 @@ fn open_foreign(data: &[u8]) {
     let Ok(index) = Index::parse(data) else { return };
     let mut at = index.stored_range(0, 1).map_or(0, |range| range.start);
     let mut out = vec![0; SEGMENT_BYTES as usize];
-    for segment in index.segments() {
+    for (number, segment) in (0..).zip(index.segments()) {
         let end = at + segment.stored_bytes as usize;
         if let Some(stored) = data.get(at..end) {
-            // The verdict does not matter, only that there is one.
-            let _verdict = block::open_segment(segment, stored, &mut out[..segment.raw_bytes as usize]);
+            let verdict = block::open_segment(segment, stored, &mut out[..segment.raw_bytes as usize]);
+            if let Some(checks) = index.page_checks(number) {
+                assert_eq!(
+                    block::check_pages(segment, checks, 0, stored),
+                    verdict,
+                    "pages are right when all of it is"
+                );
+            }
         }
         at = end;
     }

@@ -17,6 +17,6 @@ mod unserved;
 
 pub(crate) use collector::start as start_collector;
 pub(crate) use put::put;
-pub(crate) use read::{Found, Wanted, locate};
+pub(crate) use read::{Found, Part, Wanted, locate};
 pub(crate) use store::Store;
 pub(crate) use unserved::Unserved;

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use flexfs_wire::block::{Index, SEGMENTS_MAX, check_stored, header_bytes};
+use flexfs_wire::block::{HEAD_BYTES_MAX, Index, check_stored};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use tokio::sync::oneshot;
@@ -115,9 +115,8 @@ async fn place(store: &Store, blocks: &Path, block: BlockId, payload: Payload) -
 
 /// Whether the file has all that a block says of itself. Segment by segment: it takes no room but what one of them does.
 async fn is_whole(file: &File) -> io::Result<bool> {
-    let head = file.read_head(header_bytes(SEGMENTS_MAX)).await?;
-    let Ok(index) = Index::parse(&head) else { return Ok(false) };
-    let mut offset = header_bytes(index.segments().len().try_into().unwrap_or(SEGMENTS_MAX)) as u64;
+    let Ok(index) = Index::parse(&file.read_head(HEAD_BYTES_MAX).await?) else { return Ok(false) };
+    let mut offset = index.head_bytes() as u64;
     for segment in index.segments() {
         match file.read_exact(segment.stored_bytes as usize, offset).await {
             Ok(stored) if check_stored(segment, &stored).is_ok() => {}

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use flexfs_wire::block::Index;
+use flexfs_wire::block::{Index, page_range};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Ino};
-use flexfs_wire::message::Segment;
+use flexfs_wire::message::Reply;
 use tokio::sync::oneshot;
 
 use super::store::{Opened, Store};
@@ -21,15 +21,23 @@ use crate::volume::{Place, Shared, ToVolume, Volume};
 pub(crate) struct Wanted {
     pub(crate) ino: Ino,
     pub(crate) block: BlockId,
-    pub(crate) first: u32,
-    pub(crate) count: u32,
+    pub(crate) part: Part,
 }
 
-/// Segments that are there and may be read; their bytes are fetched when there is room for them.
+/// The part of the block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    /// Segments `first .. first + count`.
+    Segments { first: u32, count: u32 },
+    /// Pages `first .. first + count` of one segment; all of it when it has no checks of pages.
+    Pages { segment: u32, first: u32, count: u32 },
+}
+
+/// Bytes that are there and may be read; they are fetched when there is room for them.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// What the index says of them.
-    pub(crate) segments: Vec<Segment>,
+    pub(crate) reply: Reply,
     range: Range<usize>,
     source: Source,
     block: BlockId,
@@ -44,12 +52,12 @@ enum Source {
     Row,
 }
 
-/// Finds segments, if the session may read them.
+/// Finds a part of a block, if the session may read it.
 ///
 /// # Errors
-/// `ENOENT`: no right through that inode, or collected. `EINVAL`: no such segments. `EIO`. Or the volume has ended.
+/// `ENOENT`: no right through that inode, or collected. `EINVAL`: no such segments or pages. `EIO`. Or the volume has ended.
 pub(crate) async fn locate(store: &Store, session: &Shared, wanted: Wanted) -> Result<Found, Unserved> {
-    let Wanted { ino, block, first, count } = wanted;
+    let Wanted { ino, block, part } = wanted;
     let (answer, wait) = oneshot::channel();
     let volume = &session.volume;
     volume.call(ToVolume::ReadRight { session: session.info.id, ino, block, answer });
@@ -57,24 +65,36 @@ pub(crate) async fn locate(store: &Store, session: &Shared, wanted: Wanted) -> R
         Place::File => {
             let opened = store.open(&volume.blocks, block, clock::now()).await;
             let opened = opened.map_err(|error| failed(volume, block, &error))?;
-            let (segments, range) = select(&opened.index, first, count)?;
-            Ok(Found { segments, range, source: Source::File(opened), block, volume: volume.clone() })
+            let (reply, range) = select(&opened.index, part)?;
+            Ok(Found { reply, range, source: Source::File(opened), block, volume: volume.clone() })
         }
         Place::Row(head) => {
             let index = Index::parse(&head).map_err(|error| {
                 tracing::error!(%block, %error, "a small block in the volume's database cannot be read: run meta.flexfs verify");
                 Errno::EIO
             })?;
-            let (segments, range) = select(&index, first, count)?;
-            Ok(Found { segments, range, source: Source::Row, block, volume: volume.clone() })
+            let (reply, range) = select(&index, part)?;
+            Ok(Found { reply, range, source: Source::Row, block, volume: volume.clone() })
         }
     }
 }
 
-fn select(index: &Index, first: u32, count: u32) -> Result<(Vec<Segment>, Range<usize>), Errno> {
-    let segments = index.select(first, count).map_err(|_| Errno::EINVAL)?.to_vec();
+/// What to say of a part, and where its bytes lie in the stored block.
+fn select(index: &Index, part: Part) -> Result<(Reply, Range<usize>), Errno> {
+    let (first, count) = match part {
+        Part::Segments { first, count } => (first, count),
+        Part::Pages { segment, .. } => (segment, 1),
+    };
+    let segments = index.select(first, count).map_err(|_| Errno::EINVAL)?;
     let range = index.stored_range(first, count).map_err(|_| Errno::EINVAL)?;
-    Ok((segments, range))
+    if let (Part::Pages { segment: number, first, count }, [segment]) = (part, segments) {
+        let pages = page_range(segment, first, count).map_err(|_| Errno::EINVAL)?;
+        if let Some(checks) = index.page_checks(number) {
+            let reply = Reply::Pages { segment: *segment, checks: checks.to_vec() };
+            return Ok((reply, range.start + pages.start..range.start + pages.end));
+        }
+    }
+    Ok((Reply::Segments(segments.to_vec()), range))
 }
 
 impl Found {

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use flexfs_wire::block::{Index, SEGMENTS_MAX, header_bytes};
+use flexfs_wire::block::{BlockError, HEAD_BYTES_MAX, Index};
 use flexfs_wire::id::BlockId;
 
 use super::folder::Folders;
 use super::path;
 use crate::front::File;
 
+/// Bytes of a block that are read at first: header, index and checks of one of 4 MiB (9,760), in whole pages.
+const HEAD_BYTES: usize = 12 << 10;
 /// Open files per core.
 const FILES_MAX: usize = 256;
 /// A file nobody read for so long is closed: a collected block must give its space back.
@@ -87,8 +89,11 @@ impl Store {
             return Ok(opened.clone());
         }
         let opened = File::open(&file).await?;
-        let head = opened.read_head(header_bytes(SEGMENTS_MAX)).await?;
-        let index = Index::parse(&head).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        let index = match Index::parse(&opened.read_head(HEAD_BYTES).await?) {
+            Err(BlockError::Short { .. }) => Index::parse(&opened.read_head(HEAD_BYTES_MAX).await?),
+            other => other,
+        };
+        let index = index.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
         let opened = Rc::new(Opened { file: opened, index, used: Cell::new(now) });
         self.keep(file, opened.clone());
         Ok(opened)

@@ -40,7 +40,7 @@ pub(super) async fn put(task: Task, block: BlockId, payload: Payload, room: Vec<
     }
 }
 
-/// Serves `ReadBlock`.
+/// Serves `ReadBlock` and `ReadPages`.
 pub(super) async fn read(task: Task, wanted: Wanted) {
     if let Some((task, found)) = find(task, wanted).await {
         send(task, found).await;
@@ -65,7 +65,7 @@ pub(super) async fn send(task: Task, found: Found) {
     match found.fetch().await {
         Ok(payload) => {
             task.core.metrics.block_bytes_out.increment(payload.len() as u64);
-            task.answer(Ok(Reply::Segments(found.segments)), payload, room);
+            task.answer(Ok(found.reply), payload, room);
         }
         Err(unserved) => task.end(unserved),
     }

@@ -15,7 +15,7 @@ use super::core::Core;
 use super::link::Link;
 use super::pace::{self, Held};
 use super::veil;
-use crate::blocks::Wanted;
+use crate::blocks::{Part, Wanted};
 use crate::clock;
 use crate::front;
 use crate::metrics;
@@ -157,11 +157,12 @@ impl Dispatch {
         match call.request {
             Request::PutBlock { block: id } => front::spawn(block::put(task, id, payload, room)),
             Request::ReadBlock { node, block: id, first, count } => {
-                let wanted = Wanted { ino: node.ino, block: id, first, count };
-                match limited {
-                    true => pace::submit(core, link, session, Held::Read(task, wanted), bytes),
-                    false => front::spawn(block::read(task, wanted)),
-                }
+                let part = Part::Segments { first, count };
+                read(task, Wanted { ino: node.ino, block: id, part }, limited, bytes);
+            }
+            Request::ReadPages { node, block: id, segment, first, count } => {
+                let part = Part::Pages { segment, first, count };
+                read(task, Wanted { ino: node.ino, block: id, part }, limited, bytes);
             }
             _ => {
                 if let Request::Write { write: Write { carried: Some(carried), .. }, .. } = &call.request {
@@ -185,6 +186,15 @@ impl Dispatch {
             }
         }
     }
+}
+
+/// Serves a read of a block when its turn comes; `bytes`: memory it takes until then.
+fn read(task: Task, wanted: Wanted, limited: bool, bytes: u32) {
+    if !limited {
+        return front::spawn(block::read(task, wanted));
+    }
+    let (core, link, session) = (task.core.clone(), task.link.clone(), task.session.clone());
+    pace::submit(&core, &link, &session, Held::Read(task, wanted), bytes);
 }
 
 fn nodes_are_good(session: &Shared, request: &Request) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 
-use flexfs_wire::block::{SEGMENTS_MAX, header_bytes};
+use flexfs_wire::block::HEAD_BYTES_MAX;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::{BlockId, Ino, SessionId};
 use flexfs_wire::lease::{LEASE_BATCH_MAX, Leases};
@@ -273,7 +273,7 @@ impl<S: Store> Host<S> {
         self.check_read(session, ino, block, now)?;
         Ok(match self.namespace.carried_block(block)? {
             Some(mut row) => {
-                row.truncate(header_bytes(SEGMENTS_MAX));
+                row.truncate(HEAD_BYTES_MAX);
                 Place::Row(row)
             }
             None => Place::File,

@@ -65,6 +65,21 @@ fn blocks_travel_whole_and_in_parts() {
     }
     let beyond = Request::ReadBlock { node, block: id, first: 60, count: 5 };
     assert_eq!(reader.fail(beyond), Errno::EINVAL);
+    let pages = |segment, first, count| Request::ReadPages { node, block: id, segment, first, count };
+    for (number, first, count) in [(0, 0, 1), (63, 15, 1), (7, 3, 4), (8, 0, 16)] {
+        let (answer, payload) = reader.call_with(pages(number, first, count), &[]);
+        let segment = index.segments()[number as usize];
+        let checks = index.page_checks(number).unwrap();
+        assert_eq!(answer.result, Ok(Reply::Pages { segment, checks: checks.to_vec() }));
+        let start = number as usize * 65_536 + first as usize * 4096;
+        assert!(payload == raw[start..start + count as usize * 4096]);
+        assert_eq!(block::check_pages(&segment, checks, first, &payload), Ok(()));
+    }
+    for (segment, first, count) in
+        [(64, 0, 1), (0, 16, 1), (0, 0, 0), (0, 1, 16), (u32::MAX, u32::MAX, u32::MAX)]
+    {
+        assert_eq!(reader.fail(pages(segment, first, count)), Errno::EINVAL);
+    }
     let text = cluster.scrape();
     assert!(text.contains("flexfs_meta_block_bytes_in") && text.contains("kind=\"putblock\""), "{text}");
 }
@@ -108,6 +123,15 @@ fn a_small_block_travels_with_its_write() {
             assert_eq!(payload, stored[index.stored_range(first, count).unwrap()]);
         }
         assert_eq!(session.fail(Request::ReadBlock { node, block: id, first: 1, count: 2 }), Errno::EINVAL);
+        // The first segment is compressed and comes whole, of the second a page comes alone.
+        let pages = |segment, first| Request::ReadPages { node, block: id, segment, first, count: 1 };
+        let (answer, payload) = session.call_with(pages(0, 9), &[]);
+        assert_eq!(answer.result, Ok(Reply::Segments(index.select(0, 1).unwrap().to_vec())));
+        assert_eq!(payload, stored[index.stored_range(0, 1).unwrap()]);
+        let (answer, payload) = session.call_with(pages(1, 2), &[]);
+        let checks = index.page_checks(1).unwrap().to_vec();
+        assert_eq!(answer.result, Ok(Reply::Pages { segment: index.segments()[1], checks }));
+        assert!(payload == raw[65_536 + 2 * 4096..], "the last page is not whole");
     };
     let mut reader = cluster.open();
     let node = reader.lookup("f").unwrap().node;
@@ -115,6 +139,8 @@ fn a_small_block_travels_with_its_write() {
     let stranger = reader.make(reader.root(), "g", 0o100_600).node;
     let foreign = Request::ReadBlock { node: stranger, block: id, first: 0, count: 1 };
     assert_eq!(reader.fail(foreign), Errno::ENOENT, "a file gives the right to its own blocks only");
+    let foreign = Request::ReadPages { node: stranger, block: id, segment: 0, first: 0, count: 1 };
+    assert_eq!(reader.fail(foreign), Errno::ENOENT, "nor to pages of others");
     let volume = session.granted.settings.id.clone();
     let folder = cluster.path(&format!("meta/volumes/{volume}/blocks"));
     let files = || std::fs::read_dir(&folder).map_or(0, Iterator::count);

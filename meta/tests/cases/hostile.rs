@@ -57,6 +57,7 @@ pub(super) fn with_node(node: Node, good: Node) -> Vec<Request> {
         Request::ListXattr { node },
         Request::ReadLayout { node, start: 0, end: 1 },
         Request::ReadBlock { node, block: BlockId(1), first: 0, count: 1 },
+        Request::ReadPages { node, block: BlockId(1), segment: 0, first: 0, count: 1 },
         Request::TestLock { node, lock: lock(0, 1, LockKind::Read) },
         Request::Open { node, write: false, truncate: false, kill_privileges: false },
         Request::Open { node, write: true, truncate: true, kill_privileges: false },
@@ -270,6 +271,10 @@ fn wild(random: &mut Random, nodes: &[Node], own: u64) -> Request {
     match random.below(18) {
         0 => Request::ReadDir { node, cookie: a, bytes_max: random.small(), plus: random.yes() },
         1 => Request::ReadLayout { node, start: a, end: b },
+        2 if random.yes() => {
+            let [segment, first, count] = [(); 3].map(|()| random.small());
+            Request::ReadPages { node, block: BlockId(a), segment, first, count }
+        }
         2 => Request::ReadBlock { node, block: BlockId(a), first: random.small(), count: random.small() },
         3 => Request::Close { node, count: random.small() },
         4 => {

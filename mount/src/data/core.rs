@@ -15,6 +15,7 @@ use flexfs_wire::seal::Node;
 use flexfs_wire::settings::Compression;
 use flexfs_wire::time::Time;
 
+use super::alone::Alone;
 use super::budget::Budget;
 use super::cache::{Cache, GIVE_BACK_MIN};
 use super::fetch::AROUND_MAX;
@@ -69,6 +70,8 @@ pub(crate) struct Core<S> {
     pub(crate) relieving: AtomicBool,
     /// Bytes that readahead fetches right now.
     pub(crate) ahead: AtomicU64,
+    /// Reads of pages without their segments that are on their way.
+    pub(super) alone: Alone,
     /// What programs have closed, and is on its way.
     pub(crate) promises: Promises,
     shards: Vec<Mutex<Shard>>,
@@ -100,6 +103,7 @@ impl<S: Server> Core<S> {
             carries: Arc::new(async_lock::Semaphore::new(CARRIES_MAX)),
             relieving: AtomicBool::new(false),
             ahead: AtomicU64::new(0),
+            alone: Alone::default(),
             promises: Promises::default(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             budget,

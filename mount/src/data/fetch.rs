@@ -14,7 +14,7 @@ use super::core::Core;
 use super::layout::Want;
 use super::server::Server;
 use crate::cancel::Cancel;
-use crate::store::Place;
+use crate::store::{Piece, Place};
 use crate::wait::all;
 
 const SEGMENT: usize = SEGMENT_BYTES as usize;
@@ -81,6 +81,8 @@ impl Part<'_> {
 
 /// How a part is got.
 enum Job<'a> {
+    /// Its pages alone.
+    Alone(Part<'a>),
     /// Neighbouring segments in one request.
     Run(Vec<Part<'a>>),
     /// Somebody fetches it.
@@ -88,11 +90,13 @@ enum Job<'a> {
 }
 
 impl<S: Server> Core<S> {
-    /// Fills the reader's buffer where `wants`, ascending, say; whether something was to be asked for.
+    /// Fills the reader's buffer where `wants`, ascending, say; whether something was to be asked for. With `alone` what is not here is
+    /// fetched without what is around it.
     pub(crate) async fn fetch(
         &self,
         node: Node,
         wants: &[Want],
+        alone: bool,
         out: &mut [u8],
         cancel: Option<&Cancel>,
     ) -> Result<bool, FetchError> {
@@ -105,8 +109,8 @@ impl<S: Server> Core<S> {
             let (mine, behind) = behind.split_at_mut(want.length);
             rest = behind;
             at = want.at + want.length;
-            let found = deal(&self.cache, want, mine);
-            is_missed |= found.iter().any(|job| matches!(job, Job::Run(_)));
+            let found = deal(&self.cache, want, mine, alone);
+            is_missed |= found.iter().any(|job| matches!(job, Job::Run(_) | Job::Alone(_)));
             jobs.extend(found.into_iter().map(|job| self.work(node, want.block, job, cancel)));
         }
         // A caller that leaves takes all of them along; the first error is as good as any.
@@ -121,6 +125,7 @@ impl<S: Server> Core<S> {
         cancel: Option<&Cancel>,
     ) -> Result<(), FetchError> {
         match job {
+            Job::Alone(part) => self.page(node, block, part, cancel).await,
             Job::Run(parts) => self.run(node, block, parts, cancel).await,
             Job::Wait(part, fetch) => {
                 let (key, wanted) = ((block, part.segment), part.out.len());
@@ -133,6 +138,36 @@ impl<S: Server> Core<S> {
                     self.cache.release(key, bytes);
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Fetches the pages of a part; the whole segment when they cannot be had alone, or are damaged.
+    async fn page(
+        &self,
+        node: Node,
+        block: BlockId,
+        mut part: Part<'_>,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), FetchError> {
+        let _going = self.alone.begin();
+        let range = part.skip..part.skip + part.out.len();
+        let mut whole = Vec::new();
+        let piece = Piece { block, segment: part.segment, range, out: part.out, whole: &mut whole };
+        match self.server.read_pages(node, piece, cancel).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                part.claim = self.cache.claim((block, part.segment));
+                part.finish(&self.cache, block, whole)
+            }
+            Err(Errno::ENOENT) => Err(FetchError::Gone(block)),
+            Err(Errno::EIO) => {
+                part.claim = self.cache.claim((block, part.segment));
+                self.run(node, block, vec![part], cancel).await
+            }
+            Err(errno) => {
+                self.counters.count_error();
+                Err(FetchError::Failed(errno))
             }
         }
     }
@@ -261,7 +296,7 @@ fn segments(want: &Want) -> Range<u32> {
 }
 
 /// Copies what is here; the rest becomes jobs.
-fn deal<'a>(cache: &Arc<Cache>, want: &Want, mut out: &'a mut [u8]) -> Vec<Job<'a>> {
+fn deal<'a>(cache: &Arc<Cache>, want: &Want, mut out: &'a mut [u8], alone: bool) -> Vec<Job<'a>> {
     let mut skip = want.block_offset as usize % SEGMENT;
     let mut absent = Vec::new();
     let mut jobs = Vec::new();
@@ -281,6 +316,8 @@ fn deal<'a>(cache: &Arc<Cache>, want: &Want, mut out: &'a mut [u8]) -> Vec<Job<'
             }
             // Shorter than the extent says: the fetch will say so.
             Found::Here(_) => absent.push(part),
+            // What was asked for around it may be long behind.
+            Found::Coming(_) | Found::Absent if alone => jobs.push(Job::Alone(part)),
             Found::Coming(fetch) => jobs.push(Job::Wait(part, fetch)),
             Found::Absent => {
                 // The rest of it may be wanted next. Whole ones are the kernel's to keep.

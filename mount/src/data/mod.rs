@@ -1,8 +1,9 @@
 //! The bytes of files: what was written here and is on its way, what was read and may be wanted again.
 //!
-//! Layers, lower ones never import upward: `server dirty budget memory figures pending promise` <- `layout pack cache
+//! Layers, lower ones never import upward: `server alone dirty budget memory figures pending promise` <- `layout pack cache
 //! readahead` <- `file` <- `core` <- `put commit fetch` <- `flush` <- `read write change attr seek writeback` <- `files`.
 
+mod alone;
 mod attr;
 mod budget;
 mod cache;

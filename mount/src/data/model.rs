@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use flexfs_uring::yield_now;
 use flexfs_wire::attr::{Attr, S_IFREG, SetTime};
-use flexfs_wire::block::{Index, open_segment, seal};
+use flexfs_wire::block::{Index, PAGE_BYTES, check_pages, open_segment, page_range, seal};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::extent::{Extent, Layout, ZERO_BLOCK};
 use flexfs_wire::id::{BlockId, Commit, Ino};
@@ -23,7 +23,7 @@ use super::server::Server;
 use crate::cancel::Cancel;
 use crate::cancel::or_cancel;
 use crate::lease::Recalls;
-use crate::store::Place;
+use crate::store::{Piece, Place};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -66,6 +66,9 @@ pub(crate) struct World {
     pub(crate) inline_writes: u32,
     pub(crate) puts: u32,
     pub(crate) block_reads: u32,
+    /// Segments come whole only.
+    pub(crate) whole_only: bool,
+    pub(crate) page_reads: u32,
     pub(crate) layout_reads: u32,
     pub(crate) closes: u32,
     /// Puts that run now, and most that ever did.
@@ -222,6 +225,17 @@ impl Server for Model {
         result
     }
 
+    fn gives_pages(&self) -> bool {
+        !self.world().whole_only
+    }
+
+    async fn read_pages(&self, _: Node, piece: Piece<'_>, cancel: Option<&Cancel>) -> Result<bool, Errno> {
+        or_cancel(self.delay(), cancel).await?;
+        let result = self.world().read_pages(piece);
+        or_cancel(self.delay(), cancel).await?;
+        result
+    }
+
     fn last_commit(&self) -> Commit {
         Commit(self.world().commit)
     }
@@ -246,6 +260,31 @@ impl World {
     fn now(&self) -> Time {
         let (secs, nanos) = flexfs_uring::clock::wall_parts();
         Time { secs, nanos }
+    }
+
+    fn read_pages(&mut self, piece: Piece<'_>) -> Result<bool, Errno> {
+        let Piece { block, segment: number, range, out, whole } = piece;
+        let bytes = self.blocks.get(&block).ok_or(Errno::ENOENT)?;
+        let index = Index::parse(bytes).unwrap();
+        let segment = index.select(number, 1).map_err(|_| Errno::EINVAL)?[0];
+        let Some(checks) = index.page_checks(number) else {
+            return self.read_block(block, number, &mut [Place::Buffer(whole)]).map(|()| false);
+        };
+        let page = PAGE_BYTES as usize;
+        let (first, end) = (range.start / page, range.end.div_ceil(page));
+        let first = u32::try_from(first).unwrap();
+        let pages =
+            page_range(&segment, first, u32::try_from(end).unwrap() - first).map_err(|_| Errno::EIO)?;
+        let mut stored = bytes[index.stored_range(number, 1).unwrap()][pages.clone()].to_vec();
+        if self.damaged_reads > 0 {
+            self.damaged_reads -= 1;
+            stored[0] ^= 1;
+        }
+        check_pages(&segment, checks, first, &stored).map_err(|_| Errno::EIO)?;
+        let skip = range.start - pages.start;
+        out.copy_from_slice(&stored[skip..skip + out.len()]);
+        self.page_reads += 1;
+        Ok(true)
     }
 
     fn read_block(&mut self, block: BlockId, first: u32, places: &mut [Place<'_>]) -> Result<(), Errno> {

@@ -21,6 +21,8 @@ use crate::cancel::or_cancel;
 
 /// Layout asked for at once, in bytes of file: 64 extents of a file written in blocks of 4 MiB.
 const WINDOW_BYTES: u64 = 256 << 20;
+/// Most bytes that are fetched without their neighbours: a quarter of a segment, which costs a third of all of it.
+const ALONE_BYTES_MAX: usize = SEGMENT_BYTES as usize / 4;
 /// Tries to see layout and attributes of one version before changes of this client are held back.
 const FREE_TRIES: u32 = 3;
 /// Tries before a file that somebody changes all the time is given up.
@@ -68,6 +70,7 @@ impl<S: Server> Core<S> {
         out: &mut [u8],
         cancel: Option<&Cancel>,
     ) -> Result<usize, Errno> {
+        let alone = self.reads_alone(file, offset, out.len());
         let mut gone = None;
         let mut tries = 0;
         let mut reached = 0;
@@ -80,7 +83,7 @@ impl<S: Server> Core<S> {
                     reached = start;
                     self.try_layout(file, start, tries, cancel).await?;
                 }
-                Plan::Fetch(length, wants) => match self.fetch(file.node, &wants, out, cancel).await {
+                Plan::Fetch(length, wants) => match self.fetch(file.node, &wants, alone, out, cancel).await {
                     Ok(is_missed) => {
                         self.counters.count_read(length);
                         self.read_ahead(file, offset, length);
@@ -197,11 +200,23 @@ impl<S: Server> Core<S> {
         self.budget.cache_max() > 2 * bytes && self.ahead.load(Ordering::Relaxed) + bytes <= self.ahead_max()
     }
 
+    /// Whether a read is a jump to where its neighbours are not likely to be wanted, so that its pages are to come alone.
+    fn reads_alone(&self, file: &File, offset: u64, length: usize) -> bool {
+        if length > ALONE_BYTES_MAX || !self.server.gives_pages() {
+            return false;
+        }
+        let mut state = file.state();
+        let range = offset..(offset + length as u64).min(state.size());
+        let streams = state.streams.get_or_insert_default();
+        streams.is_alone(range, u64::from(self.block_bytes), self.alone.is_busy())
+    }
+
     /// Notes that a reader jumped to where nothing was, and fetches what is around when he does so often.
     fn read_around(self: &Arc<Self>, file: &File, offset: u64) {
         let mut state = file.state();
         let size = state.size();
-        let block = state.streams.get_or_insert_default().miss(offset, u64::from(self.block_bytes));
+        let busy = self.alone.is_busy();
+        let block = state.streams.get_or_insert_default().miss(offset, u64::from(self.block_bytes), busy);
         let Some(block) = block.map(|block| block.start..block.end.min(size)) else { return };
         if block.is_empty() || !self.has_room_ahead(block.end - block.start) {
             return;

@@ -2,10 +2,13 @@
 //!
 //! Detection is per file: several readers of one file are told apart by where each will go on. A reader that goes
 //! on where it was gets a window ahead of it, doubled as long as it does; one that jumps gets none, unless its jumps are all alike, forward
-//! or backward (rows of a matrix, a file read from its end): then the next ones are known. Where several jumps end in
-//! one block of the file, more will: the rest of that block is fetched at once, which costs less than the round trips to come.
+//! or backward (rows of a matrix, a file read from its end): then the next ones are known. A jump gets its pages alone; the third one
+//! into a segment all of that. Where several jumps end in one block of the file, more will: the rest of that block is fetched at once,
+//! which costs less than the round trips to come, unless there are so many readers that links have no time for it.
 
 use std::ops::Range;
+
+use flexfs_wire::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES};
 
 /// Readers of one file that are told apart.
 const STREAMS: usize = 4;
@@ -15,8 +18,11 @@ const WINDOW_BYTES_MIN: u64 = 512 << 10;
 pub(crate) const WINDOW_BYTES_MAX: u64 = 16 << 20;
 /// How far requests of one sequential reader overtake one another, in bytes: one largest FUSE read.
 const OVERTAKE_BYTES_MAX: u64 = 1 << 20;
-/// Misses in one block after which all of it is fetched: of the usual 64 segments at most 16 times of what was asked for.
+/// Misses in one block after which all of it is fetched, while links are idle between them: by a reader that waits for each of its reads.
 const MISSES: u8 = 4;
+/// The same while many read at once, so that links have no time for what nobody asked for: a quarter of the usual block's pages. Of two CPUs
+/// each page that comes alone takes 0.04 ms then, and a block about 5.
+const MISSES_BUSY: u8 = 255;
 /// Blocks whose misses are counted, each in the place of its number: a file of 1 GiB in blocks of 4 MiB.
 const PLACES: u64 = 256;
 
@@ -66,6 +72,11 @@ struct Jumps {
 }
 
 impl Jumps {
+    /// Whether a read at `offset` would be as far from the last as that was from the one before.
+    fn is_next(&self, offset: u64) -> bool {
+        self.step != 0 && offset.checked_signed_diff(self.last) == Some(self.step)
+    }
+
     /// It reads `offset .. end` now.
     fn jump(&mut self, offset: u64, end: u64, window_max: u64) -> Option<Ahead> {
         let step = offset.checked_signed_diff(self.last).unwrap_or(0);
@@ -102,9 +113,25 @@ pub(crate) struct Streams {
     streams: [Stream; STREAMS],
     clock: u32,
     jumps: Jumps,
-    /// Numbers of blocks of the file, and misses in each.
-    misses: Vec<(u64, u8)>,
+    /// Blocks of the file that were jumped into.
+    places: Vec<Jumped>,
 }
+
+/// A block that was jumped into.
+#[derive(Clone, Copy, Debug)]
+struct Jumped {
+    /// Its number in the file.
+    block: u64,
+    /// Reads in it that found nothing here.
+    misses: u8,
+    /// All of it was asked for.
+    is_fetched: bool,
+    /// Its segments that were read in once, and those twice, a bit each.
+    once: u128,
+    twice: u128,
+}
+
+const _: () = assert!(BLOCK_BYTES_MAX / SEGMENT_BYTES <= u128::BITS);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
@@ -144,21 +171,50 @@ impl Streams {
         (from < stream.ahead).then(|| Ahead::one(from..stream.ahead))
     }
 
-    /// A reader that jumps wanted a part of a segment at `offset`, and it was not here. The block of the file to be fetched
-    /// whole, if it is time; once.
-    pub(crate) fn miss(&mut self, offset: u64, block_bytes: u64) -> Option<Range<u64>> {
+    /// A reader that jumps wanted a part of a segment at `offset`, and it was not here; `busy`: many do at this moment. The block of the
+    /// file to be fetched whole, if it is time; once.
+    pub(crate) fn miss(&mut self, offset: u64, block_bytes: u64, busy: bool) -> Option<Range<u64>> {
         let block = offset / block_bytes;
-        if self.misses.is_empty() {
-            self.misses = (0..PLACES).map(|_| (u64::MAX, 0)).collect();
+        let place = self.jumped(block)?;
+        place.misses = place.misses.saturating_add(1);
+        if place.is_fetched || place.misses < if busy { MISSES_BUSY } else { MISSES } {
+            return None;
         }
-        let index = usize::try_from(block % PLACES).unwrap_or(0);
-        let place = self.misses.get_mut(index)?;
-        if place.0 != block {
-            *place = (block, 0);
-        }
-        place.1 = place.1.saturating_add(1);
+        place.is_fetched = true;
         let start = block * block_bytes;
-        (place.1 == MISSES).then_some(start..start + block_bytes)
+        Some(start..start + block_bytes)
+    }
+
+    /// Whether a reader jumps to a part of one segment, and nothing says that it will read on there: three pages cost what the segment
+    /// does, so readers were there twice at most, or, when `busy`, any number of times until the block is due.
+    pub(crate) fn is_alone(&mut self, range: Range<u64>, block_bytes: u64, busy: bool) -> bool {
+        let segment = u64::from(SEGMENT_BYTES);
+        let Range { start, end } = range;
+        // A reader at the start of a file will probably read on.
+        let is_jump = start > 0 && start < end && !self.streams.iter().any(|stream| stream.goes_on_at(start));
+        if !is_jump || start / segment != (end - 1) / segment || self.jumps.is_next(start) {
+            return false;
+        }
+        let Some(place) = self.jumped(start / block_bytes) else { return false };
+        let bit = 1 << (start % block_bytes / segment);
+        let is_alone = busy || place.twice & bit == 0;
+        place.twice |= place.once & bit;
+        place.once |= bit;
+        is_alone
+    }
+
+    /// What is known of jumps into a block of the file.
+    fn jumped(&mut self, block: u64) -> Option<&mut Jumped> {
+        let index = usize::try_from(block % PLACES).ok()?;
+        let none = Jumped { block: u64::MAX, misses: 0, is_fetched: false, once: 0, twice: 0 };
+        if self.places.len() <= index {
+            self.places.resize(index + 1, none);
+        }
+        let place = self.places.get_mut(index)?;
+        if place.block != block {
+            *place = Jumped { block, ..none };
+        }
+        Some(place)
     }
 }
 
@@ -244,7 +300,7 @@ mod tests {
     fn blocks_that_are_jumped_into_often_are_fetched_once() {
         let mut streams = Streams::default();
         let block = 4 << 20;
-        let mut miss = |offset| streams.miss(offset, block);
+        let mut miss = |offset| streams.miss(offset, block, false);
         for number in 0..3 {
             assert_eq!(miss(9 * block + number * 70_000), None);
             assert_eq!(miss(2 * block + number), None);
@@ -254,6 +310,50 @@ mod tests {
         // Another block in its place.
         assert_eq!(miss((9 + PLACES) * block), None);
         assert_eq!(miss(2 * block), Some(2 * block..3 * block));
+    }
+
+    #[test]
+    fn while_many_read_a_block_is_fetched_when_that_pays() {
+        let mut streams = Streams::default();
+        let mut miss = |busy| streams.miss(5 << 20, 4 << 20, busy);
+        assert!((1..MISSES_BUSY).all(|_| miss(true).is_none()));
+        assert_eq!(miss(true), Some(4 << 20..8 << 20));
+        assert_eq!((miss(true), miss(false)), (None, None), "once");
+        let mut streams = Streams::default();
+        let mut miss = |busy| streams.miss(5 << 20, 4 << 20, busy);
+        assert!((0..2 * MISSES).all(|_| miss(true).is_none()));
+        assert_eq!(miss(false), Some(4 << 20..8 << 20), "when it is quiet again");
+    }
+
+    #[test]
+    fn jumps_come_alone_until_there_are_several_in_a_segment() {
+        let (block, page) = (4 << 20, 4096);
+        let mut streams = Streams::default();
+        let mut read = |at: u64| {
+            let alone = streams.is_alone(at..at + page, block, false);
+            streams.advance(at, at + page, WINDOW_BYTES_MAX);
+            alone
+        };
+        assert!(!read(0), "who begins at the start reads on");
+        assert!(read(10 * block + 77 * page) && read(9 * block + 33 * page));
+        assert!(!read(9 * block + 34 * page), "and so does who goes on");
+        assert!(read(10 * block + 70 * page), "the second in its segment");
+        assert!(!read(10 * block + 65 * page), "the third");
+        assert!(read(10 * block + 129 * page), "another segment");
+        let again = 10 * block + 75 * page;
+        assert!(streams.is_alone(again..again + page, block, true), "while many read");
+        assert!(!streams.is_alone(block - 1..block + 1, block, false), "two segments");
+        // Rows of a matrix are foreseen.
+        let mut streams = Streams::default();
+        let alone: Vec<bool> = (1..6)
+            .map(|row| (7 + row * 999) * page)
+            .map(|at| {
+                let alone = streams.is_alone(at..at + page, block, false);
+                streams.advance(at, at + page, WINDOW_BYTES_MAX);
+                alone
+            })
+            .collect();
+        assert_eq!(alone, [true, true, false, false, false], "a step like the one before");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use flexfs_wire::time::Time;
 
 use crate::cancel::Cancel;
 use crate::lease::Recalls;
-use crate::store::Place;
+use crate::store::{Piece, Place};
 
 /// A session with the server. A server that is away makes calls wait; what they answer is final.
 pub trait Server: Send + Sync + 'static {
@@ -93,6 +93,25 @@ pub trait Server: Send + Sync + 'static {
         places: &mut [Place<'_>],
         cancel: Option<&Cancel>,
     ) -> impl Future<Output = Result<(), Errno>>;
+
+    /// Whether pages of a segment can come without the rest of it, which costs less when nobody wants the rest.
+    fn gives_pages(&self) -> bool {
+        false
+    }
+
+    /// Reads and verifies a piece of a segment: `true`. When it cannot come alone its segment is whole in [`Piece::whole`] behind it, and
+    /// `out` may hold anything: `false`. Errors as of [`Server::read_block`].
+    fn read_pages(
+        &self,
+        node: Node,
+        piece: Piece<'_>,
+        cancel: Option<&Cancel>,
+    ) -> impl Future<Output = Result<bool, Errno>> {
+        async move {
+            let mut places = [Place::Buffer(piece.whole)];
+            self.read_block(node, piece.block, piece.segment, &mut places, cancel).await.map(|()| false)
+        }
+    }
 
     /// The highest commit this session was answered.
     fn last_commit(&self) -> Commit;

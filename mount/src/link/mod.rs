@@ -4,6 +4,7 @@
 //! `first conn session` <- `local` <- `serve recover` <- `task` <- `remote`.
 
 pub mod behind;
+mod blocks;
 mod clock;
 pub mod conn;
 mod error;
@@ -27,6 +28,7 @@ pub mod unstable;
 pub mod veil;
 mod waiter;
 
+pub(crate) use blocks::Part;
 pub use error::LinkError;
 pub use figures::Figures;
 pub use remote::{OpenError, Remote};

@@ -15,14 +15,13 @@ use std::time::Duration;
 
 use flexfs_uring::timer::{sleep, timeout};
 use flexfs_uring::{JoinHandle, spawn};
-use flexfs_wire::block::check_lengths;
 use flexfs_wire::cipher::Cipher;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::hello::Granted;
 use flexfs_wire::id::{BlockId, Commit, Ino, RequestId};
 use flexfs_wire::lease::Leases;
-use flexfs_wire::limits::{REQUESTS_PER_LINK_MAX, SEGMENT_BYTES};
-use flexfs_wire::message::{Call, Caller, Reply, Request, Segment};
+use flexfs_wire::limits::REQUESTS_PER_LINK_MAX;
+use flexfs_wire::message::{Call, Caller, Reply, Request};
 use flexfs_wire::seal::Node;
 use flexfs_wire::time::Time;
 
@@ -30,7 +29,6 @@ use super::behind::{Behind, Change, Serial};
 use super::error::LinkError;
 use super::figures::Figures;
 use super::first;
-use super::incoming::Incoming;
 use super::local::{Link, NOBODY};
 use super::session::{Listener, Session, Target};
 use super::task;
@@ -302,7 +300,7 @@ impl Remote {
     }
 
     /// A call comes behind changes of what it names.
-    async fn wait_behind(&self, request: &Request, cancel: Option<&Cancel>) -> Result<(), Errno> {
+    pub(super) async fn wait_behind(&self, request: &Request, cancel: Option<&Cancel>) -> Result<(), Errno> {
         let behind = &self.session.behind;
         if behind.count() == 0 {
             return Ok(());
@@ -457,58 +455,6 @@ impl Remote {
         outcome.result.map(|_| ())
     }
 
-    /// Segments `first .. first + count` of a block: what its index says of them, and their stored bytes one behind the
-    /// other. Nothing is checked or opened (see `wire::block::open_segment`). One copy: records into the vector.
-    ///
-    /// # Errors
-    /// As [`Remote::call`]. `ENOENT`: the block was collected; the layout is old.
-    pub async fn read_block(
-        &self,
-        node: Node,
-        block: BlockId,
-        first: u32,
-        count: u32,
-        cancel: Option<&Cancel>,
-    ) -> Result<(Vec<Segment>, Vec<u8>), Errno> {
-        loop {
-            let (segments, mut payload) = self.ask_block(node, block, first, count, cancel).await?;
-            let mut stored = vec![0; payload.left()];
-            if payload.read(&mut stored).await.is_ok() {
-                return Ok((segments, stored));
-            }
-        }
-    }
-
-    /// Asks for segments of a block; the payload is read by the caller, who waits for nothing else until it is read
-    /// or dropped. When reading fails the link broke: ask again.
-    pub(crate) async fn ask_block(
-        &self,
-        node: Node,
-        block: BlockId,
-        first: u32,
-        count: u32,
-        cancel: Option<&Cancel>,
-    ) -> Result<(Vec<Segment>, Incoming), Errno> {
-        let request = Request::ReadBlock { node, block, first, count };
-        self.wait_behind(&request, cancel).await?;
-        let link = self.link_for(count as usize * SEGMENT_BYTES as usize)?;
-        self.admit(&link, false, cancel).await?;
-        let outcome = self.ask(&link, Call::new(NOBODY, request), None, true, cancel).await?;
-        let (Reply::Segments(segments), Some(payload)) = (outcome.result?, outcome.payload) else {
-            tracing::error!(%block, "the server answered a read of a block with something else");
-            return Err(Errno::EPROTO);
-        };
-        let sum: usize = segments.iter().map(|segment| segment.stored_bytes as usize).sum();
-        if segments.len() != count as usize
-            || sum != payload.left()
-            || segments.iter().any(|segment| check_lengths(segment, self.cipher().is_some()).is_err())
-        {
-            tracing::error!(%block, first, count, "the server's segments do not add up");
-            return Err(Errno::EPROTO);
-        }
-        Ok((segments, payload))
-    }
-
     /// Waits until everything answered so far is durable.
     ///
     /// # Errors
@@ -560,7 +506,7 @@ impl Remote {
     }
 
     /// This shard's link.
-    fn link(&self) -> Result<Rc<Link>, Errno> {
+    pub(super) fn link(&self) -> Result<Rc<Link>, Errno> {
         let found = LINKS.with_borrow(|links| {
             links.iter().find(|local| local.key == self.key).map(|local| Rc::clone(&local.link))
         });
@@ -569,7 +515,7 @@ impl Remote {
 
     /// The link for so many bytes of a block. Large ones go on a link of their own: what is small would wait behind them in the sockets, for
     /// longer than the server takes to answer it. It is made for the first of them, and while it does not stand the other one does.
-    fn link_for(&self, bytes: usize) -> Result<Rc<Link>, Errno> {
+    pub(super) fn link_for(&self, bytes: usize) -> Result<Rc<Link>, Errno> {
         let link = self.link()?;
         if bytes < BULK_BYTES_MIN || !self.session.has_bulk() {
             return Ok(link);
@@ -593,7 +539,12 @@ impl Remote {
     }
 
     /// Waits for room: in the link, and for mutations in what is kept for replay.
-    async fn admit(&self, link: &Link, mutation: bool, cancel: Option<&Cancel>) -> Result<(), Errno> {
+    pub(super) async fn admit(
+        &self,
+        link: &Link,
+        mutation: bool,
+        cancel: Option<&Cancel>,
+    ) -> Result<(), Errno> {
         link.check()?;
         while mutation && self.session.is_full() {
             self.sync_to(self.last_commit(), cancel).await?;
@@ -607,7 +558,7 @@ impl Remote {
         }
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         link: &Rc<Link>,
         mut call: Call,

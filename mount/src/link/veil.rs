@@ -101,6 +101,7 @@ pub fn open(cipher: &Cipher, opening: &Opening, reply: &mut Reply) -> Result<(),
         | Reply::StatFs(_)
         | Reply::Layout(_)
         | Reply::Segments(_)
+        | Reply::Pages { .. }
         | Reply::Locked(_)
         | Reply::Granted(_)
         | Reply::Inodes { .. } => {}

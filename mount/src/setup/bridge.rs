@@ -12,7 +12,7 @@ use crate::data::Server;
 use crate::lease::Recalls;
 use crate::link::Remote;
 use crate::link::behind::{About, Change};
-use crate::store::{self, Place};
+use crate::store::{self, Piece, Place};
 
 impl Server for Remote {
     type Change = Change;
@@ -88,6 +88,14 @@ impl Server for Remote {
         cancel: Option<&Cancel>,
     ) -> Result<(), Errno> {
         store::read_hosted(self, node, block, first, places, cancel).await
+    }
+
+    fn gives_pages(&self) -> bool {
+        store::gives_pages(self)
+    }
+
+    async fn read_pages(&self, node: Node, piece: Piece<'_>, cancel: Option<&Cancel>) -> Result<bool, Errno> {
+        store::read_pages(self, node, piece, cancel).await
     }
 
     fn last_commit(&self) -> Commit {

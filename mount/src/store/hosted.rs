@@ -16,7 +16,7 @@ use crate::link::Remote;
 
 /// How often a read whose link breaks in the middle of the answer is begun anew before it counts as a fault. The waits in
 /// between are the link's.
-const ATTEMPTS: u32 = 100;
+pub(super) const ATTEMPTS: u32 = 100;
 
 /// What one attempt came to.
 enum Attempt {
@@ -124,7 +124,7 @@ async fn attempt(
             tracing::error!(%node.ino, %block, segment = number, raw_bytes = segment.raw_bytes, "a segment is shorter than the file's extents say");
             return Err(Errno::EIO);
         };
-        let is_straight = cipher.is_none() && segment.codec == Codec::Raw as u8;
+        let is_straight = cipher.is_none() && Codec::new(segment.codec).is_some_and(Codec::is_plain);
         let opened = if is_straight {
             if payload.read(room).await.is_err() {
                 return Ok(Attempt::Broken);
@@ -145,7 +145,13 @@ async fn attempt(
     Ok(Attempt::Done)
 }
 
-fn damaged(node: Node, block: BlockId, number: u32, segment: &Segment, error: &BlockError) -> Errno {
+pub(super) fn damaged(
+    node: Node,
+    block: BlockId,
+    number: u32,
+    segment: &Segment,
+    error: &BlockError,
+) -> Errno {
     tracing::error!(ino = %node.ino, %block, segment = number, stored_bytes = segment.stored_bytes, %error, "a block cannot be read");
     Errno::EIO
 }

@@ -2,6 +2,7 @@
 
 mod hosted;
 mod opened;
+mod pages;
 mod place;
 
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use crate::cancel::Cancel;
 use crate::link::Remote;
 
 pub(crate) use hosted::read as read_hosted;
+pub use pages::Piece;
+pub(crate) use pages::{gives_pages, read as read_pages};
 pub use place::Place;
 
 /// A store of blocks.

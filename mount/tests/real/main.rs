@@ -58,6 +58,7 @@ mod mounting;
 mod names;
 mod opens;
 mod outage;
+mod pages;
 mod passthrough;
 mod quickstart;
 mod refusals;

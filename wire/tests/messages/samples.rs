@@ -29,9 +29,9 @@ macro_rules! variants {
 variants!(request_name, REQUESTS, Request: Lookup, GetAttr, ReadLink, ReadDir, GetXattr, ListXattr, StatFs,
     ReadLayout, ReadBlock, TestLock, Heartbeat, GrantInodes, GrantBlocks, Sync, PutBlock, CancelWait, Leave, Open,
     Close, Make, Link, Remove, Rename, SetAttr, SetXattr, RemoveXattr, Write, Fallocate, CopyRange, Lock, Unlock,
-    Acquire, Recalled, GiveBack, DropLeases, LookupToOpen, ReadAhead);
+    Acquire, Recalled, GiveBack, DropLeases, LookupToOpen, ReadAhead, ReadPages);
 variants!(reply_name, REPLIES, Reply: Done, Entry, Attr, Bytes, Entries, StatFs, Layout, Segments, Locked, Granted, Inodes,
-    Opened, Copied, Found, Ahead);
+    Opened, Copied, Found, Ahead, Pages);
 variants!(notice_name, NOTICES, Notice: Durable, Revoked, Closing, Recall);
 variants!(hello_name, HELLOS, Hello: Open, Attach, Resume);
 variants!(welcome_name, WELCOMES, Welcome: Granted, Attached, Recovering, Refused);
@@ -166,6 +166,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::DropLeases { epoch: Epoch(3) },
         Request::LookupToOpen { parent: m, name: name("file") },
         Request::ReadAhead { node: n, cookie: 3, first: Some(name("file")), count: 64, open: true },
+        Request::ReadPages { node: n, block: BlockId(5), segment: 3, first: 1, count: 2 },
     ]
 }
 
@@ -190,6 +191,10 @@ pub(crate) fn replies() -> Vec<Reply> {
         Reply::Copied { length: 3, attr: attr() },
         Reply::Found { entry: entry(), layout: Some(Box::new(layout())) },
         Reply::Ahead { entries: vec![dir_entry], layouts: vec![(0, layout())], eof: false },
+        Reply::Pages {
+            segment: Segment { stored_bytes: 4096, raw_bytes: 4096, codec: 3, check: 7 },
+            checks: vec![9; 8],
+        },
     ]
 }
 

@@ -150,6 +150,15 @@ fn reads() -> BoxedStrategy<Request> {
         (node(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(node, block, first, count)| {
             Request::ReadBlock { node, block: BlockId(block), first, count }
         }),
+        (node(), any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>()).prop_map(
+            |(node, block, segment, first, count)| Request::ReadPages {
+                node,
+                block: BlockId(block),
+                segment,
+                first,
+                count
+            }
+        ),
         (node(), lock()).prop_map(|(node, lock)| Request::TestLock { node, lock }),
     ]
     .boxed()
@@ -289,7 +298,8 @@ pub(crate) fn reply() -> BoxedStrategy<Reply> {
             inodes_free
         })),
         layout().prop_map(Reply::Layout),
-        vec(segment, 0..5).prop_map(Reply::Segments),
+        vec(segment.clone(), 0..5).prop_map(Reply::Segments),
+        (segment, bytes()).prop_map(|(segment, checks)| Reply::Pages { segment, checks }),
         lock().prop_map(Reply::Locked),
         (any::<u64>(), any::<u64>()).prop_map(|(start, count)| Reply::Granted(Range { start, count })),
         (any::<u64>(), any::<u64>(), bytes())

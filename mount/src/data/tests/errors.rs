@@ -317,6 +317,30 @@ fn damaged_bytes_are_fetched_once_more() {
 }
 
 #[test]
+fn a_page_that_is_damaged_comes_with_its_segment_and_one_that_cannot_come_alone_too() {
+    run(async {
+        let mount = mount();
+        let node = mount.create(1);
+        mount.write(node, 0, &pattern(1, 200 * KIB)).await;
+        mount.files.flush(node, None).await.unwrap();
+        let other = Mount::new(Arc::clone(&mount.server), 256 << 10, 4 << 20);
+        let read = async |at: usize| {
+            let bytes = other.read(node, at as u64, 100).await;
+            assert!(bytes == pattern(1, 200 * KIB)[at..at + 100]);
+            let world = mount.server.world();
+            (world.page_reads, world.block_reads)
+        };
+        assert_eq!(read(70_000).await, (1, 0));
+        mount.server.world().damaged_reads = 1;
+        assert_eq!(read(80_000).await, (1, 1));
+        assert_eq!(read(90_000).await, (1, 1), "the segment stays");
+        mount.server.world().whole_only = true;
+        assert_eq!(read(140_000).await, (1, 2));
+        assert_eq!(read(150_000).await, (1, 2));
+    });
+}
+
+#[test]
 fn a_collected_block_makes_the_layout_be_read_again() {
     run(async {
         let mount = mount();
