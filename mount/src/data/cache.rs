@@ -32,8 +32,6 @@ pub(super) const AGE_EVERY: Duration = Duration::from_secs(5);
 /// A segment that nobody wanted within so many of these looks goes: 30 to 35 seconds, within which a program that reads here
 /// and there has come back to a segment of 64 KiB that it needs more of.
 const AGES_KEPT: u32 = 6;
-/// Freed memory is given back to the system from so many bytes on: that takes the allocator's locks for a moment.
-pub(super) const GIVE_BACK_MIN: u64 = 8 << 20;
 
 /// A segment: block and number in it.
 pub(crate) type Key = (BlockId, u32);
@@ -193,11 +191,11 @@ impl Cache {
         self.age().wrapping_sub(wanted) > AGES_KEPT
     }
 
-    /// To be called each [`AGE_EVERY`]: what nobody has wanted for long goes. Bytes that are free for the system now.
-    pub(crate) fn grow_older(&self) -> u64 {
+    /// To be called each [`AGE_EVERY`]: what nobody has wanted for long goes.
+    pub(crate) fn grow_older(&self) {
         self.age.fetch_add(1, Ordering::Relaxed);
         let is_old = |entry: &Entry| self.is_old(entry.wanted);
-        let mut freed = self.spare.shrink();
+        self.spare.shrink();
         for shard in &self.shards {
             loop {
                 let mut shard = lock(shard);
@@ -209,10 +207,8 @@ impl Cache {
                 drop(shard);
                 self.budget.cache_shrank(weight);
                 drop(entry);
-                freed += weight;
             }
         }
-        freed
     }
 
     fn insert(&self, key: Key, bytes: Bytes) {

@@ -17,12 +17,13 @@ use flexfs_wire::time::Time;
 
 use super::alone::Alone;
 use super::budget::Budget;
-use super::cache::{Cache, GIVE_BACK_MIN};
+use super::cache::Cache;
 use super::fetch::AROUND_MAX;
 use super::figures::Counters;
 use super::file::{File, State};
 use super::files::Config;
 use super::layout::Map;
+use super::memory::Slack;
 use super::promise::Promises;
 use super::readahead::WINDOW_BYTES_MAX;
 use super::server::Server;
@@ -72,6 +73,7 @@ pub(crate) struct Core<S> {
     pub(crate) ahead: AtomicU64,
     /// Reads of pages without their segments that are on their way.
     pub(super) alone: Alone,
+    slack: Slack,
     /// What programs have closed, and is on its way.
     pub(crate) promises: Promises,
     shards: Vec<Mutex<Shard>>,
@@ -104,6 +106,7 @@ impl<S: Server> Core<S> {
             relieving: AtomicBool::new(false),
             ahead: AtomicU64::new(0),
             alone: Alone::default(),
+            slack: Slack::default(),
             promises: Promises::default(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             budget,
@@ -212,7 +215,7 @@ impl<S: Server> Core<S> {
 
     /// To be called each `AGE_EVERY`: what nobody has used for long goes. A layout has the bytes of a small file, which the kernel has, too.
     pub(crate) fn grow_older(&self) {
-        let mut freed = self.cache.grow_older();
+        self.cache.grow_older();
         let now = self.cache.age();
         for shard in &self.shards {
             let (mut victims, mut kept) = (Vec::new(), Vec::new());
@@ -221,10 +224,7 @@ impl<S: Server> Core<S> {
                 let Some((ino, _, weight)) = shard.layouts.evict() else { break };
                 match shard.files.get(&ino) {
                     Some(file) if file.state().opens > 0 => kept.push((ino, weight)),
-                    Some(file) => {
-                        victims.push(Arc::clone(file));
-                        freed += weight;
-                    }
+                    Some(file) => victims.push(Arc::clone(file)),
                     None => {}
                 }
             }
@@ -236,9 +236,7 @@ impl<S: Server> Core<S> {
                 victim.state().map = None;
             }
         }
-        if freed >= GIVE_BACK_MIN {
-            flexfs_uring::memory::give_back();
-        }
+        self.slack.give_back();
     }
 
     /// Memory that layouts take, in bytes, about.
