@@ -27,6 +27,7 @@ use super::memory::Slack;
 use super::promise::Promises;
 use super::readahead::WINDOW_BYTES_MAX;
 use super::server::Server;
+use super::spread::Spread;
 use crate::cancel::Cancel;
 use crate::lru::Lru;
 
@@ -74,6 +75,7 @@ pub(crate) struct Core<S> {
     /// Reads of pages without their segments that are on their way.
     pub(super) alone: Alone,
     slack: Slack,
+    pub(super) spread: Spread,
     /// What programs have closed, and is on its way.
     pub(crate) promises: Promises,
     shards: Vec<Mutex<Shard>>,
@@ -107,6 +109,7 @@ impl<S: Server> Core<S> {
             ahead: AtomicU64::new(0),
             alone: Alone::default(),
             slack: Slack::default(),
+            spread: Spread::default(),
             promises: Promises::default(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             budget,

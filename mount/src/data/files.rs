@@ -108,6 +108,11 @@ impl<S: Server> Files<S> {
         Self { core: Arc::new(Core::new(server, budget, &config)) }
     }
 
+    /// On a shard, once: it takes its part of the work on large blocks.
+    pub fn join_shard(&self) {
+        self.core.spread.join();
+    }
+
     /// Opens a file; one more open counted by the server.
     ///
     /// # Errors

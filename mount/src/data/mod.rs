@@ -1,6 +1,6 @@
 //! The bytes of files: what was written here and is on its way, what was read and may be wanted again.
 //!
-//! Layers, lower ones never import upward: `server alone dirty budget memory figures pending promise` <- `layout pack cache
+//! Layers, lower ones never import upward: `server alone spread dirty budget memory figures pending promise` <- `layout pack cache
 //! readahead` <- `file` <- `core` <- `put commit fetch` <- `flush` <- `read write change attr seek writeback` <- `files`.
 
 mod alone;
@@ -31,6 +31,7 @@ mod readahead;
 mod seek;
 mod server;
 mod spare;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod write;

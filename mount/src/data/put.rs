@@ -11,25 +11,36 @@ use super::file::{Batch, Carry, File, Progress};
 use super::pack;
 use super::server::Server;
 
+/// Raw bytes of a block from which on its work is spread over shards: a tenth of a millisecond and more.
+const SPREAD_BYTES_MIN: usize = 256 << 10;
 /// Times a block is sent anew under another number because the session that owned its number was lost.
 const NUMBERS_MAX: u32 = 3;
 
 impl<S: Server> Core<S> {
     /// Encodes and stores a flight in the background, then commits what can be committed.
     pub(crate) fn spawn_put(self: &Arc<Self>, file: &Arc<File>, number: u64) {
+        let Some(batch) = file.state().flight(number).map(|flight| Arc::clone(&flight.batch)) else { return };
         let (core, file) = (Arc::clone(self), Arc::clone(file));
-        drop(flexfs_uring::spawn(async move {
-            core.put(&file, number).await;
+        let is_large = pack::raw_bytes(&batch.pieces) >= SPREAD_BYTES_MIN;
+        let sending =
+            Sending { file: Arc::clone(&file), number, progress: Some(Progress::Waiting), carry: None };
+        let work = move || async move {
+            core.put(sending, &batch).await;
+            drop(batch);
             core.commit_stored(&file).await;
             core.release(file);
-        }));
+        };
+        if is_large {
+            self.spread.spawn(work);
+        } else {
+            drop(flexfs_uring::spawn(work()));
+        }
     }
 
-    async fn put(&self, file: &Arc<File>, number: u64) {
-        let Some(batch) = file.state().flight(number).map(|flight| Arc::clone(&flight.batch)) else { return };
-        let mut sending = Sending { file, number, progress: Some(Progress::Waiting), carry: None };
+    async fn put(&self, mut sending: Sending, batch: &Batch) {
+        let (file, number) = (Arc::clone(&sending.file), sending.number);
         let permit = self.puts.acquire().await;
-        let stored = self.store(&batch).await;
+        let stored = self.store(batch).await;
         drop(permit);
         match stored {
             Ok((block, carry)) => {
@@ -38,7 +49,7 @@ impl<S: Server> Core<S> {
             }
             Err(errno) => {
                 sending.progress = None;
-                self.lose(file, errno, |flight| flight.number == number);
+                self.lose(&file, errno, |flight| flight.number == number);
             }
         }
     }
@@ -73,14 +84,14 @@ impl<S: Server> Core<S> {
 }
 
 /// A flight in the hands of a task. When the task ends in the middle (its shard ends), another may begin anew.
-struct Sending<'a> {
-    file: &'a File,
+struct Sending {
+    file: Arc<File>,
     number: u64,
     progress: Option<Progress>,
     carry: Option<Carry>,
 }
 
-impl Drop for Sending<'_> {
+impl Drop for Sending {
     fn drop(&mut self) {
         if let Some(progress) = self.progress
             && let Some(flight) = self.file.state().flight(self.number)

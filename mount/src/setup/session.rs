@@ -50,6 +50,7 @@ impl Session {
     /// the tasks that write back what has been dirty for long and forget what has been unused for long. Never fails for a server that is away.
     pub async fn start_shard(&self, index: usize) {
         self.remote.start(index);
+        self.files.join_shard();
         if index == 0 {
             let [files, older] = [(); 2].map(|()| Arc::clone(&self.files));
             // They run until the shard ends; after the session's end there is nothing to send.
