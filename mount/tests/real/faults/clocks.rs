@@ -2,7 +2,7 @@
 //!
 //! `faketime` (Debian) stands between the server and the C library's clock and reads the offset from a file again and again.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -49,7 +49,10 @@ fn jumps(transport: Transport) {
         // Longer than attributes are cached, and than a tick of the server.
         sleep(Duration::from_millis(1200));
         let (name, expected) = (cluster.path(format!("new-{round}")), wall() + hours * 3600);
-        fs::write(&name, "x").unwrap();
+        // At the server: until then the mount shows when the program was told, by the server's clock as it was seconds ago.
+        let mut file = File::create(&name).unwrap();
+        file.write_all(b"x").and_then(|()| file.sync_all()).unwrap();
+        drop(file);
         let made = fs::metadata(&name).unwrap();
         println!("at {hours} h: mtime {} ctime {} off", made.mtime() - wall(), made.ctime() - wall());
         assert!(
