@@ -37,9 +37,8 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use self::builder::Builder;
-pub use self::pages::{
-    PAGE_BYTES, PAGE_CHECK_BYTES, SEGMENT_PAGES_MAX, check_pages, checks_bytes, page_range,
-};
+use self::pages::checks_bytes;
+pub use self::pages::{PAGE_BYTES, check_pages, page_range};
 use crate::cipher::{BlockCipher, Place, SEGMENT_EXTRA_BYTES};
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES};
 use crate::message::Segment;

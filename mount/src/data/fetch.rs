@@ -154,21 +154,17 @@ impl<S: Server> Core<S> {
         let range = part.skip..part.skip + part.out.len();
         let mut whole = Vec::new();
         let piece = Piece { block, segment: part.segment, range, out: part.out, whole: &mut whole };
-        match self.server.read_pages(node, piece, cancel).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                part.claim = self.cache.claim((block, part.segment));
-                part.finish(&self.cache, block, whole)
-            }
-            Err(Errno::ENOENT) => Err(FetchError::Gone(block)),
-            Err(Errno::EIO) => {
-                part.claim = self.cache.claim((block, part.segment));
-                self.run(node, block, vec![part], cancel).await
-            }
-            Err(errno) => {
-                self.counters.count_error();
-                Err(FetchError::Failed(errno))
-            }
+        let is_whole = match self.server.read_pages(node, piece, cancel).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => true,
+            Err(Errno::EIO) => false,
+            Err(errno) => return Err(self.failed(block, errno)),
+        };
+        part.claim = self.cache.claim((block, part.segment));
+        if is_whole {
+            part.finish(&self.cache, block, whole)
+        } else {
+            self.run(node, block, vec![part], cancel).await
         }
     }
 
@@ -210,13 +206,16 @@ impl<S: Server> Core<S> {
             );
             result = self.server.read_block(node, block, first, places, cancel).await;
         }
-        result.map_err(|errno| match errno {
-            Errno::ENOENT => FetchError::Gone(block),
-            errno => {
-                self.counters.count_error();
-                FetchError::Failed(errno)
-            }
-        })
+        result.map_err(|errno| self.failed(block, errno))
+    }
+
+    /// What an error of the server's means to who reads a block.
+    fn failed(&self, block: BlockId, errno: Errno) -> FetchError {
+        if errno == Errno::ENOENT {
+            return FetchError::Gone(block);
+        }
+        self.counters.count_error();
+        FetchError::Failed(errno)
     }
 
     /// Fetches ahead of a reader, in the background, what is neither here nor coming.

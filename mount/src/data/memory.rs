@@ -8,8 +8,6 @@ const MEMORY_BYTES_UNKNOWN: u64 = 1 << 30;
 
 /// Memory that was freed and is still this process's, from which on it is given back to the system: that takes the allocator's locks for a moment.
 const SLACK_BYTES_MAX: u64 = 8 << 20;
-/// Bytes of a page in `/proc`.
-const PAGE_BYTES: u64 = 4096;
 
 /// Freed memory that the allocator keeps. It keeps what lies between things that are in use: after an untar of 10,000 files half of what the process has.
 #[derive(Debug, Default)]
@@ -21,10 +19,7 @@ pub(super) struct Slack {
 impl Slack {
     /// Gives back what has come together since the last time, if it is much.
     pub(super) fn give_back(&self) {
-        let slack = || {
-            let anonymous = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| statm(&text))?;
-            Some(anonymous.saturating_sub(flexfs_uring::memory::in_use()?))
-        };
+        let slack = || Some(anonymous_bytes()?.saturating_sub(flexfs_uring::memory::in_use()?));
         let is_much = |slack| slack >= self.least.load(Ordering::Relaxed) + SLACK_BYTES_MAX;
         if slack().is_some_and(is_much) {
             flexfs_uring::memory::give_back();
@@ -33,25 +28,23 @@ impl Slack {
     }
 }
 
-/// Bytes that are resident and of no file, out of `proc_pid_statm(5)`.
-fn statm(text: &str) -> Option<u64> {
-    let mut pages = text.split(' ').skip(1).map(str::parse::<u64>);
-    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
-    Some(resident.checked_sub(shared)? * PAGE_BYTES)
+/// Bytes of this process that are resident and of no file.
+fn anonymous_bytes() -> Option<u64> {
+    std::fs::read_to_string("/proc/self/status").ok().and_then(|text| kilobytes(&text, "RssAnon:"))
 }
 
 /// Bytes of memory the machine has, or the control group of this process allows, whichever is less.
 pub(crate) fn available_bytes() -> u64 {
-    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text));
+    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemTotal:"));
     let group = std::fs::read_to_string("/proc/self/cgroup")
         .ok()
         .and_then(|text| group_limit(&text, Path::new("/sys/fs/cgroup")));
     total.unwrap_or(MEMORY_BYTES_UNKNOWN).min(group.unwrap_or(u64::MAX))
 }
 
-/// `MemTotal` of `proc_meminfo(5)`.
-fn meminfo(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// Bytes that a line of `proc_meminfo(5)` or `proc_pid_status(5)` tells.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -90,9 +83,12 @@ mod tests {
 
     #[test]
     fn freed_memory_is_given_back() {
-        assert_eq!(statm("900 300 100 7 0 80 0"), Some(200 * 4096));
-        assert_eq!(statm("900"), None);
-        let anonymous = || statm(&std::fs::read_to_string("/proc/self/statm").unwrap()).unwrap();
+        assert_eq!(
+            kilobytes("VmRSS:\t  1200 kB\nRssAnon:\t   800 kB\nRssFile:\t   400 kB\n", "RssAnon:"),
+            Some(200 * 4096)
+        );
+        assert_eq!(kilobytes("VmRSS:\t  1200 kB\n", "RssAnon:"), None);
+        let anonymous = || anonymous_bytes().unwrap();
         let slack = Slack::default();
         slack.give_back();
         // Small pieces come from an arena, and one of a thousand stays: the allocator gives back nothing by itself.
@@ -106,8 +102,8 @@ mod tests {
 
     #[test]
     fn the_least_limit_counts() {
-        assert_eq!(meminfo("MemTotal:       16 kB\nMemFree: 1 kB\n"), Some(16_384));
-        assert_eq!(meminfo("nothing"), None);
+        assert_eq!(kilobytes("MemTotal:       16 kB\nMemFree: 1 kB\n", "MemTotal:"), Some(16_384));
+        assert_eq!(kilobytes("nothing", "MemTotal:"), None);
         let root = tempfile::tempdir().unwrap();
         let group = root.path().join("a/b");
         std::fs::create_dir_all(&group).unwrap();

@@ -70,7 +70,6 @@ impl<S: Server> Core<S> {
         out: &mut [u8],
         cancel: Option<&Cancel>,
     ) -> Result<usize, Errno> {
-        let alone = self.reads_alone(file, offset, out.len());
         let mut gone = None;
         let mut tries = 0;
         let mut reached = 0;
@@ -83,7 +82,7 @@ impl<S: Server> Core<S> {
                     reached = start;
                     self.try_layout(file, start, tries, cancel).await?;
                 }
-                Plan::Fetch(length, wants) => match self.fetch(file.node, &wants, alone, out, cancel).await {
+                Plan::Fetch(length, wants) => match self.fetch_at(file, offset, &wants, out, cancel).await {
                     Ok(is_missed) => {
                         self.counters.count_read(length);
                         self.read_ahead(file, offset, length);
@@ -200,15 +199,23 @@ impl<S: Server> Core<S> {
         self.budget.cache_max() > 2 * bytes && self.ahead.load(Ordering::Relaxed) + bytes <= self.ahead_max()
     }
 
-    /// Whether a read is a jump to where its neighbours are not likely to be wanted, so that its pages are to come alone.
-    fn reads_alone(&self, file: &File, offset: u64, length: usize) -> bool {
-        if length > ALONE_BYTES_MAX || !self.server.gives_pages() {
-            return false;
-        }
-        let mut state = file.state();
-        let range = offset..(offset + length as u64).min(state.size());
-        let streams = state.streams.get_or_insert_default();
-        streams.is_alone(range, u64::from(self.block_bytes), self.alone.is_busy())
+    /// Fetches what a read from `offset` on wants of blocks: of a jump to where its neighbours are not likely to be wanted, the pages alone.
+    async fn fetch_at(
+        &self,
+        file: &File,
+        offset: u64,
+        wants: &[Want],
+        out: &mut [u8],
+        cancel: Option<&Cancel>,
+    ) -> Result<bool, FetchError> {
+        let is_short = !wants.is_empty() && out.len() <= ALONE_BYTES_MAX;
+        let alone = is_short && self.server.gives_pages() && {
+            let busy = self.alone.is_busy();
+            let mut state = file.state();
+            let range = offset..(offset + out.len() as u64).min(state.size());
+            state.streams.get_or_insert_default().is_alone(range, u64::from(self.block_bytes), busy)
+        };
+        self.fetch(file.node, wants, alone, out, cancel).await
     }
 
     /// Notes that a reader jumped to where nothing was, and fetches what is around when he does so often.

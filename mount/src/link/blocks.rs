@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use flexfs_wire::block::{check_lengths, page_range};
+use flexfs_wire::block::{PAGE_BYTES, check_lengths, page_range};
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use flexfs_wire::limits::SEGMENT_BYTES;
@@ -57,11 +57,9 @@ impl Remote {
         cancel: Option<&Cancel>,
     ) -> Result<(Vec<Segment>, Incoming), Errno> {
         let request = Request::ReadBlock { node, block, first, count };
-        self.wait_behind(&request, cancel).await?;
-        let link = self.link_for(count as usize * SEGMENT_BYTES as usize)?;
-        self.admit(&link, false, cancel).await?;
-        let outcome = self.ask(&link, Call::new(NOBODY, request), None, true, cancel).await?;
-        let (Reply::Segments(segments), Some(payload)) = (outcome.result?, outcome.payload) else {
+        let (reply, payload) =
+            self.ask_bytes(request, count as usize * SEGMENT_BYTES as usize, cancel).await?;
+        let Reply::Segments(segments) = reply else {
             tracing::error!(%block, "the server answered a read of a block with something else");
             return Err(Errno::EPROTO);
         };
@@ -87,15 +85,8 @@ impl Remote {
     ) -> Result<(Part, Incoming), Errno> {
         let (first, count) = (pages.start, pages.end - pages.start);
         let request = Request::ReadPages { node, block, segment, first, count };
-        self.wait_behind(&request, cancel).await?;
-        let link = self.link()?;
-        self.admit(&link, false, cancel).await?;
-        let outcome = self.ask(&link, Call::new(NOBODY, request), None, true, cancel).await?;
-        let (Some(payload), result) = (outcome.payload, outcome.result?) else {
-            tracing::error!(%block, "the server answered a read of pages without any");
-            return Err(Errno::EPROTO);
-        };
-        let (part, bytes) = match result {
+        let (reply, payload) = self.ask_bytes(request, count as usize * PAGE_BYTES as usize, cancel).await?;
+        let (part, bytes) = match reply {
             Reply::Pages { segment, checks } => {
                 let bytes = page_range(&segment, first, count).ok().filter(|_| self.cipher().is_none());
                 (Part::Pages(segment, checks), bytes.map(|range| range.len()))
@@ -115,5 +106,23 @@ impl Remote {
             return Err(Errno::EPROTO);
         }
         Ok((part, payload))
+    }
+
+    /// Makes a call whose answer has bytes, about so many, behind it.
+    async fn ask_bytes(
+        &self,
+        request: Request,
+        bytes: usize,
+        cancel: Option<&Cancel>,
+    ) -> Result<(Reply, Incoming), Errno> {
+        self.wait_behind(&request, cancel).await?;
+        let link = self.link_for(bytes)?;
+        self.admit(&link, false, cancel).await?;
+        let outcome = self.ask(&link, Call::new(NOBODY, request), None, true, cancel).await?;
+        let (reply, Some(payload)) = (outcome.result?, outcome.payload) else {
+            tracing::error!("the server answered a read of a block without bytes");
+            return Err(Errno::EPROTO);
+        };
+        Ok((reply, payload))
     }
 }

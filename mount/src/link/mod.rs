@@ -31,5 +31,6 @@ mod waiter;
 pub(crate) use blocks::Part;
 pub use error::LinkError;
 pub use figures::Figures;
+pub(crate) use incoming::Incoming;
 pub use remote::{OpenError, Remote};
 pub use session::{Listener, Locate, Target};

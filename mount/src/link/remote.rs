@@ -506,7 +506,7 @@ impl Remote {
     }
 
     /// This shard's link.
-    pub(super) fn link(&self) -> Result<Rc<Link>, Errno> {
+    fn link(&self) -> Result<Rc<Link>, Errno> {
         let found = LINKS.with_borrow(|links| {
             links.iter().find(|local| local.key == self.key).map(|local| Rc::clone(&local.link))
         });

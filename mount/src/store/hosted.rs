@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use flexfs_wire::block::{BlockError, Codec, check_stored};
+use flexfs_wire::cipher::BlockCipher;
 use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use flexfs_wire::message::Segment;
@@ -12,14 +13,14 @@ use super::opened;
 use super::place::Place;
 use crate::cancel::Cancel;
 use crate::disk::Disk;
-use crate::link::Remote;
+use crate::link::{Incoming, Remote};
 
 /// How often a read whose link breaks in the middle of the answer is begun anew before it counts as a fault. The waits in
 /// between are the link's.
 pub(super) const ATTEMPTS: u32 = 100;
 
 /// What one attempt came to.
-enum Attempt {
+pub(super) enum Attempt {
     Done,
     /// The link broke; all of it is to be asked for again.
     Broken,
@@ -117,32 +118,69 @@ async fn attempt(
 ) -> Result<Attempt, Errno> {
     let count = u32::try_from(places.len()).map_err(|_| Errno::EINVAL)?;
     let (segments, mut payload) = remote.ask_block(node, block, first, count, cancel).await?;
-    let cipher = remote.cipher().map(|cipher| cipher.block(block));
-    let (mut stored, mut plain) = (Vec::new(), Vec::new());
+    let mut receiver = Receiver::new(remote, node, block);
     for ((segment, place), number) in segments.iter().zip(places).zip(first..) {
-        let Some(room) = place.room(segment.raw_bytes) else {
-            tracing::error!(%node.ino, %block, segment = number, raw_bytes = segment.raw_bytes, "a segment is shorter than the file's extents say");
-            return Err(Errno::EIO);
-        };
-        let is_straight = cipher.is_none() && Codec::new(segment.codec).is_some_and(Codec::is_plain);
-        let opened = if is_straight {
-            if payload.read(room).await.is_err() {
-                return Ok(Attempt::Broken);
-            }
-            check_stored(segment, room)
-        } else {
-            stored.resize(segment.stored_bytes as usize, 0);
-            if payload.read(&mut stored).await.is_err() {
-                return Ok(Attempt::Broken);
-            }
-            opened::open(cipher.as_ref(), number, segment, &stored, room, &mut plain)
-        };
-        opened.map_err(|error| damaged(node, block, number, segment, &error))?;
-        if let Some(disk) = remote.disk() {
-            disk.offer(block, number, segment, if is_straight { room } else { &stored });
+        if let Attempt::Broken = receiver.take(number, segment, &mut payload, place).await? {
+            return Ok(Attempt::Broken);
         }
     }
     Ok(Attempt::Done)
+}
+
+/// Takes in segments of a block as they come.
+pub(super) struct Receiver<'a> {
+    remote: &'a Remote,
+    node: Node,
+    block: BlockId,
+    cipher: Option<BlockCipher>,
+    /// Stored bytes that do not go straight to their place, and what comes between decryption and decompression.
+    stored: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl<'a> Receiver<'a> {
+    pub(super) fn new(remote: &'a Remote, node: Node, block: BlockId) -> Self {
+        let cipher = remote.cipher().map(|cipher| cipher.block(block));
+        Self { remote, node, block, cipher, stored: Vec::new(), plain: Vec::new() }
+    }
+
+    /// Reads, verifies and opens segment `number` into its place; the disk may have it, too.
+    pub(super) async fn take(
+        &mut self,
+        number: u32,
+        segment: &Segment,
+        payload: &mut Incoming,
+        place: &mut Place<'_>,
+    ) -> Result<Attempt, Errno> {
+        let Some(room) = place.room(segment.raw_bytes) else {
+            return Err(too_short(self.node, self.block, number, segment));
+        };
+        let is_straight = self.cipher.is_none() && Codec::new(segment.codec).is_some_and(Codec::is_plain);
+        let stored = if is_straight {
+            &mut *room
+        } else {
+            self.stored.resize(segment.stored_bytes as usize, 0);
+            &mut self.stored[..]
+        };
+        if payload.read(stored).await.is_err() {
+            return Ok(Attempt::Broken);
+        }
+        let opened = if is_straight {
+            check_stored(segment, room)
+        } else {
+            opened::open(self.cipher.as_ref(), number, segment, &self.stored, room, &mut self.plain)
+        };
+        opened.map_err(|error| damaged(self.node, self.block, number, segment, &error))?;
+        if let Some(disk) = self.remote.disk() {
+            disk.offer(self.block, number, segment, if is_straight { room } else { &self.stored });
+        }
+        Ok(Attempt::Done)
+    }
+}
+
+pub(super) fn too_short(node: Node, block: BlockId, number: u32, segment: &Segment) -> Errno {
+    tracing::error!(%node.ino, %block, segment = number, raw_bytes = segment.raw_bytes, "a segment is shorter than the file's extents say");
+    Errno::EIO
 }
 
 pub(super) fn damaged(

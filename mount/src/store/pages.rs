@@ -7,8 +7,8 @@ use flexfs_wire::errno::Errno;
 use flexfs_wire::id::BlockId;
 use flexfs_wire::seal::Node;
 
-use super::hosted::{ATTEMPTS, damaged};
-use super::opened;
+use super::hosted::{ATTEMPTS, Attempt, Receiver, damaged, too_short};
+use super::place::Place;
 use crate::cancel::Cancel;
 use crate::link::{Part, Remote};
 
@@ -56,8 +56,7 @@ pub(crate) async fn read(
             Part::Pages(segment, checks) => {
                 let bytes = payload.left();
                 if bytes < skip + out.len() {
-                    tracing::error!(ino = %node.ino, %block, segment = number, raw_bytes = segment.raw_bytes, "a segment is shorter than the file's extents say");
-                    return Err(Errno::EIO);
+                    return Err(too_short(node, block, number, &segment));
                 }
                 // Whole pages go straight to where they are wanted.
                 let is_straight = bytes == out.len();
@@ -78,15 +77,11 @@ pub(crate) async fn read(
                 return Ok(true);
             }
             Part::Segment(segment) => {
-                buffer.resize(segment.stored_bytes as usize, 0);
-                if payload.read(&mut buffer).await.is_err() {
-                    continue;
+                let (mut receiver, mut place) = (Receiver::new(remote, node, block), Place::Buffer(whole));
+                match receiver.take(number, &segment, &mut payload, &mut place).await? {
+                    Attempt::Done => return Ok(false),
+                    Attempt::Broken => {}
                 }
-                whole.resize(segment.raw_bytes as usize, 0);
-                let cipher = remote.cipher().map(|cipher| cipher.block(block));
-                opened::open(cipher.as_ref(), number, &segment, &buffer, whole, &mut Vec::new())
-                    .map_err(|error| damaged(node, block, number, &segment, &error))?;
-                return Ok(false);
             }
         }
     }

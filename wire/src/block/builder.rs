@@ -30,7 +30,7 @@ pub struct Builder {
     raw_left: u32,
     start: usize,
     entry: usize,
-    /// Where the checks of the next segment's pages go; there are none in an encrypted block.
+    /// Where the checks of the next segment's pages go, behind the last one's; an encrypted block has none.
     checks: usize,
     out: Vec<u8>,
     /// Segments in a row that did not shrink.
@@ -119,7 +119,9 @@ impl Builder {
         } else {
             xxh3_64(&self.out[start..])
         };
-        self.checks += checks_bytes(raw_bytes);
+        if self.cipher.is_none() {
+            self.checks += checks_bytes(raw_bytes);
+        }
         let entry = RawEntry {
             stored_bytes: u32::try_from(stored_bytes).map_err(|_| BlockError::Size)?.into(),
             raw_bytes: raw_bytes.into(),
@@ -158,8 +160,7 @@ impl Builder {
             zero2: 0.into(),
             check: 0.into(),
         };
-        let checks = if self.cipher.is_some() { 0 } else { checks_bytes(self.raw_bytes) };
-        let index = &self.out[self.start + HEADER_BYTES..self.start + header_bytes(count) + checks];
+        let index = &self.out[self.start + HEADER_BYTES..self.checks];
         header.check = index_check(&header.as_bytes()[..24], index).into();
         self.out[self.start..self.start + HEADER_BYTES].copy_from_slice(header.as_bytes());
         Ok(self.out)

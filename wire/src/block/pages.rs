@@ -15,15 +15,12 @@ use crate::message::Segment;
 /// Raw bytes of a page with a check of its own; the last of a block may be shorter.
 pub const PAGE_BYTES: u32 = 4096;
 /// Bytes of a page's check.
-pub const PAGE_CHECK_BYTES: usize = 8;
-/// Most pages of a segment.
-pub const SEGMENT_PAGES_MAX: u32 = SEGMENT_BYTES / PAGE_BYTES;
+const PAGE_CHECK_BYTES: usize = 8;
 
 const PAGE: usize = PAGE_BYTES as usize;
 
 /// Bytes of the checks of the pages that `raw_bytes` make.
-#[must_use]
-pub const fn checks_bytes(raw_bytes: u32) -> usize {
+pub(super) const fn checks_bytes(raw_bytes: u32) -> usize {
     raw_bytes.div_ceil(PAGE_BYTES) as usize * PAGE_CHECK_BYTES
 }
 
