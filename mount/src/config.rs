@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use flexfs_uring::wakeful::Latency;
 use flexfs_wire::settings::Flags;
 
 /// Where locks, sockets of `status` and the like are.
@@ -112,6 +113,9 @@ pub struct MountArgs {
     /// How requests come from the kernel.
     #[arg(long = "transport", value_enum, default_value_t)]
     pub transport: Transport,
+    /// How long idle CPUs may take to wake up while requests come: auto, off, or microseconds. auto: virtual ones do not sleep, others lightly.
+    #[arg(long = "cpuLatency", default_value_t)]
+    pub cpu_latency: Latency,
     /// While the server is away, fail with an error after a while instead of waiting.
     #[arg(long = "soft")]
     pub soft: bool,
@@ -198,6 +202,7 @@ impl MountArgs {
             "memCapacity" => self.mem_capacity = Some(text()?.parse()?),
             "diskQuota" => self.disk_quota = Some(text()?.parse()?),
             "diskFolder" => self.disk_folder = Some(PathBuf::from(text()?)),
+            "cpuLatency" => self.cpu_latency = text()?.parse()?,
             "transport" => {
                 self.transport = Transport::from_str(text()?, false)
                     .map_err(|_| "option transport is auto, uring or dev".to_owned())?;
@@ -248,6 +253,7 @@ impl MountArgs {
         }
         pair("--stateFolder", self.state_folder.clone().into());
         pair("--transport", self.transport.name().into());
+        pair("--cpuLatency", self.cpu_latency.to_string().into());
         args.extend(["--".into(), self.volume.clone().into(), self.mount_point.clone().into()]);
         args
     }
@@ -345,15 +351,22 @@ mod tests {
     fn options_of_mount() {
         let mut args = MountArgs::new("vol", Path::new("/mnt"));
         args.apply_options(
-            "rw,_netdev,nofail,ro,credsFile=/c,umask=027,transport=dev,memCapacity=2G,x-systemd.automount,",
+            "rw,_netdev,nofail,ro,credsFile=/c,umask=027,transport=dev,memCapacity=2G,cpuLatency=5,x-systemd.automount,",
         )
         .unwrap();
         assert!(args.ro && args.transport == Transport::Dev && args.umask == Some(0o27));
         assert_eq!(args.mem_bytes(), 2 << 30);
-        assert_eq!(args.creds_path(), Path::new("/c"));
-        for bad in
-            ["acls", "umask=999", "credsFile", "credsFile=", "transport=tcp", "memCapacity=0", "diskQuota="]
-        {
+        assert_eq!((args.creds_path().as_path(), args.cpu_latency), (Path::new("/c"), Latency::Micros(5)));
+        for bad in [
+            "acls",
+            "umask=999",
+            "credsFile",
+            "credsFile=",
+            "transport=tcp",
+            "cpuLatency=on",
+            "memCapacity=0",
+            "diskQuota=",
+        ] {
             assert!(args.apply_options(bad).is_err(), "{bad}");
         }
     }

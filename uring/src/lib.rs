@@ -29,6 +29,7 @@ mod slot;
 pub mod socket;
 mod sys;
 pub mod timer;
+pub mod wakeful;
 
 pub use buffer::Lease;
 pub use executor::{JoinHandle, yield_now};

@@ -201,8 +201,10 @@ mod tests {
         let mut args = MountArgs::new("-vol", Path::new("/mnt/x"));
         args.apply_options("ro,noexec,nosuid,noatime,nonempty,soft,verbose,umask=27,credsFile=/c,logFile=/l")
             .unwrap();
-        args.apply_options("memCapacity=10%,transport=dev,stateFolder=/s,diskQuota=5%,diskFolder=/d")
-            .unwrap();
+        args.apply_options(
+            "memCapacity=10%,cpuLatency=off,transport=dev,stateFolder=/s,diskQuota=5%,diskFolder=/d",
+        )
+        .unwrap();
         let mut line: Vec<OsString> = ["mount.flexfs", "start", "--foreground"].map(OsString::from).to_vec();
         line.extend(args.to_args());
         let Verb::Start(start) = Cli::try_parse_from(line).unwrap().verb else { panic!("not start") };

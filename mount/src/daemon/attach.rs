@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender};
+use flexfs_uring::wakeful::Wakeful;
 use flexfs_wire::settings::Flags;
 
 use super::run::Event;
@@ -31,6 +32,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) notices: Receiver<Notice>,
     pub(crate) recalls: Receiver<Task>,
     pub(crate) events: Sender<Event>,
+    pub(crate) wakeful: Option<Arc<Wakeful>>,
 }
 
 /// A mount that is served.
@@ -69,7 +71,7 @@ impl Plan<'_> {
         if agreed.passing {
             self.vfs.pass_through(&device);
         }
-        let seats = Arc::new(Seats::new(true));
+        let seats = Arc::new(Seats::new(true, self.wakeful.clone()));
         let service = Service { vfs: Arc::clone(self.vfs), seats: Arc::clone(&seats) };
         let depth = queue::depth(self.shards.possible_cpus());
         self.serve_device(&device, &service);
@@ -88,7 +90,7 @@ impl Plan<'_> {
         let device = attach::open_device(true)?;
         let mounted = Mounting::new(self, &device)?;
         let for_notices = device.try_clone().context("dup")?;
-        let seats = Arc::new(Seats::new(false));
+        let seats = Arc::new(Seats::new(false, self.wakeful.clone()));
         let service = Service { vfs: Arc::clone(self.vfs), seats: Arc::clone(&seats) };
         let fuser = fallback::run(device, service, self.shards.handles()).context("fuser")?;
         let events = self.events.clone();

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use flexfs_uring::clock;
 use flexfs_uring::harden::{self, Keep, Needs};
+use flexfs_uring::wakeful::{self, Latency, Opened, Wakeful};
 use flexfs_wire::creds_file;
 use flexfs_wire::token::TokenKind;
 use rustix::process::{Resource, Rlimit};
@@ -61,6 +62,7 @@ pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
     let claim = claim(&Place::new(&args.state_folder, &target), &target)?;
     let creds = creds_file::load(TokenKind::Volume, &args.creds_path())?;
     let disk = args.disk().map_err(anyhow::Error::msg)?;
+    let wakeful = open_wakeful(args.cpu_latency);
     // Before any other thread, for threads inherit it.
     let in_force = harden::give_up(&Needs { user: None, keep: Keep::Mounts, reach: None })?;
     tracing::info!("given up what is not needed: {in_force}");
@@ -78,7 +80,8 @@ pub fn run(mut args: MountArgs, ready: Ready) -> anyhow::Result<()> {
     let (events, happened) = unbounded();
     let asked = (events.clone(), target.clone());
     signals.watch(move |signal| ask(signal, &asked), move |signal| force(signal, &target))?;
-    Mount { args, claim, shards, session: Arc::new(session) }.live(ready, &events, &happened)
+    let wakeful = wakeful.map(Opened::start).transpose()?.map(Arc::new);
+    Mount { args, claim, shards, session: Arc::new(session), wakeful }.live(ready, &events, &happened)
 }
 
 /// A mount with its session.
@@ -87,6 +90,7 @@ struct Mount {
     claim: Claim,
     shards: Shards,
     session: Arc<Session>,
+    wakeful: Option<Arc<Wakeful>>,
 }
 
 impl Mount {
@@ -107,6 +111,7 @@ impl Mount {
             notices: posted,
             recalls,
             events: events.clone(),
+            wakeful: self.wakeful.clone(),
         };
         let attached = match plan.attach(self.args.transport) {
             Ok(attached) => attached,
@@ -172,6 +177,7 @@ impl Mount {
             files: Arc::clone(&self.session.files),
             vfs: Arc::clone(vfs),
             seats: Arc::clone(&attached.seats),
+            wakeful: self.wakeful.clone(),
         };
         match status::serve(&self.claim.place().socket(), source) {
             Ok(()) => self.claim.publish(&target),
@@ -228,6 +234,14 @@ impl Mount {
         }
         finished.is_ok()
     }
+}
+
+/// While this process may still open the device. A mount without it is only slower.
+fn open_wakeful(latency: Latency) -> Option<Opened> {
+    wakeful::open(latency).unwrap_or_else(|error| {
+        tracing::info!(%error, "idle CPUs take their time to wake up (no /dev/cpu_dma_latency)");
+        None
+    })
 }
 
 fn ask(signal: &str, (events, target): &(Sender<Event>, PathBuf)) {

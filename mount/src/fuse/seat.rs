@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flexfs_uring::wakeful::Wakeful;
 use flexfs_uring::{clock, timer};
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,8 @@ pub struct Seats {
     /// Interrupts come through the transport; without, callers are looked at.
     told: bool,
     epoch: Instant,
+    /// Who asks for CPUs that wake quickly while requests come.
+    wakeful: Option<Arc<Wakeful>>,
 }
 
 impl Seat {
@@ -131,9 +134,9 @@ impl Seat {
 }
 
 impl Seats {
-    /// `told`: whether the transport passes interrupts on.
+    /// `told`: whether the transport passes interrupts on. `wakeful` hears of each request.
     #[must_use]
-    pub fn new(told: bool) -> Self {
+    pub fn new(told: bool, wakeful: Option<Arc<Wakeful>>) -> Self {
         Self {
             list: Mutex::default(),
             free: Mutex::default(),
@@ -141,6 +144,7 @@ impl Seats {
             early_count: AtomicUsize::new(0),
             told,
             epoch: clock::now(),
+            wakeful,
         }
     }
 
@@ -170,6 +174,9 @@ impl Seats {
         seat.closing.store(false, Ordering::SeqCst);
         seat.began.store(self.nanos(), Ordering::SeqCst);
         seat.cancel.arm(unique);
+        if let Some(wakeful) = &self.wakeful {
+            wakeful.note();
+        }
         if self.early_count.load(Ordering::SeqCst) > 0 && self.take_early(unique) {
             seat.interrupt();
         }
@@ -294,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_lock_wait_ends_with_any_signal_and_a_write_does_not() {
-        let seats = Seats::new(true);
+        let seats = Seats::new(true, None);
         let (waiter, writer) = (seats.add(), seats.add());
         let me = std::process::id();
         seats.begin(&waiter, 2, me);
@@ -309,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_killed_caller_is_not_served_on() {
-        let seats = Seats::new(true);
+        let seats = Seats::new(true, None);
         let seat = seats.add();
         seats.begin(&seat, 2, NOBODY);
         seats.look(Duration::ZERO);
@@ -320,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_caller_that_cannot_be_seen_is_freed_of_a_server_that_is_away() {
-        let seats = Seats::new(true);
+        let seats = Seats::new(true, None);
         let (killed, closing, reading) = (seats.add(), seats.add(), seats.add());
         for (unique, seat) in [(2, &killed), (4, &closing), (6, &reading)] {
             seats.begin(seat, unique, 0);
@@ -339,7 +346,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_may_come_before_its_request() {
-        let seats = Seats::new(true);
+        let seats = Seats::new(true, None);
         let seat = seats.add();
         seats.interrupt(8);
         seats.begin(&seat, 6, NOBODY);
@@ -353,7 +360,7 @@ mod tests {
 
     #[test]
     fn loans_are_used_again() {
-        let seats = Seats::new(false);
+        let seats = Seats::new(false, None);
         let seat = seats.lend();
         seats.give_back(Arc::clone(&seat));
         assert!(Arc::ptr_eq(&seats.lend(), &seat));

@@ -5,5 +5,5 @@ mod report;
 mod server;
 
 pub use place::{Claim, ClaimError, Place};
-pub use report::{Report, Throughput, text};
+pub use report::{CpuLatency, Report, Throughput, text};
 pub use server::{Source, ask, serve};

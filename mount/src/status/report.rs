@@ -8,13 +8,14 @@ use serde_json::Value;
 use crate::{data, disk, fuse, link, plain, vfs};
 
 /// Parts of a report: their titles for people, their names.
-const PARTS: [(&str, &str); 6] = [
+const PARTS: [(&str, &str); 7] = [
     ("session", "link"),
     ("data", "data"),
     ("disk cache", "disk"),
     ("passthrough", "passthrough"),
     ("requests", "requests"),
     ("kernel", "vfs"),
+    ("latency of idle CPUs", "cpuLatency"),
 ];
 
 /// All there is to say about a mount.
@@ -53,8 +54,21 @@ pub struct Report {
     pub requests: fuse::seat::Figures,
     /// Inodes and open files.
     pub vfs: vfs::Figures,
+    /// What CPUs that wake quickly are asked for, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_latency: Option<CpuLatency>,
     /// Of the last seconds.
     pub throughput: Throughput,
+}
+
+/// How long CPUs may take to wake up while requests come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CpuLatency {
+    /// Microseconds; 0: they do not sleep.
+    pub micros: u32,
+    /// Asked for now: requests come.
+    pub in_force: bool,
 }
 
 /// Rates of the last seconds.
@@ -119,8 +133,8 @@ pub fn text(report: &Value) -> String {
     ];
     for (title, name) in PARTS {
         let fields = report.get(name).and_then(Value::as_object);
-        // Only some mounts have a disk cache, fewer pass files through.
-        if matches!(name, "disk" | "passthrough") && fields.is_none() {
+        // Only some mounts have a disk cache, fewer pass files through; not all may ask for latencies.
+        if matches!(name, "disk" | "passthrough" | "cpuLatency") && fields.is_none() {
             continue;
         }
         lines.push(format!("  {title}"));

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flexfs_uring::clock;
+use flexfs_uring::wakeful::Wakeful;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::place::{Place, remove_if_there};
-use super::report::{Report, Throughput};
+use super::report::{CpuLatency, Report, Throughput};
 use crate::data;
 use crate::fuse::seat::{Figures, Seats};
 use crate::link::Remote;
@@ -50,6 +51,8 @@ pub struct Source {
     pub vfs: Arc<Vfs>,
     /// Requests.
     pub seats: Arc<Seats>,
+    /// Who asks for CPUs that wake quickly.
+    pub wakeful: Option<Arc<Wakeful>>,
 }
 
 /// Answers on `socket` from a thread of its own, until the process ends.
@@ -128,8 +131,19 @@ impl Server {
     }
 
     fn report(&self) -> Report {
-        let Source { volume, target, transport, queue_depth, shards, read_only, remote, files, vfs, seats } =
-            &self.source;
+        let Source {
+            volume,
+            target,
+            transport,
+            queue_depth,
+            shards,
+            read_only,
+            remote,
+            files,
+            vfs,
+            seats,
+            wakeful,
+        } = &self.source;
         let now = clock::now();
         let requests = seats.figures();
         let throughput = self.samples.front().map_or_else(Throughput::default, |(then, earlier)| {
@@ -149,6 +163,9 @@ impl Server {
             data: files.figures(),
             disk: remote.disk().map(|disk| disk.figures()),
             passthrough: vfs.passing_figures(),
+            cpu_latency: wakeful
+                .as_ref()
+                .map(|wakeful| CpuLatency { micros: wakeful.micros(), in_force: wakeful.is_held() }),
             requests,
             vfs: vfs.figures(),
             throughput,
