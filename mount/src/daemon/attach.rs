@@ -127,6 +127,7 @@ impl Plan<'_> {
     fn write_notices(&self, device: OwnedFd) -> anyhow::Result<()> {
         let kernel = Arc::new(Notifier(device.try_clone().context("dup")?));
         let (vfs, tasks) = (Arc::clone(self.vfs), self.recalls.clone());
+        vfs.know_kernel(Arc::clone(&kernel) as _);
         let (_, shard) = self.shards.handles().swap_remove(0);
         Recaller::start(vfs, kernel, shard, tasks).context("cannot start a thread")?;
         let notices = self.notices.clone();

@@ -115,6 +115,8 @@ pub(crate) struct Lease {
     pub(crate) recall: Recalling,
     /// A recall came: no attributes are changed here any more that the server hears of later.
     pub(crate) is_asked: bool,
+    /// The kernel was given pages, and not told to drop them since; it may have dropped them by itself.
+    pub(crate) is_filled: bool,
     /// Reads and writes under way.
     pub(crate) busy: u32,
     /// Ranges that the kernel may have got pages of while a recall was processed.
@@ -360,6 +362,7 @@ impl State {
     /// The kernel is about to drop pages.
     pub(crate) fn note_dropped(&mut self) {
         self.lease.dropped = Some(flexfs_uring::clock::now());
+        self.lease.is_filled = false;
     }
 
     /// Whether everything written is at the server.

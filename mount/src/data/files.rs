@@ -88,6 +88,8 @@ pub struct OpenInfo {
     pub keep_cache: bool,
     /// Other sessions use the file: writes must not go through the kernel's pages.
     pub contended: bool,
+    /// The kernel was given its bytes, all of them, which were true in this life of the leases.
+    pub given: Option<u64>,
 }
 
 /// The bytes of all files of a mount. Any core may call; methods run on a shard.
@@ -159,12 +161,17 @@ impl<S: Server> Files<S> {
         let contended = mode.write && !state.lease.is_exclusive(self.core.server.recalls().life());
         drop(state);
         self.core.weigh_layout(&file);
-        Ok(OpenInfo { attr, keep_cache, contended })
+        Ok(OpenInfo { attr, keep_cache, contended, given: None })
     }
 
     /// Opens a file for reading that is under a lease; the server hears nothing of it. `known` is what it told last, and when that
-    /// was asked. `None`: not under a lease any more.
-    pub fn open_here(&self, node: Node, known: Option<(Attr, Asked)>) -> Option<OpenInfo> {
+    /// was asked. The kernel is given the bytes of a small one, see [`State::give_ready`]. `None`: not under a lease any more.
+    pub fn open_here(
+        &self,
+        node: Node,
+        known: Option<(Attr, Asked)>,
+        give: impl FnOnce(&[u8]) -> bool,
+    ) -> Option<OpenInfo> {
         let file = self.core.file(node);
         file.remember();
         let (recalls, life) = (self.core.server.recalls(), self.core.server.recalls().life());
@@ -184,7 +191,8 @@ impl<S: Server> Files<S> {
         {
             state.opens += 1;
             state.overlay(&mut attr, life);
-            info = Some(OpenInfo { attr, keep_cache: !state.take_stale(), contended: false });
+            let given = state.give_ready(life, give).then_some(life);
+            info = Some(OpenInfo { attr, keep_cache: !state.take_stale(), contended: false, given });
         }
         drop(state);
         self.core.release(file);
@@ -244,7 +252,7 @@ impl<S: Server> Files<S> {
                 let (state, life) = (file.state(), core.server.recalls().life());
                 state.overlay(&mut attr, life);
                 let contended = !state.lease.is_exclusive(life);
-                OpenInfo { attr, keep_cache: false, contended }
+                OpenInfo { attr, keep_cache: false, contended, given: None }
             })
         };
         let result = to_the_end(work, cancel).await;

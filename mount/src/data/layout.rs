@@ -62,6 +62,13 @@ impl Map {
         self.inline.is_empty().then(|| self.extents.values())
     }
 
+    /// The bytes of a small file of this size, when all of them are inline.
+    pub fn whole(&self, size: u64) -> Option<&[u8]> {
+        let size = usize::try_from(size).ok().filter(|size| (1..=INLINE_BYTES_MAX).contains(size))?;
+        let is_whole = self.extents.is_empty() && self.first_unknown(&(0..size as u64)).is_none();
+        self.inline.get(..size).filter(|_| is_whole)
+    }
+
     /// The data version described.
     pub fn version(&self) -> u64 {
         self.version

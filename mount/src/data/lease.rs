@@ -105,6 +105,7 @@ impl<S: Server> Core<S> {
                         let enough = if state.lease.recall == Recalling::Open { 1 } else { ASKS_MAX };
                         if state.known.is_some() && (held || asks >= enough) {
                             state.lease.busy += 1;
+                            state.lease.is_filled |= !how.direct;
                             return Ok((Busy { file, range }, life, held));
                         }
                         None
@@ -255,7 +256,7 @@ impl<S: Server> Core<S> {
             state.lease.recall = Recalling::No;
             state.lease.drop_all();
             state.lease.tainted.clear();
-            state.lease.dropped = Some(clock::now());
+            state.note_dropped();
             // Whoever changes the file now makes another version of it. That is no news then: the kernel has dropped
             // what it had, and to tell it once more would void the very attributes it is about to ask for.
             state.map = None;

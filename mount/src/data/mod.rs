@@ -1,7 +1,7 @@
 //! The bytes of files: what was written here and is on its way, what was read and may be wanted again.
 //!
 //! Layers, lower ones never import upward: `server alone spread dirty budget memory figures pending promise` <- `layout pack cache
-//! readahead` <- `file` <- `core` <- `put commit fetch` <- `flush` <- `read write change attr seek writeback` <- `files`.
+//! readahead` <- `file` <- `ready core` <- `put commit fetch` <- `flush` <- `read write change attr seek writeback` <- `files`.
 
 mod alone;
 mod attr;
@@ -28,6 +28,7 @@ mod promise;
 mod put;
 mod read;
 mod readahead;
+mod ready;
 mod seek;
 mod server;
 mod spare;

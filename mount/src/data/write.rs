@@ -143,6 +143,7 @@ impl<S: Server> Core<S> {
                             .dropped
                             .is_some_and(|at| arrived.saturating_duration_since(at) < ON_THE_WAY_MAX);
                         state.lease.busy += 1;
+                        state.lease.is_filled = true;
                         drop(state);
                         taken.busy = Some(Busy::new(file, offset..offset + data.len() as u64));
                     }

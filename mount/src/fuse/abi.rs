@@ -115,6 +115,7 @@ abi! {
     struct fuse_dirent[24] { ino: u64, off: u64, namelen: u32, r#type: u32 }
     struct fuse_notify_inval_inode_out[24] { ino: u64, off: i64, len: i64 }
     struct fuse_notify_inval_entry_out[16] { parent: u64, namelen: u32, flags: u32 }
+    struct fuse_notify_store_out[24] { nodeid: u64, offset: u64, size: u32, padding: u32 }
     struct fuse_lseek_in[24] { fh: u64, offset: u64, whence: u32, padding: u32 }
     struct fuse_lseek_out[8] { offset: u64 }
     struct fuse_copy_file_range_in[56] {
@@ -279,5 +280,7 @@ pub(crate) const FUSE_OPEN_KILL_SUIDGID: u32 = 1 << 0;
 pub(crate) const FUSE_NOTIFY_INVAL_INODE: i32 = 2;
 /// See [`FUSE_NOTIFY_INVAL_INODE`].
 pub(crate) const FUSE_NOTIFY_INVAL_ENTRY: i32 = 3;
+/// See [`FUSE_NOTIFY_INVAL_INODE`].
+pub(crate) const FUSE_NOTIFY_STORE: i32 = 4;
 /// See [`FUSE_NOTIFY_INVAL_INODE`]. Since 7.44.
 pub(crate) const FUSE_NOTIFY_INC_EPOCH: i32 = 8;

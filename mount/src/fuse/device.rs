@@ -1,6 +1,6 @@
 //! `/dev/fuse` beside the rings: INIT, and what always comes this way (FORGET, INTERRUPT), and notices.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes as _;
 
 use super::abi::{
-    FUSE_NOTIFY_INC_EPOCH, FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, fuse_in_header,
-    fuse_notify_inval_entry_out, fuse_notify_inval_inode_out, fuse_out_header, opcode,
+    FUSE_NOTIFY_INC_EPOCH, FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_STORE,
+    fuse_in_header, fuse_notify_inval_entry_out, fuse_notify_inval_inode_out, fuse_notify_store_out,
+    fuse_out_header, opcode,
 };
 use super::init::{Agreement, InitError, Offer};
 use super::queue::Service;
@@ -179,7 +180,11 @@ impl Notifier {
         let body: usize = parts.iter().map(|part| part.len()).sum();
         let head = out_header(body, code, 0);
         let bytes = [&[head.as_bytes()], parts].concat().concat();
-        match rustix::io::write(&self.0, &bytes) {
+        self.told(code, rustix::io::write(&self.0, &bytes))
+    }
+
+    fn told(&self, code: i32, written: rustix::io::Result<usize>) -> Told {
+        match written {
             Ok(_) => Told::Yes,
             Err(Errno::NOENT) => Told::Unknown,
             Err(error) => {
@@ -208,6 +213,14 @@ impl Kernel for Notifier {
             Some(range) if range.is_empty() => Told::Yes,
             Some(range) => self.inode(nodeid, number(range.start), number(range.end - range.start)),
         }
+    }
+
+    fn fill_pages(&self, nodeid: u64, bytes: &[u8]) -> Told {
+        let Ok(size) = u32::try_from(bytes.len()) else { return Told::Not };
+        let store = fuse_notify_store_out { nodeid, offset: 0, size, padding: 0 };
+        let head = out_header(size_of_val(&store) + bytes.len(), FUSE_NOTIFY_STORE, 0);
+        let parts = [head.as_bytes(), store.as_bytes(), bytes].map(IoSlice::new);
+        self.told(FUSE_NOTIFY_STORE, rustix::io::writev(&self.0, &parts))
     }
 
     fn forget_name(&self, dir: u64, name: &Name) -> Told {

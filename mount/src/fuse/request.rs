@@ -88,6 +88,7 @@ pub(crate) fn open_args(flags: u32, open_flags: u32) -> OpenFlags {
         no_atime: flags & O_NOATIME != 0,
         kill_privileges: open_flags & abi::FUSE_OPEN_KILL_SUIDGID != 0,
         append: flags & O_APPEND != 0 && flags & O_ACCMODE != 0,
+        direct: flags & O_DIRECT != 0,
     }
 }
 

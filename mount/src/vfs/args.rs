@@ -17,6 +17,8 @@ pub struct OpenFlags {
     pub kill_privileges: bool,
     /// Every write goes to the end.
     pub append: bool,
+    /// Past the kernel's pages (`O_DIRECT`).
+    pub direct: bool,
 }
 
 /// Where to read.

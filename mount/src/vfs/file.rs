@@ -38,7 +38,7 @@ impl Vfs {
         if !flags.blind && inode.streams.forget() {
             self.note_stream_read(&inode);
         }
-        let quietly = if flags.write || flags.truncate { None } else { self.open_quietly(&inode) };
+        let quietly = if flags.write || flags.truncate { None } else { self.open_quietly(&inode, flags) };
         let quiet = quietly.is_some();
         let mut info = match quietly {
             Some(info) => info,

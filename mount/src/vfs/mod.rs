@@ -3,7 +3,7 @@
 //! Sees the server through `link` and the bytes through `data`; knows nothing of FUSE but that inodes and open files have
 //! numbers the kernel uses. What cores share (inodes, handles) stands behind sharded locks that are never held across an await.
 //!
-//! `args answer` <- `known ahead content` <- `inode handle notice forgotten` <- `recall state told behind gather prefetch` <- `name create attr file dir xattr lock atime export`.
+//! `args answer` <- `known ahead content` <- `inode handle notice forgotten` <- `recall state told behind gather prefetch` <- `name create attr file dir xattr lock atime export given`.
 
 mod ahead;
 mod answer;
@@ -20,6 +20,7 @@ mod export;
 mod file;
 mod forgotten;
 mod gather;
+mod given;
 mod handle;
 mod inode;
 mod known;

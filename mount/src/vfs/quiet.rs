@@ -18,6 +18,7 @@ use flexfs_wire::id::Ino;
 use flexfs_wire::message::{Caller, Request};
 use flexfs_wire::seal::Node;
 
+use super::args::OpenFlags;
 use super::inode::Inode;
 use super::recall::NOBODY;
 use super::state::Vfs;
@@ -203,8 +204,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Vfs {
-    /// Opens a file for reading without a word to the server. `None`: it is to be asked.
-    pub(super) fn open_quietly(&self, inode: &Inode) -> Option<OpenInfo> {
+    /// Opens a file for reading without a word to the server. `None`: it is to be asked. The kernel is given what a small file holds, if
+    /// it is read through its pages.
+    pub(super) fn open_quietly(&self, inode: &Arc<Inode>, flags: OpenFlags) -> Option<OpenInfo> {
         if !self.opens_quietly || !self.is_sure(inode) || !self.quiet.is_free() {
             return None;
         }
@@ -212,8 +214,11 @@ impl Vfs {
         // In this order: see the module.
         if self.is_sure(inode)
             && self.quiet.is_free()
-            && let Some(info) = self.files.open_here(inode.node, self.told_under_lease(inode))
+            && let Some(info) = self
+                .files
+                .open_here(inode.node, self.told_under_lease(inode), |bytes| self.give(inode, flags, bytes))
         {
+            self.note_given(inode, flags, &info);
             return Some(info);
         }
         self.quiet.close(&self.remote, NOBODY, inode.node);

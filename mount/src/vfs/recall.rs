@@ -90,6 +90,8 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     fn forget_attr(&self, nodeid: u64) -> Told;
     /// Drops attributes, and pages of a range or all. Waits for reads and writes of them.
     fn forget_pages(&self, nodeid: u64, range: Option<Range<u64>>) -> Told;
+    /// Puts all bytes of a file into its pages. Waits for reads of it: the caller knows that nobody has it open.
+    fn fill_pages(&self, nodeid: u64, bytes: &[u8]) -> Told;
     /// Drops a name. Waits for whoever looks something up or changes names in the directory.
     fn forget_name(&self, dir: u64, name: &Name) -> Told;
     /// Has the kernel look up every name again. Waits for nothing.

@@ -25,7 +25,7 @@ use super::left::Left;
 use super::notice::{Notice, Notices};
 use super::prefetch::Prefetch;
 use super::quiet::Quiet;
-use super::recall::Task;
+use super::recall::{Kernel, Task};
 use crate::cancel::Cancel;
 use crate::data;
 use crate::lease::Asked;
@@ -71,6 +71,8 @@ pub struct Vfs {
     pub(crate) quiet: Arc<Quiet>,
     /// Files that the kernel reads by itself, where that may be; set before the first request is served.
     pub(crate) passing: OnceLock<Arc<Passing>>,
+    /// The kernel's caches.
+    pub(crate) kernel: OnceLock<Arc<dyn Kernel>>,
     /// What the threads that process recalls are to do.
     pub(crate) tasks: OnceLock<Sender<Task>>,
 }
@@ -126,6 +128,7 @@ impl Vfs {
             opens_quietly,
             quiet: Arc::default(),
             passing: OnceLock::new(),
+            kernel: OnceLock::new(),
             tasks: OnceLock::new(),
         }
     }

@@ -1,0 +1,37 @@
+//! CPUs that wake quickly while requests come.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{Cluster, Run, Transport, binary, soon};
+
+both!(while_requests_come);
+one!(not_where_it_is_off);
+
+fn while_requests_come(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let in_force = || cluster.status()["cpuLatency"]["inForce"] == Value::Bool(true);
+    assert!(soon(Duration::from_secs(20), || {
+        (0..2_000).for_each(|number| {
+            let _ = fs::metadata(cluster.path(format!("missing-{number}")));
+        });
+        in_force()
+    }));
+    assert!(soon(Duration::from_secs(20), || !in_force()), "it is not taken back");
+    let text = Run::new(binary("mount")).arg("status").arg(cluster.mnt()).run().text();
+    assert!(text.contains("latency of idle CPUs") && text.contains("micros"), "{text}");
+    cluster.finish();
+}
+
+fn not_where_it_is_off(transport: Transport) {
+    let cluster = Cluster::start(transport);
+    let mnt = cluster.root().join("other");
+    fs::create_dir(&mnt).unwrap();
+    cluster.start_mount(&mnt, &cluster.volume_creds(), &["--cpuLatency", "off"]).ok();
+    assert!(cluster.status_of(&mnt).get("cpuLatency").is_none());
+    Run::new("umount").arg(&mnt).ok();
+    cluster.wait_mount_gone(&mnt);
+    cluster.finish();
+}
