@@ -252,13 +252,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_wish_lasts_while_requests_follow_closely() {
-        let (_folder, path, wakeful) = started();
+    /// Requests come until they are seen.
+    fn make_busy(wakeful: &Wakeful) {
         wait_until(|| {
             (0..100).for_each(|_| wakeful.note());
             wakeful.is_held()
         });
+    }
+
+    #[test]
+    fn the_wish_lasts_while_requests_follow_closely() {
+        let (_folder, path, wakeful) = started();
+        make_busy(&wakeful);
         assert_eq!(wishes(&path), [7]);
         wait_until(|| !wakeful.is_held() && wishes(&path).len() == 2);
         assert_eq!(wishes(&path), [7, NO_WISH]);
@@ -277,10 +282,7 @@ mod tests {
     #[test]
     fn it_ends_while_it_is_in_force() {
         let (_folder, path, wakeful) = started();
-        wait_until(|| {
-            (0..100).for_each(|_| wakeful.note());
-            wakeful.is_held()
-        });
+        make_busy(&wakeful);
         drop(wakeful);
         assert_eq!(wishes(&path), [7, NO_WISH]);
     }

@@ -177,7 +177,6 @@ impl Mount {
             files: Arc::clone(&self.session.files),
             vfs: Arc::clone(vfs),
             seats: Arc::clone(&attached.seats),
-            wakeful: self.wakeful.clone(),
         };
         match status::serve(&self.claim.place().socket(), source) {
             Ok(()) => self.claim.publish(&target),

@@ -180,18 +180,7 @@ impl Notifier {
         let body: usize = parts.iter().map(|part| part.len()).sum();
         let head = out_header(body, code, 0);
         let bytes = [&[head.as_bytes()], parts].concat().concat();
-        self.told(code, rustix::io::write(&self.0, &bytes))
-    }
-
-    fn told(&self, code: i32, written: rustix::io::Result<usize>) -> Told {
-        match written {
-            Ok(_) => Told::Yes,
-            Err(Errno::NOENT) => Told::Unknown,
-            Err(error) => {
-                tracing::debug!(%error, code, "the kernel did not take a notice");
-                Told::Not
-            }
-        }
+        told(code, rustix::io::write(&self.0, &bytes))
     }
 
     fn inode(&self, ino: u64, off: i64, len: i64) -> Told {
@@ -220,7 +209,7 @@ impl Kernel for Notifier {
         let store = fuse_notify_store_out { nodeid, offset: 0, size, padding: 0 };
         let head = out_header(size_of_val(&store) + bytes.len(), FUSE_NOTIFY_STORE, 0);
         let parts = [head.as_bytes(), store.as_bytes(), bytes].map(IoSlice::new);
-        self.told(FUSE_NOTIFY_STORE, rustix::io::writev(&self.0, &parts))
+        told(FUSE_NOTIFY_STORE, rustix::io::writev(&self.0, &parts))
     }
 
     fn forget_name(&self, dir: u64, name: &Name) -> Told {
@@ -232,6 +221,18 @@ impl Kernel for Notifier {
 
     fn forget_names(&self) -> Told {
         self.tell(FUSE_NOTIFY_INC_EPOCH, &[])
+    }
+}
+
+/// What the kernel made of a notice.
+fn told(code: i32, written: rustix::io::Result<usize>) -> Told {
+    match written {
+        Ok(_) => Told::Yes,
+        Err(Errno::NOENT) => Told::Unknown,
+        Err(error) => {
+            tracing::debug!(%error, code, "the kernel did not take a notice");
+            Told::Not
+        }
     }
 }
 

@@ -207,6 +207,12 @@ impl Seats {
         }
     }
 
+    /// Who asks for CPUs that wake quickly, if anybody does.
+    #[must_use]
+    pub fn wakeful(&self) -> Option<&Wakeful> {
+        self.wakeful.as_deref()
+    }
+
     /// Figures over all seats.
     #[must_use]
     pub fn figures(&self) -> Figures {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flexfs_uring::clock;
-use flexfs_uring::wakeful::Wakeful;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::place::{Place, remove_if_there};
@@ -51,8 +50,6 @@ pub struct Source {
     pub vfs: Arc<Vfs>,
     /// Requests.
     pub seats: Arc<Seats>,
-    /// Who asks for CPUs that wake quickly.
-    pub wakeful: Option<Arc<Wakeful>>,
 }
 
 /// Answers on `socket` from a thread of its own, until the process ends.
@@ -131,19 +128,8 @@ impl Server {
     }
 
     fn report(&self) -> Report {
-        let Source {
-            volume,
-            target,
-            transport,
-            queue_depth,
-            shards,
-            read_only,
-            remote,
-            files,
-            vfs,
-            seats,
-            wakeful,
-        } = &self.source;
+        let Source { volume, target, transport, queue_depth, shards, read_only, remote, files, vfs, seats } =
+            &self.source;
         let now = clock::now();
         let requests = seats.figures();
         let throughput = self.samples.front().map_or_else(Throughput::default, |(then, earlier)| {
@@ -163,8 +149,8 @@ impl Server {
             data: files.figures(),
             disk: remote.disk().map(|disk| disk.figures()),
             passthrough: vfs.passing_figures(),
-            cpu_latency: wakeful
-                .as_ref()
+            cpu_latency: seats
+                .wakeful()
                 .map(|wakeful| CpuLatency { micros: wakeful.micros(), in_force: wakeful.is_held() }),
             requests,
             vfs: vfs.figures(),

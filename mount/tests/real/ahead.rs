@@ -42,7 +42,8 @@ fn content(number: usize) -> Vec<u8> {
     pattern(number as u64, 4_096)
 }
 
-fn make(folder: &Path, count: usize, bytes: impl Fn(usize) -> Vec<u8>) {
+/// A folder of files with numbers for names, all at the server.
+pub(crate) fn make(folder: &Path, count: usize, bytes: impl Fn(usize) -> Vec<u8>) {
     fs::create_dir(folder).unwrap();
     for number in 0..count {
         fs::write(folder.join(number.to_string()), bytes(number)).unwrap();

@@ -2,25 +2,17 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
-use std::path::Path;
 use std::time::Duration;
 
+use crate::ahead::make;
 use crate::files::pattern;
-use crate::harness::{Cluster, Run, Transport, soon};
+use crate::harness::{Cluster, Transport, soon};
 
 both!(cost_no_requests, survive_removals, survive_a_restart, end_with_the_last);
 
 /// Content of a file of this number: small ones and such as have blocks.
 fn content(number: usize) -> Vec<u8> {
     pattern(number as u64, if number.is_multiple_of(2) { 5_000 } else { 200_000 })
-}
-
-fn make(folder: &Path, count: usize) {
-    fs::create_dir(folder).unwrap();
-    for number in 0..count {
-        fs::write(folder.join(number.to_string()), content(number)).unwrap();
-    }
-    Run::new("sync").arg("-f").arg(folder).ok();
 }
 
 fn rest(file: &mut File) -> Vec<u8> {
@@ -32,7 +24,7 @@ fn rest(file: &mut File) -> Vec<u8> {
 
 fn cost_no_requests(transport: Transport) {
     let cluster = Cluster::start(transport);
-    make(&cluster.path("d"), 100);
+    make(&cluster.path("d"), 100, content);
     cluster.remount();
     let count = || {
         ["open", "close", "lookup", "lookuptoopen", "readahead", "readlayout"]
@@ -64,8 +56,8 @@ fn cost_no_requests(transport: Transport) {
 fn survive_removals(transport: Transport) {
     let cluster = Cluster::start(transport);
     let other = cluster.second_mount();
-    make(&other.join("theirs"), 12);
-    make(&cluster.path("ours"), 12);
+    make(&other.join("theirs"), 12, content);
+    make(&cluster.path("ours"), 12, content);
     for folder in ["theirs", "ours"] {
         let path = |number: usize| cluster.path(folder).join(number.to_string());
         // Looked at first: there is a lease then, and the open is noted here only.
@@ -94,7 +86,7 @@ fn survive_removals(transport: Transport) {
 fn survive_a_restart(transport: Transport) {
     let cluster = Cluster::start(transport);
     let other = cluster.second_mount();
-    make(&other.join("d"), 6);
+    make(&other.join("d"), 6, content);
     let mut files: Vec<File> = (0..6)
         .map(|number| {
             fs::metadata(cluster.path(format!("d/{number}"))).unwrap();
@@ -118,7 +110,7 @@ fn survive_a_restart(transport: Transport) {
 fn end_with_the_last(transport: Transport) {
     let cluster = Cluster::start(transport);
     let other = cluster.second_mount();
-    make(&other.join("d"), 20);
+    make(&other.join("d"), 20, content);
     let files: Vec<File> = (0..20)
         .map(|number| {
             fs::metadata(cluster.path(format!("d/{number}"))).unwrap();

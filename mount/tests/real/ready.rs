@@ -3,26 +3,21 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::ahead::make;
 use crate::files::pattern;
-use crate::harness::{Cluster, Run, Transport, within};
+use crate::harness::{Cluster, Transport, within};
 
 both!(are_not_asked_for, are_what_others_wrote, lock_nobody_out);
 
 /// Around the ends of pages, up to the largest that is inline.
 const SIZES: [usize; 10] = [0, 1, 100, 4_095, 4_096, 4_097, 8_192, 10_000, 16_383, 16_384];
 
-fn make(folder: &Path, count: usize) {
-    fs::create_dir(folder).unwrap();
-    for number in 0..count {
-        let content = pattern(number as u64, SIZES[number % SIZES.len()]);
-        fs::write(folder.join(number.to_string()), content).unwrap();
-    }
-    Run::new("sync").arg("-f").arg(folder).ok();
+fn content(number: usize) -> Vec<u8> {
+    pattern(number as u64, SIZES[number % SIZES.len()])
 }
 
 /// Bytes the mount gave to reads.
@@ -33,12 +28,11 @@ fn served(cluster: &Cluster) -> u64 {
 fn are_not_asked_for(transport: Transport) {
     const COUNT: usize = 100;
     let cluster = Cluster::start(transport);
-    make(&cluster.path("d"), COUNT);
+    make(&cluster.path("d"), COUNT, content);
     cluster.remount();
     let total: usize = SIZES.iter().cycle().take(COUNT).sum();
     let read = |number: usize| {
-        let content = fs::read(cluster.path(format!("d/{number}"))).unwrap();
-        assert!(content == pattern(number as u64, SIZES[number % SIZES.len()]), "{number}");
+        assert!(fs::read(cluster.path(format!("d/{number}"))).unwrap() == content(number), "{number}");
     };
     (0..COUNT).for_each(read);
     // Before they are read again: tests beside this one drop the kernel's caches, and what the kernel lost it asks for.
@@ -49,9 +43,9 @@ fn are_not_asked_for(transport: Transport) {
     (0..COUNT).for_each(read);
     fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
     let mut file = File::open(cluster.path("d/99")).unwrap();
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).unwrap();
-    assert!(content == pattern(99, SIZES[9]));
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == content(99));
     drop(file);
     cluster.finish();
 }
@@ -59,17 +53,17 @@ fn are_not_asked_for(transport: Transport) {
 fn are_what_others_wrote(transport: Transport) {
     let cluster = Cluster::start(transport);
     let other = cluster.second_mount();
-    make(&cluster.path("d"), 40);
+    make(&cluster.path("d"), 40, content);
     cluster.remount();
     // Of another length each time: over the end of what the kernel had, too.
-    let content = |number: usize, round: usize| {
+    let written = |number: usize, round: usize| {
         pattern((number + 1_000 * round) as u64, SIZES[(number + round) % SIZES.len()])
     };
     for round in 0..5 {
         for number in 0..40 {
             let found = fs::read(cluster.path(format!("d/{number}"))).unwrap();
-            assert!(found == content(number, round), "{number} in round {round}");
-            fs::write(other.join(format!("d/{number}")), content(number, round + 1)).unwrap();
+            assert!(found == written(number, round), "{number} in round {round}");
+            fs::write(other.join(format!("d/{number}")), written(number, round + 1)).unwrap();
         }
     }
     cluster.finish();
@@ -80,7 +74,7 @@ fn are_what_others_wrote(transport: Transport) {
 fn lock_nobody_out(transport: Transport) {
     let cluster = Cluster::start(transport);
     let other = cluster.second_mount().join("d");
-    make(&cluster.path("d"), 10);
+    make(&cluster.path("d"), 10, content);
     cluster.remount();
     let folder = cluster.path("d");
     within(Duration::from_secs(90), "readers and a writer", move || {
